@@ -1,0 +1,58 @@
+"""AlexNet for Keras 3 on TensorFlow: exact, fast, on any number of devices.
+
+Public names are imported when they are first used, so that `import keras_alexnet` and
+the command line's help cost nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from keras_alexnet._version import __version__
+
+if TYPE_CHECKING:
+    from keras_alexnet.architectures import (
+        Architecture,
+        LayerSpec,
+        get_architecture,
+        list_architectures,
+    )
+    from keras_alexnet.builder import build
+    from keras_alexnet.model import AlexNet
+    from keras_alexnet.registry import get_layer, list_layers, register_layer
+
+_HOME = {
+    "AlexNet": "model",
+    "Architecture": "architectures",
+    "LayerSpec": "architectures",
+    "build": "builder",
+    "get_architecture": "architectures",
+    "get_layer": "registry",
+    "list_architectures": "architectures",
+    "list_layers": "registry",
+    "register_layer": "registry",
+}
+
+__all__ = [
+    "AlexNet",
+    "Architecture",
+    "LayerSpec",
+    "__version__",
+    "build",
+    "get_architecture",
+    "get_layer",
+    "list_architectures",
+    "list_layers",
+    "register_layer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"keras_alexnet.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'keras_alexnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,271 @@
+"""From an architecture and a user's overrides to a Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_alexnet.architectures import Architecture, LayerSpec, get_architecture
+from keras_alexnet.model import AlexNet
+from keras_alexnet.registry import get_layer
+
+Override = str | type | Callable[..., keras.layers.Layer] | None
+
+# What a layer that takes over a role is told about its place in the network. The other
+# options in an architecture belong to the class named there, and go with it.
+ROLE_OPTIONS = {
+    "conv": {
+        "filters",
+        "kernel_size",
+        "strides",
+        "padding",
+        "groups",
+        "kernel_initializer",
+        "bias_initializer",
+    },
+    "dense": {"units", "kernel_initializer", "bias_initializer"},
+    "pool": {"pool_size", "strides"},
+    "dropout": {"rate"},
+    "norm": set(),
+    "activation": set(),
+    "flatten": set(),
+}
+# Without these there would be no network.
+REQUIRED_ROLES = {"conv", "dense"}
+
+
+def build(
+    architecture: str | Architecture = "alexnet_2012",
+    *,
+    include_top: bool = True,
+    weights: str | Path | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str | None = None,
+    groups: int | None = None,
+    conv: Override = "default",
+    norm: Override = "default",
+    pool: Override = "default",
+    activation: Override = "default",
+    dropout: Override | float = "default",
+    dense: Override = "default",
+    dtype: str | keras.DTypePolicy | None = None,
+) -> AlexNet:
+    """Builds an AlexNet.
+
+    Without arguments: the network of the 2012 paper, 227x227x3 pixels in, 1,000
+    probabilities out, 60,965,224 parameters. Inputs are mean-free pixels on the scale
+    of 0-255, times the architecture's `pixel_scale` (1 for `alexnet_2012`).
+
+    Layers are called conv1, relu1, norm1, pool1 ... fc8, in every variant.
+
+    Args:
+        architecture: A name (see `list_architectures()`) or an `Architecture`.
+        include_top: Whether the classifier (fc6 to fc8) stands on top.
+        weights: A `.keras` or `.weights.h5` file that holds such a model, or None for
+            the architecture's own random initialisation.
+        input_tensor: A Keras tensor to use as input.
+        input_shape: `(height, width, channels)`, or `(channels, height, width)` with
+            `keras.config.image_data_format() == "channels_first"`. Without the top,
+            height and width may be None. Defaults to the architecture's.
+        pooling: Without the top: None for the feature maps, `"avg"` or `"max"` for
+            their global average or maximum, a tensor of shape `(batch, channels)`.
+        classes: Number of classes. Defaults to the architecture's.
+        classifier_activation: What turns logits into the output. None returns logits.
+            Computed in float32 under mixed precision. Defaults to `"softmax"`.
+        name: The model's name. Defaults to the architecture's.
+        groups: Number of towers in the layers that have two. 1 joins them.
+        conv: Replaces the convolutions. This and the other five roles below take a
+            registered name (see `list_layers()`, also any `keras.layers` class), a
+            class or any function that returns a layer; None leaves the role out, and
+            `"default"` keeps the architecture's layers. A replacement is called with
+            the layer's name, dtype, and what its place in the network asks for:
+            `conv` gets filters, kernel_size, strides, padding, groups (if above 1) and
+            initializers, `dense` units and initializers, `pool` pool_size and strides,
+            `dropout` its rate, the others nothing.
+        norm: Replaces the normalisations.
+        pool: Replaces the pooling layers.
+        activation: Replaces the activations.
+        dropout: Replaces the dropout layers; a number changes their rate only.
+        dense: Replaces the fully connected layers.
+        dtype: The dtype policy of all layers, e.g. `"mixed_bfloat16"`. Defaults to
+            `keras.config.dtype_policy()`.
+
+    Returns:
+        An `AlexNet`, which is an ordinary functional Keras model.
+
+    Raises:
+        ValueError: An unknown architecture or layer, an input too small for the
+            network (the message names the smallest), or arguments that contradict one
+            another.
+
+    Example:
+    >>> model = keras_alexnet.build()
+    >>> model.count_params()
+    60965224
+    >>> base = keras_alexnet.build(include_top=False, input_shape=(96, 96, 3))
+    """
+    if not isinstance(architecture, Architecture):
+        architecture = get_architecture(architecture)
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"pooling must be None, 'avg' or 'max'. Received: {pooling!r}")
+    if classes is not None and classes < 1:
+        raise ValueError(f"classes must be at least 1. Received: classes={classes}")
+    if weights is not None and not Path(weights).is_file():
+        raise ValueError(f"No such weights file: {weights}")
+    overrides = {
+        "conv": conv,
+        "norm": norm,
+        "pool": pool,
+        "activation": activation,
+        "dropout": dropout,
+        "dense": dense,
+    }
+    for role in REQUIRED_ROLES:
+        if overrides[role] is None:
+            raise ValueError(f"{role} cannot be left out. Received: {role}=None")
+
+    # === Layers ===
+    def make(spec: LayerSpec) -> keras.layers.Layer | None:
+        override = overrides.get(spec.role, "default")
+        options = dict(spec.options)
+        if spec.role == "dense" and options["units"] is None:
+            options["units"] = classes or architecture.classes
+        if groups is not None and options.get("groups", 1) > 1:
+            options["groups"] = groups
+        return _make_layer(spec, options, override, dtype)
+
+    features = [layer for spec in architecture.features if (layer := make(spec))]
+    top = [layer for spec in architecture.top if (layer := make(spec))]
+
+    # === Functional Model ===
+    inputs = _input(architecture, input_tensor, input_shape, include_top)
+    _check_size(features, inputs.shape)
+    x = inputs
+    for layer in features:
+        x = layer(x)
+    if include_top:
+        for layer in top:
+            x = layer(x)
+        if classifier_activation is not None:
+            x = keras.layers.Activation(
+                classifier_activation, dtype="float32", name="predictions"
+            )(x)
+    elif pooling == "avg":
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype=dtype)(x)
+    elif pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(name="max_pool", dtype=dtype)(x)
+    if input_tensor is not None:
+        inputs = keras.utils.get_source_inputs(input_tensor)
+    model = AlexNet(inputs, x, name=name or architecture.name)
+
+    # === Weights ===
+    if weights is not None:
+        model.load_weights(weights)
+    return model
+
+
+def _make_layer(
+    spec: LayerSpec, options: dict[str, Any], override: Override | float, dtype
+) -> keras.layers.Layer | None:
+    if override is None:
+        return None
+    if isinstance(override, (int, float)) and not isinstance(override, bool):
+        options["rate"] = override
+        override = "default"
+    if override == "default":
+        override = spec.layer
+    elif override != spec.layer:
+        allowed = ROLE_OPTIONS[spec.role]
+        options = {key: value for key, value in options.items() if key in allowed}
+        # Not every convolution takes groups; one that is asked for them must.
+        if options.get("groups") == 1:
+            del options["groups"]
+    for key, constant in (
+        ("kernel_initializer", lambda std: keras.initializers.RandomNormal(0.0, std)),
+        ("bias_initializer", keras.initializers.Constant),
+    ):
+        if isinstance(options.get(key), float):
+            options[key] = constant(options[key])
+    factory = get_layer(override) if isinstance(override, str) else override
+    try:
+        layer = factory(name=spec.name, dtype=dtype, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"{override!r} cannot be the {spec.role} layer {spec.name}: it was called "
+            f"with name, dtype{''.join(f', {key}' for key in options)} and raised "
+            f"{error}"
+        ) from error
+    if not isinstance(layer, keras.layers.Layer):
+        raise ValueError(
+            f"{override!r} cannot be the {spec.role} layer {spec.name}: expected a "
+            f"Keras layer, received {type(layer).__name__}."
+        )
+    return layer
+
+
+def _input(
+    architecture: Architecture,
+    input_tensor: keras.KerasTensor | None,
+    input_shape: tuple | None,
+    include_top: bool,
+) -> keras.KerasTensor:
+    channels_last = keras.config.image_data_format() == "channels_last"
+    if input_shape is None:
+        size = (architecture.input_size, architecture.input_size)
+        channels = (architecture.channels,)
+        input_shape = size + channels if channels_last else channels + size
+    if len(input_shape) != 3:
+        raise ValueError(
+            "input_shape must be three numbers, of height, width and channels. "
+            f"Received: input_shape={input_shape}"
+        )
+    if input_tensor is None:
+        inputs = keras.Input(input_shape, name="images")
+    elif isinstance(input_tensor, keras.KerasTensor):
+        inputs = input_tensor
+    else:
+        raise ValueError(
+            "input_tensor must be a Keras tensor, such as keras.Input returns. "
+            f"Received: {type(input_tensor).__name__}"
+        )
+    channels = inputs.shape[-1 if channels_last else 1]
+    if channels is None or (include_top and None in inputs.shape[1:]):
+        raise ValueError(
+            "Only without the top may height and width be None, and channels never. "
+            f"Received: input_shape={inputs.shape[1:]}, include_top={include_top}"
+        )
+    return inputs
+
+
+def _check_size(features: list[keras.layers.Layer], shape: tuple) -> None:
+    """Raises if an input of `shape` leaves nothing for the layers behind."""
+    if None in shape[1:] or _survives(features, shape):
+        return
+    channels_last = keras.config.image_data_format() == "channels_last"
+    channels = shape[-1] if channels_last else shape[1]
+    for size in range(1, 1025):
+        square = (size, size, channels) if channels_last else (channels, size, size)
+        if _survives(features, (None, *square)):
+            raise ValueError(
+                f"Images of {shape[1:]} are too small for this network: nothing is "
+                f"left after its last pooling. The smallest are {size} x {size} pixels."
+            )
+    # No size helps, so size is not what is wrong; the layer's own error says what is.
+
+
+def _survives(features: list[keras.layers.Layer], shape: tuple) -> bool:
+    try:
+        for layer in features:
+            shape = layer.compute_output_shape(shape)
+            if any(size is not None and size < 1 for size in shape[1:]):
+                return False
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,267 @@
+"""Sources: labelled images that can be read in any order."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from rich.progress import track
+
+from keras_alexnet.errors import unknown
+
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Labelled images, numbered from zero.
+
+    Attributes:
+        labels: int32, one class number per image.
+        names: What to call each image: a path, or a number within a data set.
+        read: Reads an image in a TensorFlow graph: an int64 scalar to a uint8 image of
+            shape `(height, width, channels)`.
+    """
+
+    labels: np.ndarray
+    names: Sequence[str]
+    read: Callable[[tf.Tensor], tf.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set, split in two.
+
+    Attributes:
+        class_names: The classes, in the order of the labels.
+        channels: Colour channels of the images: 1 or 3.
+        train: What to learn from.
+        test: What to judge by.
+        skipped: The files that could not be read, each with the reason.
+    """
+
+    class_names: tuple[str, ...]
+    channels: int
+    train: Examples
+    test: Examples
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+def open_source(
+    spec: str, *, seed: int, test_fraction: float = 0.2, channels: int | None = None
+) -> Source:
+    """Opens the images that a `--data` argument names.
+
+    Args:
+        spec: `digits`, or `folder:PATH`.
+        seed: Decides which images are kept for testing.
+        test_fraction: Share of each class that is kept for testing, unless the source
+            is already split.
+        channels: 1 for grey, 3 for RGB; what the source has by default.
+
+    Raises:
+        ValueError: The source is unknown, missing, or holds nothing to learn from.
+    """
+    kind, _, argument = spec.partition(":")
+    if kind == "digits":
+        return _digits(seed, test_fraction, channels or 1)
+    if kind == "folder":
+        return _folder(Path(argument).expanduser(), seed, test_fraction, channels or 3)
+    raise ValueError(unknown(kind, "data source", ["digits", "folder:PATH"]))
+
+
+# === Digits ===
+
+
+def _digits(seed: int, test_fraction: float, channels: int) -> Source:
+    """scikit-learn's 1,797 handwritten digits, which come inside the package."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    # 17 levels of grey, 16 the darkest ink; on the scale of 0-255 that everything else
+    # has.
+    images = np.round(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    images = np.repeat(images, channels, axis=-1)
+    labels = labels.astype(np.int32)
+
+    def examples(indices: np.ndarray) -> Examples:
+        pixels = images[indices]
+
+        def read(index: tf.Tensor) -> tf.Tensor:
+            # A tensor of the graph that calls, not of the one that is current here.
+            return tf.gather(tf.constant(pixels), index)
+
+        names = [f"digits/{index}" for index in indices]
+        return Examples(labels[indices], names, read)
+
+    train, test = _split(labels, seed, test_fraction)
+    return Source(
+        class_names=tuple("0123456789"),
+        channels=channels,
+        train=examples(train),
+        test=examples(test),
+    )
+
+
+# === Folders ===
+
+
+def _folder(path: Path, seed: int, test_fraction: float, channels: int) -> Source:
+    """One sub-folder per class, in `path` itself or in its train/ and val/."""
+    if not path.is_dir():
+        raise ValueError(f"No such folder: {path}")
+    parts = {part.name: part for part in _subfolders(path)}
+    held_out = parts.get("val", parts.get("test"))
+    if "train" in parts and held_out and len(parts) == 2:
+        class_names = _class_names(parts["train"])
+        train_files = _class_files(parts["train"], class_names)
+        test_files = _class_files(held_out, class_names)
+        split = np.repeat([0, 1], [len(train_files), len(test_files)])
+        files = train_files + test_files
+    else:
+        class_names = _class_names(path)
+        files = _class_files(path, class_names)
+        split = None
+
+    files, skipped = _readable(files, channels)
+    names = [str(file) for file, _ in files]
+    labels = np.array([label for _, label in files], np.int32)
+    counts = np.bincount(labels, minlength=len(class_names))
+    if not counts.all():
+        broken = class_names[int(np.argmin(counts > 0))]
+        raise ValueError(
+            f"No image of class {broken!r} in {path} can be read; the first that was "
+            f"tried: {next(f'{n}: {r}' for n, r in skipped if broken in n)}"
+        )
+    if split is None:
+        train, test = _split(labels, seed, test_fraction)
+    else:
+        bad = {name for name, _ in skipped}
+        kept = np.array([str(file) not in bad for file, _ in train_files + test_files])
+        split = split[kept]
+        train, test = np.flatnonzero(split == 0), np.flatnonzero(split == 1)
+
+    def examples(indices: np.ndarray) -> Examples:
+        paths = [names[index] for index in indices]
+
+        def read(index: tf.Tensor) -> tf.Tensor:
+            return decode(tf.io.read_file(tf.gather(tf.constant(paths), index)))
+
+        def decode(encoded: tf.Tensor) -> tf.Tensor:
+            image = tf.io.decode_image(
+                encoded, channels=channels, expand_animations=False
+            )
+            return tf.ensure_shape(image, (None, None, channels))
+
+        return Examples(labels[indices], paths, read)
+
+    return Source(class_names, channels, examples(train), examples(test), skipped)
+
+
+def _subfolders(path: Path) -> list[Path]:
+    return sorted(
+        entry
+        for entry in path.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    names = tuple(folder.name for folder in _subfolders(path))
+    if not names:
+        raise ValueError(
+            f"{path} has no sub-folders: put the images of each class into a sub-folder "
+            "of the class's name."
+        )
+    if len(names) == 1:
+        raise ValueError(
+            f"{path} holds only one class, {names[0]!r}; there is nothing to tell apart."
+        )
+    return names
+
+
+def _class_files(path: Path, class_names: Sequence[str]) -> list[tuple[Path, int]]:
+    """Lists the images below each class's folder, however deep, with their labels."""
+    files = []
+    for label, name in enumerate(class_names):
+        found = [
+            Path(folder) / file
+            for folder, _, entries in os.walk(path / name, followlinks=True)
+            for file in entries
+            if not file.startswith(".") and Path(file).suffix.lower() in IMAGE_SUFFIXES
+        ]
+        if not found:
+            raise ValueError(
+                f"The class {name!r} in {path} has no images "
+                f"({', '.join(sorted(IMAGE_SUFFIXES))})."
+            )
+        files += [(file, label) for file in sorted(found)]
+    return files
+
+
+def _readable(
+    files: list[tuple[Path, int]], channels: int
+) -> tuple[list[tuple[Path, int]], tuple[tuple[str, str], ...]]:
+    """Separates the files that decode from those that do not, with the reasons."""
+
+    def problem(item: tuple[Path, int]) -> str | None:
+        try:
+            encoded = item[0].read_bytes()
+            if not encoded:
+                return "the file is empty"
+            tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+        except OSError as error:
+            return error.strerror or str(error)
+        except tf.errors.OpError as error:
+            return _reason(error)
+        return None
+
+    # Decoding releases Python's lock, so threads do help.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        problems = list(
+            track(
+                pool.map(problem, files),
+                description="Checking images",
+                total=len(files),
+                transient=True,
+            )
+        )
+    good = [item for item, reason in zip(files, problems, strict=True) if not reason]
+    skipped = tuple(
+        (str(item[0]), reason)
+        for item, reason in zip(files, problems, strict=True)
+        if reason
+    )
+    return good, skipped
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """Returns TensorFlow's message without the operation that it came from."""
+    message = error.message.split("[Op:")[0].split("{{")[-1]
+    return message.split("}} ")[-1].strip().splitlines()[0]
+
+
+def _split(
+    labels: np.ndarray, seed: int, test_fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits the indices, keeping `test_fraction` of each class for testing."""
+    from sklearn.model_selection import train_test_split
+
+    try:
+        train, test = train_test_split(
+            np.arange(len(labels)),
+            test_size=test_fraction,
+            random_state=seed,
+            stratify=labels,
+        )
+    except ValueError as error:
+        raise ValueError(f"The images cannot be split: {error}") from None
+    return np.sort(train), np.sort(test)

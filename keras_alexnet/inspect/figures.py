@@ -1,0 +1,133 @@
+"""Pictures of a run, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+# Figures are made without pyplot, which would choose a window system and keep them.
+
+
+def learning_curves(history: Sequence[dict[str, float]], path: Path) -> None:
+    """Draws loss, error and learning rate over the epochs.
+
+    Args:
+        history: One row per epoch, with the keys of history.csv.
+        path: The PNG file to write.
+    """
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    panels = figure.subplots(1, 3)
+    curves = (
+        ("Loss (nats)", {"loss": "training", "val_loss": "test"}, 1),
+        (
+            "Error (%)",
+            {"val_top1_error": "test, top-1", "val_top5_error": "test, top-5"},
+            100,
+        ),
+        ("Learning rate", {"learning_rate": None}, 1),
+    )
+    for panel, (title, keys, scale) in zip(panels, curves, strict=True):
+        for key, label in keys.items():
+            values = [row[key] * scale for row in history]
+            panel.plot(epochs, values, marker=".", label=label)
+        panel.set(title=title, xlabel="epoch", ylim=(0, None))
+        panel.grid(alpha=0.3)
+        if len(keys) > 1:
+            panel.legend()
+    figure.savefig(path, dpi=120)
+
+
+def filters(kernel: np.ndarray, path: Path) -> None:
+    """Draws the filters of a first layer, as in figure 3 of the paper.
+
+    Args:
+        kernel: `(height, width, channels, filters)`, with 1 or 3 channels.
+        path: The PNG file to write.
+    """
+    images = np.moveaxis(kernel, -1, 0)
+    columns = min(16, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(columns * 0.6, rows * 0.6), layout="constrained")
+    for panel in figure.subplots(rows, columns, squeeze=False).flat:
+        panel.axis("off")
+    for panel, image in zip(figure.axes, images, strict=False):
+        # Each filter on a scale of its own, with zero in the middle.
+        image = 0.5 + image / (2 * np.abs(image).max() + 1e-12)
+        panel.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
+    figure.savefig(path, dpi=120)
+
+
+def predictions(
+    images: Sequence[np.ndarray],
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    path: Path,
+) -> None:
+    """Draws images with their five likeliest classes, as in figure 4 of the paper.
+
+    Args:
+        images: uint8, `(height, width, channels)` each.
+        probabilities: `(images, classes)`.
+        labels: The true classes, `(images,)`.
+        class_names: In the order of the labels.
+        path: The PNG file to write.
+    """
+    columns = 6
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(columns * 1.7, rows * 3.2), layout="constrained")
+    grid = figure.subplots(rows * 2, columns, squeeze=False)
+    for panel in grid.flat:
+        panel.axis("off")
+    top = min(5, len(class_names))
+    for number, (image, row, label) in enumerate(
+        zip(images, probabilities, labels, strict=True)
+    ):
+        picture = grid[number // columns * 2, number % columns]
+        bars = grid[number // columns * 2 + 1, number % columns]
+        picture.imshow(np.asarray(image).squeeze(), cmap="gray_r")
+        picture.set_title(class_names[label], fontsize=9)
+        best = np.argsort(row)[::-1][:top]
+        colors = ["tab:red" if one == label else "tab:blue" for one in best]
+        bars.axis("on")
+        bars.barh(range(top), row[best], color=colors, alpha=0.6)
+        for place, one in enumerate(best):
+            bars.text(0.02, place, class_names[one], va="center", fontsize=8)
+        bars.set(xlim=(0, 1), xticks=[], yticks=[])
+        bars.invert_yaxis()
+    figure.savefig(path, dpi=120)
+
+
+def confusion(counts: np.ndarray, class_names: Sequence[str], path: Path) -> None:
+    """Draws a confusion matrix.
+
+    Args:
+        counts: Images by true class (row) and predicted class (column).
+        class_names: In the order of the rows.
+        path: The PNG file to write.
+    """
+    classes = len(class_names)
+    size = min(14.0, 2.5 + 0.4 * classes)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    panel = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    panel.set(xlabel="predicted", ylabel="true")
+    if classes <= 40:  # More names and numbers than that cannot be read.
+        panel.set_xticks(range(classes), class_names, rotation=90)
+        panel.set_yticks(range(classes), class_names)
+        for true, predicted in np.argwhere(counts):
+            panel.text(
+                predicted,
+                true,
+                counts[true, predicted],
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if shares[true, predicted] > 0.5 else "black",
+            )
+    figure.savefig(path, dpi=120)

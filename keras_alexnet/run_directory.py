@@ -1,0 +1,144 @@
+"""The directory of a run: one object that knows where everything is.
+
+    config.json       the resolved configuration: reproduces the run
+    data.json         class names, preprocessing, colour statistics, files left out
+    history.csv       one row per epoch
+    result.json       what came out, and on what
+    model.keras       the trained model
+    checkpoints/  logs/  figures/  export/
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_alexnet.config import TrainConfig
+
+if TYPE_CHECKING:
+    from keras_alexnet.model import AlexNet
+    from keras_alexnet.preprocessing import Preprocessing
+
+# A continued run must be the same run; these settings do not decide what it computes.
+MAY_CHANGE_ON_RESUME = {"resume", "replicas", "run_dir"}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """A run's files.
+
+    Attributes:
+        path: The directory.
+    """
+
+    path: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """Opens the directory of an existing run.
+
+        Raises:
+            ValueError: There is no run.
+        """
+        run = cls(Path(path))
+        if not (run / "config.json").is_file():
+            raise ValueError(f"{path} is not a run directory: it has no config.json.")
+        return run
+
+    @classmethod
+    def claim(cls, config: TrainConfig) -> RunDirectory:
+        """Makes the directory of a run, or opens it to continue that run.
+
+        Raises:
+            ValueError: The directory holds another run, or cannot be written.
+        """
+        run = cls(Path(config.run_dir))
+        if (run / "config.json").is_file():
+            if not config.resume:
+                raise ValueError(
+                    f"{run.path} already holds a run: continue it with --resume, or "
+                    "choose another --run-dir."
+                )
+            run._check_same(config)
+            return run
+        if run.path.is_dir() and any(run.path.iterdir()):
+            raise ValueError(
+                f"{run.path} holds files that are not a run's: choose another "
+                "--run-dir."
+            )
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            (run / "config.json").write_text(config.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise ValueError(
+                f"The run directory {run.path} cannot be written: {error.strerror}"
+            ) from None
+        return run
+
+    def config(self) -> TrainConfig:
+        """Reads the run's configuration."""
+        return TrainConfig.from_file(self / "config.json")
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        """Writes a JSON file."""
+        text = json.dumps(values, indent=2) + "\n"
+        (self / name).write_text(text, encoding="utf-8")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Reads a JSON file.
+
+        Raises:
+            ValueError: There is no such file in the run.
+        """
+        if not (self / name).is_file():
+            raise ValueError(f"{self.path} has no {name}: has its training finished?")
+        return json.loads((self / name).read_text(encoding="utf-8"))
+
+    def write_history(self, history: list[dict[str, float]]) -> None:
+        """Writes history.csv, one row per epoch."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(history[-1]))
+        writer.writeheader()
+        writer.writerows(history)
+        (self / "history.csv").write_text(text.getvalue(), encoding="utf-8")
+
+    def preprocessing(self) -> Preprocessing:
+        """Reads what the run's model expects of its input."""
+        from keras_alexnet.preprocessing import Preprocessing
+
+        values = self.read_json("data.json")["preprocessing"]
+        return Preprocessing(**{**values, "mean": tuple(values["mean"])})
+
+    def class_names(self) -> list[str]:
+        """Reads the run's classes, in the order of the model's outputs."""
+        return self.read_json("data.json")["class_names"]
+
+    def model(self) -> AlexNet:
+        """Loads the trained model.
+
+        Raises:
+            ValueError: Training has not finished.
+        """
+        from keras_alexnet.model import load_model
+
+        if not (self / "model.keras").is_file():
+            raise ValueError(f"{self.path} has no trained model yet.")
+        return load_model(self / "model.keras")
+
+    def _check_same(self, config: TrainConfig) -> None:
+        saved = dataclasses.asdict(self.config())
+        wanted = dataclasses.asdict(config)
+        for name in wanted.keys() - MAY_CHANGE_ON_RESUME:
+            if saved[name] != wanted[name]:
+                raise ValueError(
+                    f"{self.path} holds another run: its {name} is {saved[name]!r}, "
+                    f"not {wanted[name]!r}. Resume with the settings that it began "
+                    "with, or choose another --run-dir."
+                )

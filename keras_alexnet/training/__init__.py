@@ -1,0 +1,1 @@
+"""The training engine: devices, the loop, its state on disk."""

@@ -1,0 +1,141 @@
+"""Checkpoints: everything that the next step depends on, never half-written.
+
+A checkpoint is two files: `step-N.safetensors` with every variable, and
+`step-N.json` with the position in training, the history and the checksum of the first.
+Each is written under another name, flushed to disk and renamed into place, the second
+after the first: a checkpoint counts when its second file exists and the checksum fits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from safetensors.numpy import load, save
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A saved state.
+
+    Attributes:
+        step: Number of steps done.
+        record: What else was saved with it, as JSON values.
+        arrays: The variables, by name.
+    """
+
+    step: int
+    record: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        directory: Where they are.
+        keep: How many of the newest stay.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2):
+        self.directory = directory
+        self.keep = keep
+
+    def save(self, step: int, model: keras.Model, record: dict[str, Any]) -> None:
+        """Saves a model with its optimizer, and deletes the oldest checkpoints.
+
+        Args:
+            step: Number of steps done.
+            model: A compiled model whose optimizer is built.
+            record: JSON values to save with it.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        content = save({name: v.numpy() for name, v in _variables(model)})
+        checksum = hashlib.sha256(content).hexdigest()
+        write_atomically(self._arrays(step), content)
+        record = {**record, "step": step, "sha256": checksum}
+        write_atomically(self._record(step), json.dumps(record).encode())
+        for old in self.steps()[: -self.keep]:
+            # The record first: without it the arrays do not count.
+            self._record(old).unlink()
+            self._arrays(old).unlink(missing_ok=True)
+
+    def load(self) -> Checkpoint | None:
+        """Reads the newest checkpoint that is whole; None if there is none."""
+        for step in reversed(self.steps()):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                record = json.loads(self._record(step).read_bytes())
+                content = self._arrays(step).read_bytes()
+                if hashlib.sha256(content).hexdigest() == record["sha256"]:
+                    return Checkpoint(step, record, load(content))
+            warnings.warn(
+                f"The checkpoint {self._arrays(step)} is damaged; trying the one "
+                "before it.",
+                stacklevel=2,
+            )
+        return None
+
+    def steps(self) -> list[int]:
+        """Lists the steps of the checkpoints, ascending."""
+        records = self.directory.glob("step-*.json")
+        return sorted(int(path.stem.removeprefix("step-")) for path in records)
+
+    def _arrays(self, step: int) -> Path:
+        return self.directory / f"step-{step:09d}.safetensors"
+
+    def _record(self, step: int) -> Path:
+        return self.directory / f"step-{step:09d}.json"
+
+
+def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
+    """Puts a checkpoint's values into a model and its optimizer.
+
+    Raises:
+        ValueError: The checkpoint is of another model; the first difference is named.
+    """
+    variables = dict(_variables(model))
+    for name in variables.keys() ^ checkpoint.arrays.keys():
+        raise ValueError(
+            f"The checkpoint is of another model: {name} is in one of them only."
+        )
+    for name, variable in variables.items():
+        array = checkpoint.arrays[name]
+        if tuple(variable.shape) != array.shape:
+            raise ValueError(
+                f"The checkpoint is of another model: {name} has the shape "
+                f"{array.shape} there and {tuple(variable.shape)} here."
+            )
+    for name, variable in variables.items():
+        variable.assign(checkpoint.arrays[name])
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there whole or not at all, whatever happens."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _variables(model: keras.Model) -> Iterable[tuple[str, keras.Variable]]:
+    """Yields weights, seeds and optimizer state, under names that a new process gives
+    them too."""
+    # Paths alone need not differ, and a seed's holds a number that counts up within a
+    # process.
+    for kind, variables in (
+        ("model", model.variables),
+        ("optimizer", model.optimizer.variables),
+    ):
+        for index, variable in enumerate(variables):
+            yield f"{kind}/{index}/{variable.name}", variable

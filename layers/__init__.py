@@ -1,0 +1,21 @@
+"""The layers of AlexNet that Keras lacks, one per file."""
+
+if not __name__.startswith("keras_alexnet."):
+    # In a checkout, `import layers` would find this folder and run every module a
+    # second time under another name.
+    raise ImportError(
+        "This folder is installed inside the package: "
+        "write `from keras_alexnet import layers`, not `import layers`."
+    )
+
+from keras_alexnet.layers.dropout import ScheduledDropout
+from keras_alexnet.layers.grouped_conv import GroupedConv2D
+from keras_alexnet.layers.lrn import LocalResponseNormalization
+from keras_alexnet.layers.pooling import OverlappingMaxPooling2D
+
+__all__ = [
+    "GroupedConv2D",
+    "LocalResponseNormalization",
+    "OverlappingMaxPooling2D",
+    "ScheduledDropout",
+]

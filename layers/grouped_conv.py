@@ -1,0 +1,65 @@
+"""Grouped convolution: the two towers of the 2012 network in one layer."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from keras_alexnet.registry import register_layer
+
+
+@register_layer("grouped_conv")
+class GroupedConv2D(keras.layers.Conv2D):
+    """2D convolution in which each group of filters sees its own input channels.
+
+    With `groups=2` this is the split over two GPUs of the 2012 network: input and
+    output channels are ordered tower a, then tower b, and the first half of the filters
+    reads the first half of the channels only.
+
+    The mathematics is that of `keras.layers.Conv2D(groups=...)`. The difference is that
+    Keras forces every grouped convolution through XLA, which is several times slower on
+    CPUs and leaves a jitted function in exported models; this layer calls TensorFlow's
+    own convolution.
+
+    Args:
+        filters: Number of output channels, over all groups.
+        kernel_size: Height and width of the window; an int for both.
+        groups: Number of towers. Divides both the input channels and `filters`.
+            Defaults to 2.
+        **kwargs: All other arguments of `keras.layers.Conv2D`.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` with
+        `data_format="channels_first"`.
+
+    Output shape:
+        The same with `filters` channels and the height and width that
+        `keras.layers.Conv2D` gives.
+
+    Raises:
+        ValueError: `groups` does not divide the channels or `filters`.
+
+    Example:
+    >>> layer = GroupedConv2D(256, 5, groups=2, padding="same")
+    >>> layer(np.zeros((1, 27, 27, 96), "float32")).shape
+    TensorShape([1, 27, 27, 256])
+    >>> layer.kernel.shape
+    (5, 5, 48, 256)
+    """
+
+    def __init__(
+        self, filters: int, kernel_size: int | tuple[int, int], groups: int = 2, **kwargs
+    ):
+        super().__init__(filters, kernel_size, groups=groups, **kwargs)
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Convolves `inputs` with a kernel of (height, width, in / groups, out)."""
+        # tf.nn.conv2d reads the number of groups off the two shapes.
+        return tf.nn.conv2d(
+            inputs,
+            tf.convert_to_tensor(kernel),
+            strides=self.strides,
+            padding=self.padding.upper(),
+            data_format="NHWC" if self.data_format == "channels_last" else "NCHW",
+            dilations=self.dilation_rate,
+        )

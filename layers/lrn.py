@@ -1,0 +1,266 @@
+"""Local response normalisation across channels."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_alexnet.registry import register_layer
+
+
+@register_layer("lrn")
+class LocalResponseNormalization(keras.layers.Layer):
+    """Divides each activation by a power of the energy in the channels around it.
+
+    For channel c (paper section 3.3)
+
+        y_c = x_c / (k + A * sum of x_j^2 over the window of c) ^ beta
+
+    where the window is the `size` channels around c, clipped at the first and the last
+    channel, and A is `alpha` or `alpha / size`. Published systems differ in just this
+    point, so it is an argument: the paper's formula, TensorFlow and PaddlePaddle use
+    `alpha` as it stands; cuda-convnet (which trained the 2012 network), Caffe, PyTorch
+    and ONNX divide it by `size`.
+
+    Windows of even size lean to the lower channels, as in cuda-convnet and PyTorch.
+
+    Args:
+        size: Number of channels in a window. Defaults to 5.
+        alpha: Scale of the sum of squares. Defaults to 1e-4.
+        beta: The exponent. Defaults to 0.75.
+        k: The additive constant. Defaults to 2.0.
+        alpha_over_size: Whether A is `alpha / size`. Defaults to False.
+        groups: Number of towers. The channels are split into as many equal parts and
+            no window crosses from one to another. Defaults to 1.
+        data_format: `"channels_last"` (channels on the last axis) or
+            `"channels_first"` (on axis 1). Defaults to
+            `keras.config.image_data_format()`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape:
+        Any of rank two or more with a channel axis; float32, float16 or bfloat16.
+        Half-precision inputs are normalised in float32 where their own precision would
+        not do, and the result is rounded once.
+
+    Output shape:
+        The same.
+
+    Raises:
+        ValueError: An argument is out of range, or `groups` does not divide the number
+            of channels.
+
+    Example:
+    >>> x = np.ones((1, 2, 2, 8), "float32")
+    >>> layer = LocalResponseNormalization(size=3, alpha=1.0, beta=1.0, k=1.0)
+    >>> layer(x)[0, 0, 0, :3].numpy()
+    array([0.33333334, 0.25      , 0.25      ], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        size: int = 5,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        k: float = 2.0,
+        alpha_over_size: bool = False,
+        groups: int = 1,
+        data_format: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if size < 1:
+            raise ValueError(f"size must be at least 1. Received: size={size}")
+        if alpha < 0 or k < 0 or (alpha == 0 and k == 0):
+            raise ValueError(
+                "alpha and k must not be negative, nor both zero. Received: "
+                f"alpha={alpha}, k={k}"
+            )
+        if groups < 1:
+            raise ValueError(f"groups must be at least 1. Received: groups={groups}")
+        self.size = size
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+        self.alpha_over_size = alpha_over_size
+        self.groups = groups
+        self.data_format = data_format or keras.config.image_data_format()
+        self.supports_masking = True
+
+    def build(self, input_shape: tuple) -> None:
+        """Checks that the channels can be split into `groups`."""
+        channels = input_shape[self._axis]
+        if channels is None:
+            raise ValueError(
+                f"The number of channels must be known. Received: {input_shape}"
+            )
+        if channels % self.groups:
+            raise ValueError(
+                f"groups must divide the number of channels. Received: "
+                f"groups={self.groups}, channels={channels}"
+            )
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Returns the normalised activations; compiled by XLA when `training`."""
+        return local_response_normalization(
+            inputs,
+            size=self.size,
+            alpha=self.alpha / self.size if self.alpha_over_size else self.alpha,
+            beta=self.beta,
+            k=self.k,
+            groups=self.groups,
+            channels_last=self.data_format == "channels_last",
+            # Not in inference: a compiled function would stay in exported models and be
+            # compiled again for every new batch size.
+            fused=training,
+        )
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Returns `input_shape`."""
+        return input_shape
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "size": self.size,
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "k": self.k,
+            "alpha_over_size": self.alpha_over_size,
+            "groups": self.groups,
+            "data_format": self.data_format,
+        }
+
+    @property
+    def _axis(self) -> int:
+        return -1 if self.data_format == "channels_last" else 1
+
+
+def local_response_normalization(
+    x: tf.Tensor,
+    *,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+    groups: int = 1,
+    channels_last: bool = True,
+    fused: bool = False,
+) -> tf.Tensor:
+    """Computes x / (k + alpha * windowed sum of squares) ^ beta.
+
+    The function behind `LocalResponseNormalization`; `alpha` multiplies the sum as it
+    stands. Differentiable any number of times.
+
+    Args:
+        x: Activations, rank two or more, any floating dtype.
+        size: Number of channels in a window.
+        alpha: Scale of the sum of squares.
+        beta: The exponent.
+        k: The additive constant.
+        groups: Parts of the channels that windows do not cross.
+        channels_last: Whether channels are on the last axis, or else on axis 1.
+        fused: Whether XLA compiles the normalisation and its gradient, several times
+            faster than the separate operations, once for each shape. Otherwise plain
+            TensorFlow operations, for graphs that must not contain compiled functions.
+
+    Returns:
+        The shape and dtype of `x`; computed in float32.
+    """
+    if fused:
+        normalise = _fused(size, float(alpha), float(beta), float(k))
+        return tf.reshape(normalise(_by_tower(x, groups, channels_last)), tf.shape(x))
+    wide = tf.cast(x, tf.float32)
+    channels = x.shape[-1 if channels_last else 1]
+    window = alpha * window_matrix(channels, size, groups)
+    squares = tf.square(wide)
+    if channels_last:
+        energy = tf.matmul(tf.reshape(squares, (-1, channels)), window)
+    else:
+        energy = tf.matmul(window.T, tf.reshape(squares, (tf.shape(x)[0], channels, -1)))
+    root = tf.math.rsqrt(tf.reshape(energy, tf.shape(x)) + k)
+    return tf.cast(wide * _power(root, beta), x.dtype)
+
+
+def window_matrix(channels: int, size: int, groups: int) -> np.ndarray:
+    """Returns the 0/1 matrix whose column c marks the channels in the window of c.
+
+    Args:
+        channels: Number of channels.
+        size: Number of channels in a window.
+        groups: Parts of the channels that windows do not cross.
+
+    Returns:
+        float32, `(channels, channels)`.
+    """
+    source = np.arange(channels)[:, None]
+    target = np.arange(channels)[None, :]
+    first = target - size // 2
+    inside = (source >= first) & (source < first + size)
+    tower = channels // groups
+    return (inside & (source // tower == target // tower)).astype("float32")
+
+
+def _by_tower(x: tf.Tensor, groups: int, channels_last: bool) -> tf.Tensor:
+    """Reshapes to (rows, groups, channels of a tower, columns)."""
+    tower = x.shape[-1 if channels_last else 1] // groups
+    if channels_last:
+        return tf.reshape(x, (-1, groups, tower, 1))
+    return tf.reshape(x, (tf.shape(x)[0], groups, tower, -1))
+
+
+def _power(root: tf.Tensor, beta: float) -> tf.Tensor:
+    """Computes d^-beta from d^-1/2."""
+    # A general power costs more than all the rest of the normalisation.
+    return root * tf.sqrt(root) if beta == 0.75 else tf.pow(root, 2 * beta)
+
+
+@functools.lru_cache(maxsize=None)
+def _fused(size: int, alpha: float, beta: float, k: float):
+    """Makes the normalisation of (rows, groups, channels, columns) under XLA.
+
+    Made once for each set of arguments, so that calls outside a graph find it compiled.
+    It holds no variables and may be shared by replicas.
+    """
+    before, after = size // 2, (size - 1) // 2
+
+    def windowed_sum(padded, channels):
+        return tf.add_n([padded[:, :, i : i + channels] for i in range(size)])
+
+    def pad(x, before, after):
+        return tf.pad(x, ((0, 0), (0, 0), (before, after), (0, 0)))
+
+    @tf.function(jit_compile=True, autograph=False)
+    def forward(x):
+        wide = tf.cast(x, tf.float32)
+        energy = windowed_sum(pad(tf.square(wide), before, after), x.shape[2])
+        root = tf.math.rsqrt(k + alpha * energy)
+        return tf.cast(wide * _power(root, beta), x.dtype), root
+
+    # Two functions, because XLA would otherwise compute what is under the windowed sum
+    # once for every one of its terms.
+    @tf.function(jit_compile=True, autograph=False)
+    def backward_inner(dy, x, root):
+        dy, wide = tf.cast(dy, tf.float32), tf.cast(x, tf.float32)
+        # The sum runs over the windows that hold a channel: the mirrored window.
+        return pad(dy * wide * _power(root, beta) * root * root, after, before)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def backward_outer(dy, x, root, inner):
+        dy, wide = tf.cast(dy, tf.float32), tf.cast(x, tf.float32)
+        shared = (2 * alpha * beta) * wide * windowed_sum(inner, x.shape[2])
+        return tf.cast(dy * _power(root, beta) - shared, x.dtype)
+
+    @tf.custom_gradient
+    def normalise(x):
+        y, root = forward(x)
+
+        def gradient(dy):
+            return backward_outer(dy, x, root, backward_inner(dy, x, root))
+
+        return y, gradient
+
+    return normalise

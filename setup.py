@@ -1,0 +1,70 @@
+"""Packaging of keras_alexnet.
+
+`layers/` and `tuning/` stand at the top of the repository and are installed inside
+the package, as `keras_alexnet.layers` and `keras_alexnet.tuning`.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = {}
+exec((ROOT / "keras_alexnet" / "_version.py").read_text(encoding="utf-8"), VERSION)
+
+setup(
+    name="keras-alexnet",
+    version=VERSION["__version__"],
+    description="AlexNet for Keras 3 on TensorFlow: exact, fast, on any number of "
+    "devices",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    packages=[
+        *find_packages(include=["keras_alexnet", "keras_alexnet.*"]),
+        "keras_alexnet.layers",
+        "keras_alexnet.tuning",
+    ],
+    package_dir={
+        "keras_alexnet": "keras_alexnet",
+        "keras_alexnet.layers": "layers",
+        "keras_alexnet.tuning": "tuning",
+    },
+    package_data={"keras_alexnet": ["py.typed"]},
+    install_requires=[
+        # The lower bounds are what pip resolves on Python 3.10, the upper bounds the
+        # next release that nobody has tried.
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.12,<3.16",
+        "tensorflow-datasets>=4.9.9,<4.10",
+        "keras-tuner>=1.4.7,<1.5",
+        "numpy>=2.0,<3",
+        # Needed by the four above without their saying so: Keras Tuner imports
+        # TensorBoard, its Bayesian search SciPy; TFDS importlib_resources.
+        "tensorboard>=2.19,<3",
+        "importlib_resources>=6",
+        "scipy>=1.13,<2",
+        # The embedded digits, figures, command line, tables, checkpoints.
+        "scikit-learn>=1.5,<2",
+        "matplotlib>=3.9,<4",
+        "tyro>=1.0,<1.1",
+        "rich>=13,<16",
+        "safetensors>=0.5,<1",
+    ],
+    extras_require={
+        "dev": [
+            "build>=1.2",
+            "onnx>=1.17",
+            "onnxruntime>=1.20",
+            "pytest>=8,<10",
+            "ruff>=0.14,<0.18",
+        ],
+    },
+    entry_points={"console_scripts": ["keras-alexnet=keras_alexnet.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
