@@ -59,6 +59,7 @@ setup(
             "onnxruntime>=1.20",
             "pytest>=8,<10",
             "ruff>=0.14,<0.18",
+            "setuptools>=70",
         ],
     },
     entry_points={"console_scripts": ["keras-alexnet=keras_alexnet.cli:main"]},

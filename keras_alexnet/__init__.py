@@ -19,8 +19,11 @@ if TYPE_CHECKING:
         list_architectures,
     )
     from keras_alexnet.builder import build
-    from keras_alexnet.model import AlexNet
+    from keras_alexnet.config import TrainConfig
+    from keras_alexnet.model import AlexNet, load_model
+    from keras_alexnet.recipes import get_recipe
     from keras_alexnet.registry import get_layer, list_layers, register_layer
+    from keras_alexnet.training.train import TrainResult, train
 
 _HOME = {
     "AlexNet": "model",
@@ -29,22 +32,32 @@ _HOME = {
     "build": "builder",
     "get_architecture": "architectures",
     "get_layer": "registry",
+    "get_recipe": "recipes",
     "list_architectures": "architectures",
     "list_layers": "registry",
+    "load_model": "model",
     "register_layer": "registry",
+    "train": "training.train",
+    "TrainConfig": "config",
+    "TrainResult": "training.train",
 }
 
 __all__ = [
     "AlexNet",
     "Architecture",
     "LayerSpec",
+    "TrainConfig",
+    "TrainResult",
     "__version__",
     "build",
     "get_architecture",
     "get_layer",
+    "get_recipe",
     "list_architectures",
     "list_layers",
+    "load_model",
     "register_layer",
+    "train",
 ]
 
 

@@ -110,6 +110,7 @@ def build(
     >>> model.count_params()
     60965224
     >>> base = keras_alexnet.build(include_top=False, input_shape=(96, 96, 3))
+
     """
     if not isinstance(architecture, Architecture):
         architecture = get_architecture(architecture)

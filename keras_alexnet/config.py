@@ -133,6 +133,7 @@ class TrainConfig:
 
         Raises:
             ValueError: A key that is no field, or a value out of range.
+
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
@@ -146,6 +147,7 @@ class TrainConfig:
 
         Raises:
             ValueError: There is no such file, it is not JSON, or a setting is wrong.
+
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))

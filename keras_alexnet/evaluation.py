@@ -16,6 +16,7 @@ class Evaluation:
     Attributes:
         probabilities: `(images, classes)`.
         labels: The true classes, `(images,)`.
+
     """
 
     probabilities: np.ndarray
@@ -72,6 +73,7 @@ def evaluate(
 
     Returns:
         The evaluation, on which all figures are based.
+
     """
     probabilities = np.concatenate(
         [model.predict_on_batch(images) for images in batches]

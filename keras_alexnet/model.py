@@ -53,6 +53,7 @@ class AlexNet(keras.Model):
 
         Returns:
             The compiled metrics and the loss, which is the mean over all replicas.
+
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         variables = self.trainable_variables
@@ -76,9 +77,7 @@ class AlexNet(keras.Model):
 
         def forward(x, y, sample_weight):
             predictions = self(x, training=False)
-            loss = self.compute_loss(
-                x, y, predictions, sample_weight, training=False
-            )
+            loss = self.compute_loss(x, y, predictions, sample_weight, training=False)
             return loss, predictions
 
         loss, predictions = self._on_replica(forward)(x, y, sample_weight)
@@ -131,6 +130,7 @@ def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
 
     Raises:
         ValueError: There is no such file, or it is of no known format.
+
     """
     list_layers()  # Loads the plugins.
     return keras.models.load_model(path, **kwargs)

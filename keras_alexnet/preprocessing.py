@@ -1,5 +1,8 @@
-"""From an image file to a network's input: the same steps in training, evaluation and
-export, described by one value that travels with the model."""
+"""From an image file to a network's input.
+
+The same steps in training, evaluation and export, described by one value that travels
+with the model.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ class Preprocessing:
         channels: 1 for grey, 3 for RGB.
         mean: Mean of the training images, one number per channel.
         scale: What mean-free pixels are multiplied by.
+
     """
 
     image_size: int
@@ -41,6 +45,7 @@ class Preprocessing:
 
         Raises:
             tf.errors.InvalidArgumentError: The bytes are no such image.
+
         """
         image = tf.io.decode_image(
             encoded, channels=self.channels, expand_animations=False
@@ -55,6 +60,7 @@ class Preprocessing:
 
         Returns:
             float32, `(resize_size, resize_size, channels)`, 0-255.
+
         """
         size = self.resize_size
         height, width = tf.unstack(tf.shape(image)[:2])
@@ -75,6 +81,7 @@ class Preprocessing:
 
         Returns:
             `(image_size, image_size, channels)`.
+
         """
         return tf.image.resize_with_crop_or_pad(image, self.image_size, self.image_size)
 
@@ -86,5 +93,6 @@ class Preprocessing:
 
         Returns:
             float32 of the same shape: what the network takes.
+
         """
         return (tf.cast(images, tf.float32) - self.mean) * self.scale

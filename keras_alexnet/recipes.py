@@ -1,7 +1,7 @@
 """Recipes: named configurations.
 
-    keras-alexnet train --recipe digits --run-dir runs/digits
-    keras-alexnet train --recipe alexnet-2012 --data folder:imagenet --run-dir runs/2012
+keras-alexnet train --recipe digits --run-dir runs/digits
+keras-alexnet train --recipe alexnet-2012 --data folder:imagenet --run-dir runs/2012
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ RECIPES = {
     # digit or none, so no flips.
     "digits": {
         "architecture": "alexnet_mini",
-        "data": "digits",
         "image_size": 28,
         "resize_size": 28,
         "crop_padding": 3,
@@ -55,9 +54,10 @@ def get_recipe(name: str, data: str = "digits") -> TrainConfig:
 
     Raises:
         ValueError: There is no such recipe.
+
     """
     if name == "auto":
         name = "digits" if data == "digits" else "alexnet-2012"
     if name not in RECIPES:
         raise ValueError(unknown(name, "recipe", [*RECIPES, "auto"]))
-    return TrainConfig(**{"recipe": name, "data": data, **RECIPES[name], "data": data})
+    return TrainConfig(**{**RECIPES[name], "recipe": name, "data": data})

@@ -48,6 +48,7 @@ def register_layer(
 
     Raises:
         ValueError: `name`, or `package>ClassName`, is taken by another class.
+
     """
 
     def register(cls: LayerClass) -> LayerClass:
@@ -90,6 +91,7 @@ def get_layer(name: str) -> type:
     Raises:
         ValueError: No such layer (the message lists what exists), or the plugin that
             provides it failed to load (the message says why).
+
     """
     _load_own()
     if name in _layers:

@@ -1,11 +1,11 @@
 """The directory of a run: one object that knows where everything is.
 
-    config.json       the resolved configuration: reproduces the run
-    data.json         class names, preprocessing, colour statistics, files left out
-    history.csv       one row per epoch
-    result.json       what came out, and on what
-    model.keras       the trained model
-    checkpoints/  logs/  figures/  export/
+config.json       the resolved configuration: reproduces the run
+data.json         class names, preprocessing, colour statistics, files left out
+history.csv       one row per epoch
+result.json       what came out, and on what
+model.keras       the trained model
+checkpoints/  logs/  figures/  export/
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class RunDirectory:
 
     Attributes:
         path: The directory.
+
     """
 
     path: Path
@@ -46,6 +47,7 @@ class RunDirectory:
 
         Raises:
             ValueError: There is no run.
+
         """
         run = cls(Path(path))
         if not (run / "config.json").is_file():
@@ -58,6 +60,7 @@ class RunDirectory:
 
         Raises:
             ValueError: The directory holds another run, or cannot be written.
+
         """
         run = cls(Path(config.run_dir))
         if (run / "config.json").is_file():
@@ -96,6 +99,7 @@ class RunDirectory:
 
         Raises:
             ValueError: There is no such file in the run.
+
         """
         if not (self / name).is_file():
             raise ValueError(f"{self.path} has no {name}: has its training finished?")
@@ -125,6 +129,7 @@ class RunDirectory:
 
         Raises:
             ValueError: Training has not finished.
+
         """
         from keras_alexnet.model import load_model
 

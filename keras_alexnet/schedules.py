@@ -24,6 +24,7 @@ class Constant:
 
     Attributes:
         value: The value.
+
     """
 
     value: float
@@ -41,6 +42,7 @@ class Step:
         value: The value at the start.
         factor: What each boundary multiplies the value by.
         boundaries: Progress at which the value drops, ascending, each in [0, 1].
+
     """
 
     value: float
@@ -61,6 +63,7 @@ class Cosine:
         value: The value at the end of the warm-up.
         end: The value at the end of the run.
         warmup: Fraction of the run that the rise takes, in [0, 1).
+
     """
 
     value: float
@@ -82,6 +85,7 @@ class Linear:
     Attributes:
         value: The value at the start.
         end: The value at the end of the run.
+
     """
 
     value: float
@@ -105,13 +109,14 @@ def parse_schedule(text: str | float) -> Schedule:
 
     Args:
         text: A number for a constant, or a kind and its attributes as in a call:
-            `"cosine(0.05, end=0.001, warmup=0.1)"`, `"step(0.01, boundaries=(.3, .6))"`.
+            `"cosine(0.05, end=0.001, warmup=0.1)"`.
 
     Returns:
         A function of progress.
 
     Raises:
         ValueError: The text is not of that form, or names an unknown kind or attribute.
+
     """
     try:
         return Constant(float(text))
@@ -124,7 +129,7 @@ def parse_schedule(text: str | float) -> Schedule:
         options = {item.arg: ast.literal_eval(item.value) for item in call.keywords}
     except (SyntaxError, ValueError, AttributeError):
         raise ValueError(
-            "A schedule is a number or a call such as 'cosine(0.05, warmup=0.1)'. "
+            "A schedule is a number or a call, such as 'cosine(0.05, end=0.001)'. "
             f"Received: {text!r}"
         ) from None
     if kind not in SCHEDULES:

@@ -46,12 +46,13 @@ class ScheduledDropout(keras.layers.Layer):
     >>> layer.rate = 0.25
     >>> layer.rate
     0.25
+
     """
 
     def __init__(self, rate: float = 0.5, seed: int | None = None, **kwargs):
         super().__init__(**kwargs)
         # Out of Keras's sight: the rate is a setting, not a weight. It is saved with
-        # the configuration, and neither counted as a parameter nor kept in weight files.
+        # the configuration, not counted as a parameter, not kept in weight files.
         self._setting = types.SimpleNamespace(
             rate=keras.Variable(_check_rate(rate), dtype="float32", trainable=False)
         )

@@ -45,10 +45,15 @@ class GroupedConv2D(keras.layers.Conv2D):
     TensorShape([1, 27, 27, 256])
     >>> layer.kernel.shape
     (5, 5, 48, 256)
+
     """
 
     def __init__(
-        self, filters: int, kernel_size: int | tuple[int, int], groups: int = 2, **kwargs
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        groups: int = 2,
+        **kwargs,
     ):
         super().__init__(filters, kernel_size, groups=groups, **kwargs)
 

@@ -57,6 +57,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     >>> layer = LocalResponseNormalization(size=3, alpha=1.0, beta=1.0, k=1.0)
     >>> layer(x)[0, 0, 0, :3].numpy()
     array([0.33333334, 0.25      , 0.25      ], dtype=float32)
+
     """
 
     def __init__(
@@ -169,6 +170,7 @@ def local_response_normalization(
 
     Returns:
         The shape and dtype of `x`; computed in float32.
+
     """
     if fused:
         normalise = _fused(size, float(alpha), float(beta), float(k))
@@ -180,7 +182,9 @@ def local_response_normalization(
     if channels_last:
         energy = tf.matmul(tf.reshape(squares, (-1, channels)), window)
     else:
-        energy = tf.matmul(window.T, tf.reshape(squares, (tf.shape(x)[0], channels, -1)))
+        energy = tf.matmul(
+            window.T, tf.reshape(squares, (tf.shape(x)[0], channels, -1))
+        )
     root = tf.math.rsqrt(tf.reshape(energy, tf.shape(x)) + k)
     return tf.cast(wide * _power(root, beta), x.dtype)
 
@@ -195,6 +199,7 @@ def window_matrix(channels: int, size: int, groups: int) -> np.ndarray:
 
     Returns:
         float32, `(channels, channels)`.
+
     """
     source = np.arange(channels)[:, None]
     target = np.arange(channels)[None, :]
@@ -218,7 +223,7 @@ def _power(root: tf.Tensor, beta: float) -> tf.Tensor:
     return root * tf.sqrt(root) if beta == 0.75 else tf.pow(root, 2 * beta)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _fused(size: int, alpha: float, beta: float, k: float):
     """Makes the normalisation of (rows, groups, channels, columns) under XLA.
 

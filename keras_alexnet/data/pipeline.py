@@ -1,10 +1,11 @@
 """Batches, as a function of the step.
 
 The position of an example in training is one integer, step * batch size + place in the
-batch, counted on from epoch to epoch. Which image stands there, and how it is augmented,
-follows from that integer and the seed alone. A run can therefore start at any step at no
-cost and sees exactly what it would have seen, whatever happened before and however many
-devices share the work; every image is used once per epoch, and every batch is full.
+batch, counted on from epoch to epoch. Which image stands there, and how it is
+augmented, follows from that integer and the seed alone. A run can therefore start at
+any step at no cost and sees exactly what it would have seen, whatever happened before
+and however many devices share the work; every image is used once per epoch, and every
+batch is full.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def training_batches(
     Returns:
         Batches of float32 images `(batch_size, height, width, channels)` and int32
         labels `(batch_size,)`.
+
     """
     count = len(examples)
     labels = tf.constant(examples.labels)
@@ -71,6 +73,7 @@ def evaluation_batches(
 
     Returns:
         Batches of float32 images `(batch, height, width, channels)`.
+
     """
 
     def image(index: tf.Tensor) -> tf.Tensor:
@@ -99,6 +102,7 @@ def measure_colors(
     Returns:
         The mean, float64 `(channels,)`, and the axes, float64 `(channels, channels)`:
         one a row, as long as the standard deviation along it, the longest first.
+
     """
     count = len(examples)
     chosen = np.random.default_rng(seed).permutation(count)[:most]

@@ -26,6 +26,7 @@ class Examples:
         names: What to call each image: a path, or a number within a data set.
         read: Reads an image in a TensorFlow graph: an int64 scalar to a uint8 image of
             shape `(height, width, channels)`.
+
     """
 
     labels: np.ndarray
@@ -46,6 +47,7 @@ class Source:
         train: What to learn from.
         test: What to judge by.
         skipped: The files that could not be read, each with the reason.
+
     """
 
     class_names: tuple[str, ...]
@@ -69,6 +71,7 @@ def open_source(
 
     Raises:
         ValueError: The source is unknown, missing, or holds nothing to learn from.
+
     """
     kind, _, argument = spec.partition(":")
     if kind == "digits":
@@ -178,12 +181,12 @@ def _class_names(path: Path) -> tuple[str, ...]:
     names = tuple(folder.name for folder in _subfolders(path))
     if not names:
         raise ValueError(
-            f"{path} has no sub-folders: put the images of each class into a sub-folder "
-            "of the class's name."
+            f"{path} has no sub-folders: put the images of each class into a "
+            "sub-folder of the class's name."
         )
     if len(names) == 1:
         raise ValueError(
-            f"{path} holds only one class, {names[0]!r}; there is nothing to tell apart."
+            f"{path} holds only one class, {names[0]!r}: nothing to tell apart."
         )
     return names
 

@@ -31,6 +31,7 @@ class Checkpoint:
         step: Number of steps done.
         record: What else was saved with it, as JSON values.
         arrays: The variables, by name.
+
     """
 
     step: int
@@ -44,6 +45,7 @@ class CheckpointStore:
     Args:
         directory: Where they are.
         keep: How many of the newest stay.
+
     """
 
     def __init__(self, directory: Path, keep: int = 2):
@@ -57,9 +59,11 @@ class CheckpointStore:
             step: Number of steps done.
             model: A compiled model whose optimizer is built.
             record: JSON values to save with it.
+
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        content = save({name: v.numpy() for name, v in _variables(model)})
+        arrays = {name: np.asarray(v.numpy()) for name, v in _variables(model)}
+        content = save(arrays)
         checksum = hashlib.sha256(content).hexdigest()
         write_atomically(self._arrays(step), content)
         record = {**record, "step": step, "sha256": checksum}
@@ -101,6 +105,7 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
 
     Raises:
         ValueError: The checkpoint is of another model; the first difference is named.
+
     """
     variables = dict(_variables(model))
     for name in variables.keys() ^ checkpoint.arrays.keys():
@@ -129,10 +134,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _variables(model: keras.Model) -> Iterable[tuple[str, keras.Variable]]:
-    """Yields weights, seeds and optimizer state, under names that a new process gives
-    them too."""
-    # Paths alone need not differ, and a seed's holds a number that counts up within a
-    # process.
+    """Yields weights, seeds and optimizer state, each under a name of its own."""
+    # Names that a new process gives them too. Paths would not do: a seed's holds a
+    # number that counts up within a process.
     for kind, variables in (
         ("model", model.variables),
         ("optimizer", model.optimizer.variables),

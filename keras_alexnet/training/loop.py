@@ -18,6 +18,7 @@ class Interrupted(Exception):
 
     Attributes:
         signal_number: The signal that asked.
+
     """
 
     def __init__(self, signal_number: int):
@@ -35,6 +36,7 @@ class ScheduleCallback(keras.callbacks.Callback):
         total_steps: Length of the whole run.
         learning_rate: A schedule, or None to leave the optimizer's as it is.
         dropout: A schedule, or None to leave the layers' rates as they are.
+
     """
 
     def __init__(
@@ -65,11 +67,6 @@ class ScheduleCallback(keras.callbacks.Callback):
             for layer in self._dropouts:
                 layer.rate = self.dropout(progress)
         self._step += 1
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Adds the learning rate to the logs."""
-        if logs is not None:
-            logs["learning_rate"] = float(self.model.optimizer.learning_rate.numpy())
 
 
 def epoch_ends(examples: int, batch_size: int, epochs: int) -> list[int]:
@@ -106,6 +103,7 @@ def run(
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
+
     """
     callbacks = keras.callbacks.CallbackList(
         callbacks,
@@ -113,6 +111,7 @@ def run(
         add_progbar=True,
         model=model,
         epochs=len(ends),
+        steps=None,
         verbose=1,
     )
 
@@ -145,6 +144,7 @@ def run(
                     save(step, epoch, None)
                 raise Interrupted(received[0])
             logs = {name: float(value) for name, value in logs.items()}
+            logs["learning_rate"] = float(model.optimizer.learning_rate.numpy())
             if validate:
                 logs.update(validate())
             callbacks.on_epoch_end(epoch, logs)

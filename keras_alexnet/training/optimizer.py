@@ -31,6 +31,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: `momentum` or `weight_decay` is out of range.
+
     """
 
     def __init__(

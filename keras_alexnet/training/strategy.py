@@ -18,6 +18,7 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
 
     Raises:
         ValueError: There are not as many devices.
+
     """
     gpus = tf.config.list_logical_devices("GPU") if _has_gpus() else []
     if gpus:
@@ -61,6 +62,7 @@ def use_xla(choice: str) -> bool:
         choice: `"on"`, `"off"`, or `"auto"`: on GPUs, where it fuses what lies between
             the matrix products; not on CPUs, where its convolutions take several times
             as long as TensorFlow's own.
+
     """
     return choice == "on" or (choice == "auto" and _has_gpus())
 
@@ -70,5 +72,7 @@ def describe(strategy: tf.distribute.Strategy) -> list[str]:
     if isinstance(strategy, tf.distribute.MirroredStrategy):
         devices = strategy.extended.worker_devices
     else:
-        devices = [tf.config.list_logical_devices("GPU" if _has_gpus() else "CPU")[0].name]
+        devices = [
+            tf.config.list_logical_devices("GPU" if _has_gpus() else "CPU")[0].name
+        ]
     return [device.split("device:")[-1] for device in devices]

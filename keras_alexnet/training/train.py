@@ -44,6 +44,7 @@ class TrainResult:
         metrics: Loss, top-1 and top-5 error on the test images.
         history: One row per epoch.
         finished_before: Whether the run was already complete, so that nothing was done.
+
     """
 
     run_dir: Path
@@ -69,6 +70,7 @@ def train(
             the run directory holds another run. Nothing has been done then.
         keras_alexnet.training.loop.Interrupted: SIGINT or SIGTERM came; the state is
             saved, and `resume=True` continues.
+
     """
     # === Data ===
     architecture = get_architecture(config.architecture)
@@ -286,7 +288,9 @@ def _draw(
     directory.mkdir(exist_ok=True)
     figures.learning_curves(history, directory / "learning_curves.png")
     if kernels := [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]:
-        figures.filters(keras.ops.convert_to_numpy(kernels[0]), directory / "filters.png")
+        figures.filters(
+            keras.ops.convert_to_numpy(kernels[0]), directory / "filters.png"
+        )
     # Mistakes first: they tell more.
     order = np.argsort(evaluation.predictions == evaluation.labels, kind="stable")[:24]
     figures.predictions(

@@ -1,0 +1,160 @@
+"""The command line: `keras-alexnet train | evaluate | export | predict | list`.
+
+Nothing here imports TensorFlow until a command has been understood.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from keras_alexnet.config import TrainConfig
+from keras_alexnet.recipes import get_recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Print the errors of a trained run on its test images, class by class."""
+
+    run: tyro.conf.Positional[str]
+    """Directory of the run."""
+    data: str | None = None
+    """Other images to judge by, all of them; the run's own test images by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write the model of a run in a form that needs nothing of this package."""
+
+    run: tyro.conf.Positional[str]
+    """Directory of the run."""
+    out: str | None = None
+    """Where to write; by default export/ in the run's directory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Print the likeliest classes of image files."""
+
+    run: tyro.conf.Positional[str]
+    """Directory of the run."""
+    files: tyro.conf.Positional[tuple[str, ...]]
+    """JPEG, PNG, GIF or BMP files."""
+    top: int = 5
+    """How many classes to print for each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class List:
+    """List architectures, layers, recipes, and plugins that failed to load."""
+
+    kind: tyro.conf.Positional[Literal["all", "architectures", "layers", "recipes"]] = (
+        "all"
+    )
+    """What to list."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits.
+
+    The exit code is 0; 2 after a mistake by the user, which is printed in one line; 130
+    or 143 when a signal stopped the command.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = _parse(arguments)
+        _quiet_tensorflow()
+        from keras_alexnet.commands import run
+
+        sys.exit(run(command))
+    except ValueError as error:
+        print(f"keras-alexnet: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("keras-alexnet: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(arguments: list[str]) -> TrainConfig | Evaluate | Export | Predict | List:
+    """Parses a command line.
+
+    Raises:
+        ValueError: It is wrong.
+
+    """
+    subcommands = {
+        "train": TrainConfig,
+        "evaluate": Evaluate,
+        "export": Export,
+        "predict": Predict,
+        "list": List,
+    }
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            if arguments[:1] == ["train"]:
+                return tyro.cli(
+                    TrainConfig,
+                    prog="keras-alexnet train",
+                    args=arguments[1:],
+                    default=_base_config(arguments[1:]),
+                )
+            return tyro.extras.subcommand_cli_from_dict(
+                subcommands, prog="keras-alexnet", args=arguments
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise ValueError(_one_line(errors.getvalue())) from None
+        raise
+
+
+def _base_config(arguments: list[str]) -> TrainConfig:
+    """Returns what flags start from: a run to resume, or a recipe."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Base:
+        run_dir: str = TrainConfig.run_dir
+        recipe: str = TrainConfig.recipe
+        data: str = TrainConfig.data
+        resume: bool = False
+
+    base, _ = tyro.cli(Base, args=arguments, return_unknown_args=True, add_help=False)
+    if base.resume and (Path(base.run_dir) / "config.json").is_file():
+        return TrainConfig.from_file(Path(base.run_dir) / "config.json")
+    return get_recipe(base.recipe, base.data)
+
+
+def _one_line(message: str) -> str:
+    """Flattens the box that the parser draws around its errors."""
+    text = re.sub(r"╭─.*─╮|[─╰╯│]", " ", message)
+    text = re.sub(r"For full helptext, run (.*?--help)", r"See \1.", text)
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _quiet_tensorflow() -> None:
+    """Imports TensorFlow without the page that it writes about its own start-up."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if glob.glob("/dev/nvidia*"):
+        # What it says about this machine's GPUs may matter.
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,1 @@
+"""Models for programs that do not know this package."""

@@ -1,0 +1,99 @@
+"""Export as a SavedModel: pixels or image files in, labels out, TensorFlow alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_alexnet.preprocessing import Preprocessing
+
+
+def export_saved_model(
+    model: keras.Model,
+    path: str | Path,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str],
+) -> None:
+    """Writes a SavedModel that needs no code of this package.
+
+    The endpoints, each for any number of images:
+
+    - `serve`: images of `(batch, image_size, image_size, channels)`, pixels of 0-255 as
+      float32 or uint8, to `probabilities` of `(batch, classes)`. As a signature it
+      takes float32, and `serve_uint8` takes uint8.
+    - `classify`: encoded JPEG, PNG, GIF or BMP files, strings of `(batch,)`, to
+      `labels`, `classes` and `probabilities` of `(batch, top)`, the likeliest first.
+      `top` is 5, or the number of classes where there are fewer.
+
+    Args:
+        model: Returns probabilities.
+        path: The folder to write.
+        preprocessing: What the model expects of its input.
+        class_names: In the order of the model's outputs.
+
+    """
+    top = min(5, len(class_names))
+    shape = (None, preprocessing.image_size, preprocessing.image_size)
+    shape += (preprocessing.channels,)
+
+    def probabilities(images: tf.Tensor) -> tf.Tensor:
+        return model(preprocessing.normalize(images), training=False)
+
+    @tf.function(autograph=False)
+    def serve(images):
+        return {"probabilities": probabilities(images)}
+
+    def serve_uint8(images):
+        return {"probabilities": probabilities(images)}
+
+    def prepare(encoded: tf.Tensor) -> tf.Tensor:
+        image = preprocessing.resize(preprocessing.decode(encoded))
+        return preprocessing.center_crop(image)
+
+    def classify(encoded):
+        images = tf.map_fn(prepare, encoded, fn_output_signature=tf.float32)
+        best, classes = tf.math.top_k(probabilities(images), top)
+        labels = tf.gather(tf.constant(list(class_names)), classes)
+        return {"labels": labels, "classes": classes, "probabilities": best}
+
+    # Called on the object, `serve` finds the trace for the dtype it is given. As a
+    # signature it has one, the first.
+    serve.get_concrete_function(tf.TensorSpec(shape, tf.float32, "images"))
+    serve.get_concrete_function(tf.TensorSpec(shape, tf.uint8, "images"))
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", serve)
+    archive.add_endpoint(
+        "serve_uint8", serve_uint8, [tf.TensorSpec(shape, tf.uint8, "images")]
+    )
+    archive.add_endpoint(
+        "classify", classify, [tf.TensorSpec((None,), tf.string, "encoded")]
+    )
+    archive.write_out(str(path), verbose=False)
+
+
+def largest_difference(
+    path: str | Path,
+    model: keras.Model,
+    preprocessing: Preprocessing,
+    images: np.ndarray,
+) -> float:
+    """Compares an exported model with the one that it was made from.
+
+    Args:
+        path: The SavedModel.
+        model: What it was made from.
+        preprocessing: What the model expects of its input.
+        images: `(batch, image_size, image_size, channels)`, pixels of 0-255.
+
+    Returns:
+        The largest absolute difference between two probabilities.
+
+    """
+    exported = tf.saved_model.load(str(path)).serve(tf.constant(images))
+    expected = model.predict_on_batch(preprocessing.normalize(images))
+    return float(np.abs(exported["probabilities"].numpy() - expected).max())

@@ -1,0 +1,25 @@
+"""What all tests share: several CPU devices, and a clean slate before each test."""
+
+import os
+
+# Before TensorFlow is imported, here and in the processes that tests start.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import pytest
+import tensorflow as tf
+
+# Four devices on one processor, for tests of data parallelism. TensorFlow takes them
+# only before it is first used.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 4,
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_slate():
+    """Makes a test independent of the models and random numbers of those before it."""
+    keras.utils.set_random_seed(0)
+    yield
+    keras.backend.clear_session()
