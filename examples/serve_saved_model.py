@@ -1,6 +1,6 @@
 """Call an exported model from a program that has TensorFlow and nothing else.
 
-    python serve_saved_model.py EXPORT_FOLDER IMAGE [IMAGE ...]
+python serve_saved_model.py EXPORT_FOLDER IMAGE [IMAGE ...]
 """
 
 import os
