@@ -121,7 +121,7 @@ def _top(units: int, weights, bias: float, dropout: float = 0.5):
         _spec("flatten", "flatten", "flatten"),
         *hidden[0],
         *hidden[1],
-        _dense(8, None, weights, 0.0),
+        _dense(8, None, 0.01, 0.0),
     )
 
 
@@ -152,7 +152,8 @@ _ALEXNET_2012 = Architecture(
 # The same design for small images: conv1 keeps the resolution, so that 28 pixels leave
 # 2x2 after pool5, as 227 leave 6x6. At a third of the depth in channels the paper's
 # initialisation of 0.01 lets the signal die out; He's keeps its variance from layer to
-# layer, for inputs of about unit variance.
+# layer, for inputs of about unit variance, up to the output layer, whose small weights
+# make all classes equally likely at first.
 _ALEXNET_MINI = Architecture(
     name="alexnet_mini",
     summary="the same design for images of 28 to 64 pixels",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def build(
             `dropout` its rate, the others nothing.
         norm: Replaces the normalisations.
         pool: Replaces the pooling layers.
-        activation: Replaces the activations.
+        activation: Replaces the activations; also any function of `keras.activations`.
         dropout: Replaces the dropout layers; a number changes their rate only.
         dense: Replaces the fully connected layers.
         dtype: The dtype policy of all layers, e.g. `"mixed_bfloat16"`. Defaults to
@@ -194,7 +195,12 @@ def _make_layer(
     ):
         if isinstance(options.get(key), float):
             options[key] = constant(options[key])
-    factory = get_layer(override) if isinstance(override, str) else override
+    factory = override
+    if isinstance(override, str):
+        if spec.role == "activation" and hasattr(keras.activations, override):
+            factory = functools.partial(keras.layers.Activation, override)
+        else:
+            factory = get_layer(override)
     try:
         layer = factory(name=spec.name, dtype=dtype, **options)
     except TypeError as error:

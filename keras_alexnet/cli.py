@@ -67,8 +67,8 @@ class List:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits.
 
-    The exit code is 0; 2 after a mistake by the user, which is printed in one line; 130
-    or 143 when a signal stopped the command.
+    The exit code is 0; 2 after a mistake by the user and 1 after a failure of the
+    machine, each printed in one line; 130 or 143 when a signal stopped the command.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -78,8 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         sys.exit(run(command))
     except ValueError as error:
-        print(f"keras-alexnet: {error}", file=sys.stderr)
+        # Some errors of the libraries below span lines.
+        print("keras-alexnet:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        # The machine's failure, not the user's: a full disk, a directory taken away.
+        print(f"keras-alexnet: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("keras-alexnet: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -136,9 +141,13 @@ def _base_config(arguments: list[str]) -> TrainConfig:
 
 def _one_line(message: str) -> str:
     """Flattens the box that the parser draws around its errors."""
-    text = re.sub(r"╭─.*─╮|[─╰╯│]", " ", message)
-    text = re.sub(r"For full helptext, run (.*?--help)", r"See \1.", text)
-    return re.sub(r"\s+", " ", text).strip()
+    # Between rules: a heading, the error, perhaps suggestions, where to find help.
+    text = re.sub("[╭╮╰╯│]", " ", message)
+    parts = [" ".join(part.split()) for part in re.split("─+|-{3,}", text)]
+    heading, *details = [part for part in parts if part]
+    text = ". ".join(part.rstrip(".") for part in details or [heading])
+    text = text.replace("Error parsing TrainConfig: ", "")
+    return re.sub(r"For full helptext, (run|see):? (.*?--help)", r"See \2.", text)
 
 
 def _quiet_tensorflow() -> None:

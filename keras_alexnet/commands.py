@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keras_alexnet import cli
 from keras_alexnet.architectures import get_architecture, list_architectures
 from keras_alexnet.config import TrainConfig
 from keras_alexnet.data.pipeline import evaluation_batches
-from keras_alexnet.data.sources import Source, open_source
+from keras_alexnet.data.sources import Source, open_source, reason
 from keras_alexnet.recipes import RECIPES
 from keras_alexnet.registry import get_layer, list_layers, plugin_errors
 from keras_alexnet.run_directory import RunDirectory
@@ -133,12 +136,14 @@ def _predict(command: cli.Predict) -> int:
             image = preprocessing.decode(tf.io.read_file(file))
         except tf.errors.OpError as error:
             failed += 1
-            console.print(f"{file}: cannot be read ({type(error).__name__})")
+            print(f"{file} cannot be read: {reason(error)}", file=sys.stderr)
             continue
         image = preprocessing.center_crop(preprocessing.resize(image))
         row = model.predict_on_batch(preprocessing.normalize(image)[None])[0]
         for place, best in enumerate(np.argsort(row)[::-1][: command.top]):
-            table.add_row("" if place else file, names[best], f"{row[best]:.2%}")
+            # Text, because brackets in a string would be taken for markup.
+            name = Text("" if place else file), Text(names[best])
+            table.add_row(*name, f"{row[best]:.2%}")
         table.add_section()
     if failed < len(command.files):
         console.print(table)

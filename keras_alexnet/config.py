@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 from keras_alexnet.errors import unknown
 from keras_alexnet.schedules import parse_schedule
+
+# The type hints say the same, to the command line; a config.json is checked here.
+CHOICES = {
+    "channels": (None, 1, 3),
+    "precision": ("float32", "bfloat16"),
+    "xla": ("auto", "on", "off"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,10 +103,21 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {value}")
-        for name in ("crop_padding", "color_noise", "weight_decay", "rotation", "zoom"):
+        for name in ("crop_padding", "color_noise", "weight_decay", "rotation"):
             value = getattr(self, name)
-            if value < 0:
-                raise ValueError(f"{name} must not be negative. Received: {value}")
+            if not 0 <= value < math.inf:
+                raise ValueError(
+                    f"{name} must be finite and not negative. Received: {value}"
+                )
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2**32). Received: {self.seed}")
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(map(str, choices))}. "
+                    f"Received: {value}"
+                )
         for name in ("groups", "replicas"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -114,8 +133,8 @@ class TrainConfig:
                     f"least image_size. Received: resize_size={self.resize_size}, "
                     f"crop_padding={self.crop_padding}, image_size={self.image_size}"
                 )
-        for name in ("learning_rate", "dropout"):
-            parse_schedule(getattr(self, name))
+        _check_schedule("learning_rate", self.learning_rate, math.inf)
+        _check_schedule("dropout", self.dropout, 1.0)
         if self.replicas and self.global_batch_size % self.replicas:
             raise ValueError(
                 f"A batch of {self.global_batch_size} cannot be shared equally by "
@@ -153,6 +172,22 @@ class TrainConfig:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"Cannot read {path}: {error.strerror}") from None
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise ValueError(f"{path} is not JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} does not hold settings.")
         return cls.from_dict(values)
+
+
+def _check_schedule(name: str, text: str, limit: float) -> None:
+    """Raises a ValueError unless a schedule stays in [0, limit) for the whole run."""
+    schedule = parse_schedule(text)
+    try:
+        values = [schedule(percent / 100) for percent in range(101)]
+        possible = all(0 <= value < limit for value in values)
+    except (ArithmeticError, TypeError):
+        possible = False
+    if not possible:
+        raise ValueError(
+            f"{name} must be a number in [0, {limit}) throughout. Received: {text!r}"
+        )

@@ -36,10 +36,11 @@ class Evaluation:
         2012 program: a constant output is right in k of all classes, not always.
         """
         of_label = self.probabilities[np.arange(len(self.labels)), self.labels, None]
-        likelier = (self.probabilities > of_label).sum(axis=1)
         equal = (self.probabilities == of_label).sum(axis=1)
-        credit = np.clip((k - likelier) / equal, 0.0, 1.0)
-        return float(1.0 - credit.mean())
+        # Not `>`: every class is likelier than one whose probability is NaN.
+        likelier = (~(self.probabilities <= of_label)).sum(axis=1)
+        credit = np.clip((k - likelier) / np.maximum(equal, 1), 0.0, 1.0)
+        return float((1.0 - credit).mean())
 
     @property
     def predictions(self) -> np.ndarray:
@@ -75,7 +76,4 @@ def evaluate(
         The evaluation, on which all figures are based.
 
     """
-    probabilities = np.concatenate(
-        [model.predict_on_batch(images) for images in batches]
-    )
-    return Evaluation(probabilities, np.asarray(labels))
+    return Evaluation(model.predict(batches, verbose=0), np.asarray(labels))

@@ -9,6 +9,7 @@ leaves the exchange between replicas, the update and the metrics outside.
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,5 +133,7 @@ def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
         ValueError: There is no such file, or it is of no known format.
 
     """
-    list_layers()  # Loads the plugins.
+    # Keras finds classes that have been imported; it imports none by itself.
+    importlib.import_module("keras_alexnet.training.optimizer")
+    list_layers()
     return keras.models.load_model(path, **kwargs)

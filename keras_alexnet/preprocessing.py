@@ -10,6 +10,32 @@ import dataclasses
 
 import tensorflow as tf
 
+# Rec. 601, as in JPEG itself.
+LUMINANCE = (0.299, 0.587, 0.114)
+
+
+def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """Decodes JPEG, PNG, GIF (its first frame) or BMP.
+
+    Args:
+        encoded: The file's bytes, a scalar string.
+        channels: 1 for grey, 3 for RGB. Alpha is left out.
+
+    Returns:
+        A uint8 image of shape `(height, width, channels)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: The bytes are no such image.
+
+    """
+    # In colour always: TensorFlow refuses one channel of a GIF, a BMP or a CMYK JPEG.
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image = tf.ensure_shape(image, (None, None, 3))
+    if channels == 1:
+        grey = tf.tensordot(tf.cast(image, tf.float32), LUMINANCE, axes=1)
+        image = tf.cast(tf.round(grey), tf.uint8)[..., None]
+    return image
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -47,10 +73,7 @@ class Preprocessing:
             tf.errors.InvalidArgumentError: The bytes are no such image.
 
         """
-        image = tf.io.decode_image(
-            encoded, channels=self.channels, expand_animations=False
-        )
-        return tf.ensure_shape(image, (None, None, self.channels))
+        return decode(encoded, self.channels)
 
     def resize(self, image: tf.Tensor) -> tf.Tensor:
         """Resizes the shorter side to `resize_size` and cuts out the centre square.

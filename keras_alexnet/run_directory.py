@@ -63,20 +63,20 @@ class RunDirectory:
 
         """
         run = cls(Path(config.run_dir))
-        if (run / "config.json").is_file():
-            if not config.resume:
-                raise ValueError(
-                    f"{run.path} already holds a run: continue it with --resume, or "
-                    "choose another --run-dir."
-                )
-            run._check_same(config)
-            return run
-        if run.path.is_dir() and any(run.path.iterdir()):
-            raise ValueError(
-                f"{run.path} holds files that are not a run's: choose another "
-                "--run-dir."
-            )
         try:
+            if (run / "config.json").is_file():
+                if not config.resume:
+                    raise ValueError(
+                        f"{run.path} already holds a run: continue it with --resume, "
+                        "or choose another --run-dir."
+                    )
+                run._check_same(config)
+                return run
+            if run.path.is_dir() and any(run.path.iterdir()):
+                raise ValueError(
+                    f"{run.path} holds files that are not a run's: choose another "
+                    "--run-dir."
+                )
             run.path.mkdir(parents=True, exist_ok=True)
             (run / "config.json").write_text(config.to_json(), encoding="utf-8")
         except OSError as error:
@@ -140,8 +140,8 @@ class RunDirectory:
     def _check_same(self, config: TrainConfig) -> None:
         saved = dataclasses.asdict(self.config())
         wanted = dataclasses.asdict(config)
-        for name in wanted.keys() - MAY_CHANGE_ON_RESUME:
-            if saved[name] != wanted[name]:
+        for name in wanted:
+            if name not in MAY_CHANGE_ON_RESUME and saved[name] != wanted[name]:
                 raise ValueError(
                     f"{self.path} holds another run: its {name} is {saved[name]!r}, "
                     f"not {wanted[name]!r}. Resume with the settings that it began "

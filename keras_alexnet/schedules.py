@@ -70,6 +70,10 @@ class Cosine:
     end: float = 0.0
     warmup: float = 0.0
 
+    def __post_init__(self):
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup must be in [0, 1). Received: {self.warmup}")
+
     def __call__(self, progress: float) -> float:
         """Returns the value at `progress`."""
         if progress < self.warmup:
@@ -140,6 +144,11 @@ def parse_schedule(text: str | float) -> Schedule:
         if option not in known:
             raise ValueError(unknown(str(option), f"attribute of {kind}", known))
     try:
-        return schedule(*arguments, **options)
+        made = schedule(*arguments, **options)
+        # Attributes of a wrong type show when a value is asked for: not in mid-run.
+        finite = math.isfinite(made(0.0)) and math.isfinite(made(1.0))
     except TypeError as error:
         raise ValueError(f"Invalid schedule {text!r}: {error}") from None
+    if not finite:
+        raise ValueError(f"Invalid schedule {text!r}: its values are not finite.")
+    return made

@@ -54,7 +54,10 @@ class ScheduledDropout(keras.layers.Layer):
         # Out of Keras's sight: the rate is a setting, not a weight. It is saved with
         # the configuration, not counted as a parameter, not kept in weight files.
         self._setting = types.SimpleNamespace(
-            rate=keras.Variable(_check_rate(rate), dtype="float32", trainable=False)
+            # Not rounded to bfloat16 with the inputs of a mixed-precision layer.
+            rate=keras.Variable(
+                _check_rate(rate), dtype="float32", trainable=False, autocast=False
+            )
         )
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -76,7 +79,9 @@ class ScheduledDropout(keras.layers.Layer):
         seed = tf.cast(self.seed_generator.next(), tf.int32)
         # Each replica holds the same seed state; without its number they would all
         # drop the same units.
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        context = tf.distribute.get_replica_context()
+        # None where a strategy is in scope but no replica runs: building a model, say.
+        replica = context.replica_id_in_sync_group if context else 0
         seed = seed + tf.stack([tf.cast(replica, tf.int32) * 1_000_003, 0])
         rate = tf.convert_to_tensor(self._setting.rate.value)
         uniform = tf.random.stateless_uniform(tf.shape(inputs), seed, alg="philox")

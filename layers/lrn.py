@@ -81,6 +81,11 @@ class LocalResponseNormalization(keras.layers.Layer):
             )
         if groups < 1:
             raise ValueError(f"groups must be at least 1. Received: groups={groups}")
+        if data_format not in (None, "channels_last", "channels_first"):
+            raise ValueError(
+                "data_format must be 'channels_last' or 'channels_first'. Received: "
+                f"data_format={data_format!r}"
+            )
         self.size = size
         self.alpha = alpha
         self.beta = beta

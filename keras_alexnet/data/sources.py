@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import tensorflow as tf
 from rich.progress import track
 
 from keras_alexnet.errors import unknown
+from keras_alexnet.preprocessing import decode
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}
 
@@ -74,11 +75,11 @@ def open_source(
 
     """
     kind, _, argument = spec.partition(":")
-    if kind == "digits":
+    if spec == "digits":
         return _digits(seed, test_fraction, channels or 1)
-    if kind == "folder":
+    if kind == "folder" and argument:
         return _folder(Path(argument).expanduser(), seed, test_fraction, channels or 3)
-    raise ValueError(unknown(kind, "data source", ["digits", "folder:PATH"]))
+    raise ValueError(unknown(spec, "data source", ["digits", "folder:PATH"]))
 
 
 # === Digits ===
@@ -125,44 +126,31 @@ def _folder(path: Path, seed: int, test_fraction: float, channels: int) -> Sourc
     held_out = parts.get("val", parts.get("test"))
     if "train" in parts and held_out and len(parts) == 2:
         class_names = _class_names(parts["train"])
-        train_files = _class_files(parts["train"], class_names)
-        test_files = _class_files(held_out, class_names)
-        split = np.repeat([0, 1], [len(train_files), len(test_files)])
-        files = train_files + test_files
+        for folder in _subfolders(held_out):
+            if folder.name not in class_names:
+                raise ValueError(
+                    f"{held_out} has a class {folder.name!r}, which "
+                    f"{parts['train']} has not."
+                )
+        files, skipped = _readable_files(parts["train"], class_names, channels)
+        train = np.arange(len(files))
+        test_files, test_skipped = _readable_files(held_out, class_names, channels)
+        test = np.arange(len(test_files)) + len(files)
+        files, skipped = files + test_files, skipped + test_skipped
+        labels = np.array([label for _, label in files], np.int32)
     else:
         class_names = _class_names(path)
-        files = _class_files(path, class_names)
-        split = None
-
-    files, skipped = _readable(files, channels)
-    names = [str(file) for file, _ in files]
-    labels = np.array([label for _, label in files], np.int32)
-    counts = np.bincount(labels, minlength=len(class_names))
-    if not counts.all():
-        broken = class_names[int(np.argmin(counts > 0))]
-        raise ValueError(
-            f"No image of class {broken!r} in {path} can be read; the first that was "
-            f"tried: {next(f'{n}: {r}' for n, r in skipped if broken in n)}"
-        )
-    if split is None:
+        files, skipped = _readable_files(path, class_names, channels)
+        labels = np.array([label for _, label in files], np.int32)
         train, test = _split(labels, seed, test_fraction)
-    else:
-        bad = {name for name, _ in skipped}
-        kept = np.array([str(file) not in bad for file, _ in train_files + test_files])
-        split = split[kept]
-        train, test = np.flatnonzero(split == 0), np.flatnonzero(split == 1)
+    names = [str(file) for file, _ in files]
 
     def examples(indices: np.ndarray) -> Examples:
         paths = [names[index] for index in indices]
 
         def read(index: tf.Tensor) -> tf.Tensor:
-            return decode(tf.io.read_file(tf.gather(tf.constant(paths), index)))
-
-        def decode(encoded: tf.Tensor) -> tf.Tensor:
-            image = tf.io.decode_image(
-                encoded, channels=channels, expand_animations=False
-            )
-            return tf.ensure_shape(image, (None, None, channels))
+            encoded = tf.io.read_file(tf.gather(tf.constant(paths), index))
+            return decode(encoded, channels)
 
         return Examples(labels[indices], paths, read)
 
@@ -196,10 +184,9 @@ def _class_files(path: Path, class_names: Sequence[str]) -> list[tuple[Path, int
     files = []
     for label, name in enumerate(class_names):
         found = [
-            Path(folder) / file
-            for folder, _, entries in os.walk(path / name, followlinks=True)
-            for file in entries
-            if not file.startswith(".") and Path(file).suffix.lower() in IMAGE_SUFFIXES
+            file
+            for file in _visible_files(path / name)
+            if file.suffix.lower() in IMAGE_SUFFIXES
         ]
         if not found:
             raise ValueError(
@@ -208,6 +195,42 @@ def _class_files(path: Path, class_names: Sequence[str]) -> list[tuple[Path, int
             )
         files += [(file, label) for file in sorted(found)]
     return files
+
+
+def _visible_files(path: Path) -> Iterator[Path]:
+    """Lists the files below a folder, through links but through each folder once."""
+    seen = set()
+    for folder, subfolders, files in os.walk(path, followlinks=True):
+        # A link to a folder above itself would lead in circles.
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(sub for sub in subfolders if not sub.startswith("."))
+        yield from (Path(folder, file) for file in files if not file.startswith("."))
+
+
+def _readable_files(
+    path: Path, class_names: Sequence[str], channels: int
+) -> tuple[list[tuple[Path, int]], tuple[tuple[str, str], ...]]:
+    """Lists the images that decode, with their labels, and those that do not, and why.
+
+    Raises:
+        ValueError: A class has no image that decodes.
+
+    """
+    files = _class_files(path, class_names)
+    good, skipped = _readable(files, channels)
+    missing = set(range(len(class_names))) - {label for _, label in good}
+    if missing:
+        name = class_names[min(missing)]
+        first = str(next(file for file, label in files if label == min(missing)))
+        raise ValueError(
+            f"No image of class {name!r} in {path} can be read; the first that was "
+            f"tried: {first}: {dict(skipped)[first]}"
+        )
+    return good, skipped
 
 
 def _readable(
@@ -220,11 +243,11 @@ def _readable(
             encoded = item[0].read_bytes()
             if not encoded:
                 return "the file is empty"
-            tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+            decode(tf.constant(encoded), channels)
         except OSError as error:
             return error.strerror or str(error)
         except tf.errors.OpError as error:
-            return _reason(error)
+            return reason(error)
         return None
 
     # Decoding releases Python's lock, so threads do help.
@@ -246,7 +269,7 @@ def _readable(
     return good, skipped
 
 
-def _reason(error: tf.errors.OpError) -> str:
+def reason(error: tf.errors.OpError) -> str:
     """Returns TensorFlow's message without the operation that it came from."""
     message = error.message.split("[Op:")[0].split("{{")[-1]
     return message.split("}} ")[-1].strip().splitlines()[0]

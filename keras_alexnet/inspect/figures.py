@@ -92,7 +92,7 @@ def predictions(
     ):
         picture = grid[number // columns * 2, number % columns]
         bars = grid[number // columns * 2 + 1, number % columns]
-        picture.imshow(np.asarray(image).squeeze(), cmap="gray_r")
+        picture.imshow(np.asarray(image).squeeze(), cmap="gray")
         picture.set_title(class_names[label], fontsize=9)
         best = np.argsort(row)[::-1][:top]
         colors = ["tab:red" if one == label else "tab:blue" for one in best]

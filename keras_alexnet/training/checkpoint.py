@@ -126,11 +126,16 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that it is there whole or not at all, whatever happens."""
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        # On a full disk, what could not be finished would only take more room.
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _variables(model: keras.Model) -> Iterable[tuple[str, keras.Variable]]:

@@ -91,7 +91,7 @@ def run(
     """Trains a compiled model.
 
     Args:
-        model: A model compiled in the strategy's scope.
+        model: A model compiled in the strategy's scope, its metrics given as objects.
         batches: Global batches, beginning with that of `first_step`.
         strategy: The devices.
         ends: For each epoch, the number of steps after which it is over.

@@ -217,7 +217,9 @@ def _make_model(config: TrainConfig, source: Source, jit_compile: bool) -> AlexN
             weight_decay=config.weight_decay,
         ),
         loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
+        # An object, whose variables exist now: by its name, Keras would make it within
+        # the traced step, which several replicas do not allow.
+        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         jit_compile=jit_compile,
     )
     # A checkpoint holds the optimizer's state, which must exist to be restored.

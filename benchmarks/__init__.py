@@ -1,0 +1,1 @@
+"""Benchmarks: one program per question, peers measured in the same run."""

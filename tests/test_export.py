@@ -1,0 +1,109 @@
+"""Exports are used by programs that do not know this package."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import keras_alexnet
+from keras_alexnet.export.saved_model import export_saved_model, largest_difference
+from keras_alexnet.preprocessing import Preprocessing
+
+NAMES = ["ant", "bée", "cat", "dog", "eel", "fox"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    model = keras_alexnet.build("alexnet_mini", classes=len(NAMES))
+    # Larger weights at the end, so that probabilities are far from equal.
+    kernel, bias = model.get_layer("fc8").get_weights()
+    model.get_layer("fc8").set_weights([kernel * 100, bias])
+    preprocessing = Preprocessing(28, 32, 3, (120.0, 110.0, 100.0), 1 / 64)
+    path = tmp_path_factory.mktemp("export") / "saved_model"
+    export_saved_model(model, path, preprocessing, NAMES)
+    return model, preprocessing, path
+
+
+def images(count=5, size=28):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), "uint8")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_serve_takes_pixels_of_either_type_in_any_number(exported, dtype, count):
+    model, _, path = exported
+    pixels = images(count).astype(dtype)
+    # The network's input, written out.
+    inputs = (pixels.astype("float32") - [120, 110, 100]) / 64
+    expected = model.predict(inputs.astype("float32"), verbose=0)
+    found = tf.saved_model.load(path).serve(pixels)["probabilities"].numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_difference_from_the_model_is_at_most_rounding(exported):
+    model, preprocessing, path = exported
+    assert largest_difference(path, model, preprocessing, images()) <= 1e-5
+
+
+def test_there_is_no_jitted_function_in_it(exported):
+    _, _, path = exported
+    assert b"_XlaMustCompile" not in (path / "saved_model.pb").read_bytes()
+
+
+def test_classify_reads_image_files_of_any_size_in_a_process_with_tensorflow_only(
+    exported, tmp_path
+):
+    model, preprocessing, path = exported
+    files = []
+    for number, suffix in enumerate(("png", "jpeg", "bmp", "gif")):
+        files.append(tmp_path / f"image.{suffix}")
+        Image.fromarray(images(1, 40 + number)[0]).save(files[-1])
+    program = """
+import json, sys
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+files = tf.stack([tf.io.read_file(path) for path in sys.argv[2:]])
+answer = model.signatures["classify"](files)
+assert "keras" not in sys.modules and "keras_alexnet" not in sys.modules
+print(json.dumps({
+    "labels": [[one.decode() for one in row] for row in answer["labels"].numpy()],
+    "probabilities": answer["probabilities"].numpy().tolist(),
+}))
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", program, str(path), *map(str, files)],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    ).stdout
+    answer = json.loads(answer.splitlines()[-1])
+    for file, labels, probabilities in zip(
+        files, answer["labels"], answer["probabilities"], strict=True
+    ):
+        image = preprocessing.decode(tf.io.read_file(str(file)))
+        image = preprocessing.center_crop(preprocessing.resize(image))
+        expected = model.predict(preprocessing.normalize(image)[None], verbose=0)[0]
+        best = np.argsort(expected)[::-1][:5]
+        assert labels == [NAMES[index] for index in best]
+        np.testing.assert_allclose(probabilities, expected[best], atol=1e-5)
+
+
+def test_the_example_program_prints_a_line_for_each_image(exported, tmp_path):
+    _, _, path = exported
+    Image.fromarray(images(1, 40)[0]).save(tmp_path / "image.png")
+    example = Path(__file__).parents[1] / "examples" / "serve_saved_model.py"
+    output = subprocess.run(
+        [sys.executable, str(example), str(path), str(tmp_path / "image.png")],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    ).stdout
+    assert output.count("image.png") == 1 and "%" in output

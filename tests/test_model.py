@@ -1,0 +1,168 @@
+"""The model is an ordinary Keras model whose XLA compilation stays in the replica."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_alexnet
+
+SHAPE = (28, 28, 1)
+
+
+def digits(count=640):
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images[:count].reshape(-1, 8, 8, 1) * (255 / 16) - 78) / 64
+    return tf.image.resize(images, (28, 28)).numpy(), labels[:count]
+
+
+class Losses(keras.callbacks.Callback):
+    """Collects the running mean of the loss, step by step."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.values.append(logs["loss"])
+
+
+def compiled(replicas, jit_compile, *, learning_rate=1e-3, **arguments):
+    keras.utils.set_random_seed(1)
+    devices = [f"CPU:{index}" for index in range(replicas)]
+    with tf.distribute.MirroredStrategy(devices).scope():
+        model = keras_alexnet.build("alexnet_mini", input_shape=SHAPE, **arguments)
+        model.compile(
+            keras.optimizers.SGD(learning_rate, momentum=0.9),
+            "sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=jit_compile,
+        )
+    return model
+
+
+def losses_of_20_steps(*arguments, **keywords):
+    images, labels = digits()
+    losses = Losses()
+    compiled(*arguments, **keywords).fit(
+        images, labels, batch_size=32, verbose=0, shuffle=False, callbacks=[losses]
+    )
+    assert len(losses.values) == 20
+    return np.array(losses.values)
+
+
+def test_two_replicas_with_xla_give_the_losses_of_one_without():
+    one = losses_of_20_steps(1, False, dropout=None)
+    two = losses_of_20_steps(2, True, dropout=None)
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+
+
+def test_without_kinks_they_do_so_at_any_learning_rate():
+    # ReLU and max pooling turn a difference in the last bit, where it crosses a kink,
+    # into a different gradient, which large steps then amplify. A net that is smooth
+    # shows that nothing else differs.
+    smooth = {
+        "dropout": None,
+        "activation": "softplus",
+        "pool": "average_pooling2d",
+        "learning_rate": 1e-2,
+    }
+    one = losses_of_20_steps(1, False, **smooth)
+    two = losses_of_20_steps(2, True, **smooth)
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+
+
+def test_fit_evaluate_and_predict_work_with_xla_dropout_and_two_replicas():
+    images, labels = digits(130)  # The last batch is smaller than the others.
+    model = compiled(2, True)
+    history = model.fit(
+        images, labels, batch_size=64, verbose=0, validation_data=(images, labels)
+    )
+    assert np.isfinite(history.history["val_loss"]).all()
+    probabilities = model.predict(images, batch_size=64, verbose=0)
+    of_label = probabilities[np.arange(len(labels)), labels]
+    loss, accuracy = model.evaluate(images, labels, batch_size=64, verbose=0)
+    np.testing.assert_allclose(loss, -np.log(of_label).mean(), rtol=1e-4)
+    assert accuracy == pytest.approx(
+        (probabilities.argmax(axis=1) == labels).mean(), abs=1e-6
+    )
+
+
+def test_sample_weights_and_class_weights_are_honoured():
+    images, labels = digits(32)
+    model = compiled(1, False, dropout=None)
+    weights = np.zeros(32, "float32")
+    weights[:8] = 4.0
+    weighted = model.evaluate(
+        images, labels, sample_weight=weights, batch_size=32, verbose=0
+    )[0]
+    alone = model.evaluate(images[:8], labels[:8], batch_size=8, verbose=0)[0]
+    assert weighted == pytest.approx(alone, rel=1e-5)
+
+
+def test_the_loss_of_confident_mistakes_is_not_clipped():
+    # Through probabilities in float32 it would end at -log(1e-7), about 16.
+    images = np.zeros((1, *SHAPE), "float32")
+    model = compiled(1, False)
+    kernel, bias = model.get_layer("fc8").get_weights()
+    model.get_layer("fc8").set_weights(
+        [kernel * 0, np.array([200.0] + [0.0] * 9, "float32")]
+    )
+    loss = model.evaluate(images, np.array([1]), verbose=0)[0]
+    assert loss == pytest.approx(200.0)
+
+
+def test_a_saved_model_loads_in_a_new_process_and_predicts_the_same(tmp_path):
+    images, labels = digits(16)
+    model = compiled(1, True)
+    model.fit(images, labels, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "expected.npy", model.predict(images, verbose=0))
+    program = f"""
+import numpy as np, keras_alexnet
+model = keras_alexnet.load_model({str(tmp_path / "model.keras")!r})
+assert type(model) is keras_alexnet.AlexNet
+assert model.jit_compile and model.optimizer.iterations == 1
+found = model.predict(np.load({str(tmp_path / "images.npy")!r}), verbose=0)
+expected = np.load({str(tmp_path / "expected.npy")!r})
+np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+model.fit(np.load({str(tmp_path / "images.npy")!r}), np.zeros(16), verbose=0)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_build_reads_the_weights_that_a_model_wrote(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    model = keras_alexnet.build("alexnet_mini")
+    model.save(path) if suffix == ".keras" else model.save_weights(path)
+    keras.utils.set_random_seed(99)
+    again = keras_alexnet.build("alexnet_mini", weights=path)
+    for ours, theirs in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_keras_exports_it_for_a_process_that_has_tensorflow_only(tmp_path):
+    images, _ = digits(4)
+    model = keras_alexnet.build("alexnet_mini", input_shape=SHAPE)
+    model.export(tmp_path / "exported", verbose=False)
+    expected = model.predict(images, verbose=0)
+    found = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(found.serve(images).numpy(), expected, atol=1e-6)
+
+
+def test_gradients_of_the_input_can_be_taken_for_saliency_maps():
+    images, _ = digits(2)
+    model = keras_alexnet.build("alexnet_mini", input_shape=SHAPE)
+    with tf.GradientTape() as tape:
+        watched = tf.constant(images)
+        tape.watch(watched)
+        best = tf.reduce_max(model(watched), axis=1)
+    gradient = tape.gradient(best, watched).numpy()
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0

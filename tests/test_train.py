@@ -1,0 +1,188 @@
+"""Training runs: what they leave behind, how they continue, how they stop."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import keras_alexnet
+from keras_alexnet.training.loop import epoch_ends
+from keras_alexnet.training.train import train
+
+PNG = b"\x89PNG\r\n"
+
+
+def config(run_dir, **changes):
+    tiny = {
+        "run_dir": str(run_dir),
+        "epochs": 2,
+        "global_batch_size": 256,
+        "rotation": 0.0,
+        "zoom": 0.0,
+    }
+    return dataclasses.replace(
+        keras_alexnet.get_recipe("digits"), **{**tiny, **changes}
+    )
+
+
+def command(*arguments):
+    program = "from keras_alexnet.cli import main; main()"
+    return [sys.executable, "-c", program, *map(str, arguments)]
+
+
+def weights(run_dir):
+    model = keras_alexnet.load_model(run_dir / "model.keras")
+    return {variable.path: variable.numpy() for variable in model.weights}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("runs") / "finished"
+    return train(config(run_dir))
+
+
+def test_a_run_leaves_its_configuration_history_result_model_and_figures(finished):
+    run = finished.run_dir
+    assert json.loads((run / "config.json").read_text())["architecture"]
+    rows = list(csv.DictReader((run / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert {"loss", "accuracy", "val_top1_error", "learning_rate"} <= set(rows[0])
+    result = json.loads((run / "result.json").read_text())
+    assert result["metrics"] == finished.metrics
+    assert result["parameters"] == 285_322
+    assert result["devices"] == ["CPU:0"] and result["xla"] is False
+    assert {"keras", "tensorflow", "numpy"} <= set(result["versions"])
+    for name in ("learning_curves", "filters", "predictions"):
+        assert (run / "figures" / f"{name}.png").read_bytes().startswith(PNG)
+    assert list((run / "logs").rglob("events.out.*"))
+    assert isinstance(
+        keras_alexnet.load_model(run / "model.keras"), keras_alexnet.AlexNet
+    )
+
+
+def test_a_run_learns(finished):
+    losses = [row["loss"] for row in finished.history]
+    assert losses[-1] < losses[0]
+
+
+def test_a_finished_run_is_not_trained_again(finished):
+    again = train(config(finished.run_dir, resume=True))
+    assert again.finished_before and again.metrics == finished.metrics
+
+
+def test_the_same_configuration_gives_the_same_weights(finished, tmp_path):
+    train(config(tmp_path / "again"))
+    ours, theirs = weights(tmp_path / "again"), weights(finished.run_dir)
+    for path, array in theirs.items():
+        np.testing.assert_array_equal(ours[path], array, err_msg=path)
+
+
+class KilledAtEpoch(keras.callbacks.Callback):
+    """Dies in the middle of an epoch, as a crash would."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.current = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.current == self.epoch and batch == 2:
+            raise RuntimeError("killed")
+
+
+def test_a_run_that_crashed_ends_as_one_that_did_not(finished, tmp_path):
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config(tmp_path / "run"), [KilledAtEpoch(1)])
+    keras.utils.set_random_seed(123)  # What a new process would have is something else.
+    train(config(tmp_path / "run", resume=True))
+    ours, theirs = weights(tmp_path / "run"), weights(finished.run_dir)
+    for path, array in theirs.items():
+        np.testing.assert_array_equal(ours[path], array, err_msg=path)
+    assert (tmp_path / "run" / "history.csv").read_text() == (
+        finished.run_dir / "history.csv"
+    ).read_text()
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished, tmp_path):
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config(tmp_path / "run", epochs=4), [KilledAtEpoch(3)])
+    newest = sorted((tmp_path / "run" / "checkpoints").glob("*.safetensors"))[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    with pytest.warns(UserWarning, match="damaged"):
+        result = train(config(tmp_path / "run", epochs=4, resume=True))
+    assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
+
+
+def test_two_replicas_see_the_same_data_and_reach_the_same_loss(tmp_path):
+    smooth = {"activation": "softplus", "pool": "average_pooling2d", "dropout": "0"}
+    one = train(config(tmp_path / "one", epochs=1, **smooth))
+    two = train(config(tmp_path / "two", epochs=1, replicas=2, xla="on", **smooth))
+    assert two.history[0]["loss"] == pytest.approx(one.history[0]["loss"], rel=1e-5)
+    result = json.loads((two.run_dir / "result.json").read_text())
+    assert result["devices"] == ["CPU:0", "CPU:1"] and result["xla"] is True
+
+
+def test_bfloat16_keeps_float32_weights(tmp_path):
+    result = train(config(tmp_path / "run", epochs=1, precision="bfloat16"))
+    assert np.isfinite(result.metrics["loss"])
+    model = keras_alexnet.load_model(result.run_dir / "model.keras")
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+    assert model.get_layer("conv1").compute_dtype == "bfloat16"
+
+
+def test_every_epoch_ends_when_its_images_have_been_seen():
+    # 10 images in batches of 4: steps 0-2 see the first epoch's last image.
+    assert epoch_ends(examples=10, batch_size=4, epochs=4) == [3, 5, 8, 10]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_stops_a_run_after_saving_and_resume_continues(tmp_path, number, code):
+    run_dir = tmp_path / "run"
+    arguments = ("--run-dir", run_dir, "--global-batch-size", 128)
+    process = subprocess.Popen(
+        command("train", *arguments, "--epochs", 200),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (run_dir / "history.csv").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert "Traceback" not in output and "--resume" in output
+    records = sorted((run_dir / "checkpoints").glob("*.json"))
+    assert json.loads(records[-1].read_text())["step"] > 0
+    assert not (run_dir / "result.json").exists()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    class DiskFills(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        train(config(tmp_path / "run"), [DiskFills()])
+    monkeypatch.undo()
+    result = train(config(tmp_path / "run", resume=True))
+    assert [row["epoch"] for row in result.history] == [1, 2]
