@@ -31,7 +31,7 @@ setup(
         "keras_alexnet.layers": "layers",
         "keras_alexnet.tuning": "tuning",
     },
-    package_data={"keras_alexnet": ["py.typed"]},
+    package_data={"keras_alexnet": ["py.typed", "imagenet_classes.tsv"]},
     install_requires=[
         # The lower bounds are what pip resolves on Python 3.10, the upper bounds the
         # next release that nobody has tried.
@@ -55,6 +55,7 @@ setup(
     extras_require={
         "dev": [
             "build>=1.2",
+            "hypothesis>=6.100,<7",
             "onnx>=1.17",
             "onnxruntime>=1.20",
             "pytest>=8,<10",

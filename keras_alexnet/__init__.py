@@ -19,8 +19,12 @@ if TYPE_CHECKING:
         list_architectures,
     )
     from keras_alexnet.builder import build
+    from keras_alexnet.catalog import fetch_weights, list_weights
     from keras_alexnet.config import TrainConfig
+    from keras_alexnet.features import feature_extractor
+    from keras_alexnet.labels import decode_predictions
     from keras_alexnet.model import AlexNet, load_model
+    from keras_alexnet.preprocessing import Preprocessing, preprocess_input
     from keras_alexnet.recipes import get_recipe
     from keras_alexnet.registry import get_layer, list_layers, register_layer
     from keras_alexnet.training.train import TrainResult, train
@@ -30,12 +34,18 @@ _HOME = {
     "Architecture": "architectures",
     "LayerSpec": "architectures",
     "build": "builder",
+    "decode_predictions": "labels",
+    "feature_extractor": "features",
+    "fetch_weights": "catalog",
     "get_architecture": "architectures",
     "get_layer": "registry",
     "get_recipe": "recipes",
     "list_architectures": "architectures",
     "list_layers": "registry",
+    "list_weights": "catalog",
     "load_model": "model",
+    "preprocess_input": "preprocessing",
+    "Preprocessing": "preprocessing",
     "register_layer": "registry",
     "train": "training.train",
     "TrainConfig": "config",
@@ -46,16 +56,22 @@ __all__ = [
     "AlexNet",
     "Architecture",
     "LayerSpec",
+    "Preprocessing",
     "TrainConfig",
     "TrainResult",
     "__version__",
     "build",
+    "decode_predictions",
+    "feature_extractor",
+    "fetch_weights",
     "get_architecture",
     "get_layer",
     "get_recipe",
     "list_architectures",
     "list_layers",
+    "list_weights",
     "load_model",
+    "preprocess_input",
     "register_layer",
     "train",
 ]

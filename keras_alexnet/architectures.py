@@ -16,27 +16,36 @@ from typing import Any
 
 from keras_alexnet.errors import unknown
 
+# A float is the standard deviation of weights or the constant of biases, a string the
+# name of a Keras initializer, a tuple the name of its class and its arguments in order.
+Initial = float | str | tuple[str | float, ...]
+
 
 @dataclasses.dataclass(frozen=True)
 class LayerSpec:
     """One layer of an architecture.
 
     Attributes:
-        role: What the layer is for: `conv`, `activation`, `norm`, `pool`, `flatten`,
-            `dense` or `dropout`. An override of `build()` replaces all layers of a
-            role.
+        role: What the layer is for: `conv`, `activation`, `norm`, `pool`, `dense` or
+            `dropout`, which an override of `build()` replaces, or `pad`, `resize` or
+            `flatten`, which are part of the geometry and which no override touches.
         name: The layer's name in the model.
-        layer: The registered name of the class that plays the role.
+        layer: The registered name of the class that plays the role, or None for a place
+            that is empty unless an override fills it.
         options: The class's arguments. A float as `kernel_initializer` is the standard
             deviation of a normal distribution around zero, a float as
-            `bias_initializer` the constant that biases start at.
-
+            `bias_initializer` the constant that biases start at; a tuple is the class
+            of a Keras initializer and its arguments in order. `units` or `filters` of
+            None is the number of classes.
+        replaceable: Whether an override of the role puts a layer in this place. If not,
+            it only takes this one away.
     """
 
     role: str
     name: str
-    layer: str
+    layer: str | None
     options: Mapping[str, Any]
+    replaceable: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +59,10 @@ class Architecture:
         channels: Colour channels of the default input.
         classes: Width of the default output.
         features: The convolutional part.
-        top: The classifier. A `dense` layer whose `units` is None is as wide as there
-            are classes.
+        top: The classifier.
         pixel_scale: What mean-free pixels (0-255) are multiplied by before they enter.
-
+        notes: Where the data come from, and where paper, source and re-implementations
+            disagree.
     """
 
     name: str
@@ -64,42 +73,73 @@ class Architecture:
     features: tuple[LayerSpec, ...]
     top: tuple[LayerSpec, ...]
     pixel_scale: float = 1.0
+    notes: str = ""
 
 
-def _spec(role: str, name: str, layer: str, **options: Any) -> LayerSpec:
+def _spec(role: str, name: str, layer: str | None, **options: Any) -> LayerSpec:
     return LayerSpec(role, name, layer, MappingProxyType(options))
 
 
-def _conv(index: int, filters: int, kernel: int, weights, bias: float, **options):
-    """A convolution and its ReLU; `groups` above one makes it a two-tower layer."""
-    return (
-        _spec(
-            "conv",
-            f"conv{index}",
-            "grouped_conv",
-            filters=filters,
-            kernel_size=kernel,
-            kernel_initializer=weights,
-            bias_initializer=bias,
-            **{"strides": 1, "padding": "same", "groups": 1, **options},
-        ),
-        _spec("activation", f"relu{index}", "relu"),
+def _conv(
+    name: str,
+    filters: int,
+    kernel: int,
+    weights: Initial,
+    bias: Initial,
+    **options: Any,
+) -> LayerSpec:
+    """A convolution; `groups` above one makes it a two-tower layer."""
+    return _spec(
+        "conv",
+        name,
+        "grouped_conv",
+        filters=filters,
+        kernel_size=kernel,
+        kernel_initializer=weights,
+        bias_initializer=bias,
+        **{"strides": 1, "padding": "same", "groups": 1, **options},
     )
 
 
-def _norm(index: int, **options) -> tuple[LayerSpec]:
-    return (_spec("norm", f"norm{index}", "lrn", **options),)
+def _relu(name: str) -> LayerSpec:
+    return _spec("activation", name, "relu")
 
 
-def _pool(index: int, **options) -> tuple[LayerSpec]:
-    options = {"pool_size": 3, "strides": 2, **options}
-    return (_spec("pool", f"pool{index}", "overlapping_max_pooling", **options),)
+def _lrn(name: str, k: float, **options: Any) -> LayerSpec:
+    """Normalisation across channels; all systems agree on these three numbers."""
+    options = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": k, **options}
+    return _spec("norm", name, "lrn", **options)
 
 
-def _dense(index: int, units: int | None, weights, bias: float) -> LayerSpec:
+def _no_norm(name: str) -> LayerSpec:
+    """The place where the 2012 network normalises, empty."""
+    return _spec("norm", name, None)
+
+
+def _spatial_norm(name: str) -> LayerSpec:
+    """The source's second normalisation; a `norm` of the user's stands in the first."""
+    options = {"size": 5, "alpha": 1e-3, "beta": 0.75, "k": 1.0}
+    spec = _spec("norm", name, "spatial_response_norm", **options)
+    return dataclasses.replace(spec, replaceable=False)
+
+
+def _pool(name: str, rounding: str = "floor") -> LayerSpec:
+    options = {"pool_size": 3, "strides": 2, "rounding": rounding}
+    return _spec("pool", name, "overlapping_max_pooling", **options)
+
+
+def _pad(name: str, padding: int | tuple) -> LayerSpec:
+    return _spec("pad", name, "zero_padding2d", padding=padding)
+
+
+def _flatten() -> LayerSpec:
+    return _spec("flatten", "flatten", "flatten")
+
+
+def _dense(name: str, units: int | None, weights: Initial, bias: Initial) -> LayerSpec:
     return _spec(
         "dense",
-        f"fc{index}",
+        name,
         "dense",
         units=units,
         kernel_initializer=weights,
@@ -107,21 +147,23 @@ def _dense(index: int, units: int | None, weights, bias: float) -> LayerSpec:
     )
 
 
-def _top(units: int, weights, bias: float, dropout: float = 0.5):
+def _dropout(name: str, layer: str = "scheduled_dropout") -> LayerSpec:
+    return _spec("dropout", name, layer, rate=0.5)
+
+
+def _top(
+    units: int, weights: Initial, bias: Initial, dropout: str = "scheduled_dropout"
+) -> tuple[LayerSpec, ...]:
     """Two hidden layers with ReLU and dropout, and the output layer."""
-    hidden = [
-        (
-            _dense(index, units, weights, bias),
-            _spec("activation", f"relu{index}", "relu"),
-            _spec("dropout", f"drop{index}", "scheduled_dropout", rate=dropout),
-        )
-        for index in (6, 7)
-    ]
     return (
-        _spec("flatten", "flatten", "flatten"),
-        *hidden[0],
-        *hidden[1],
-        _dense(8, None, 0.01, 0.0),
+        _flatten(),
+        _dense("fc6", units, weights, bias),
+        _relu("relu6"),
+        _dropout("drop6", dropout),
+        _dense("fc7", units, weights, bias),
+        _relu("relu7"),
+        _dropout("drop7", dropout),
+        _dense("fc8", None, 0.01, 0.0),
     )
 
 
@@ -135,18 +177,291 @@ _ALEXNET_2012 = Architecture(
     channels=3,
     classes=1000,
     features=(
-        *_conv(1, 96, 11, 0.01, 0.0, strides=4, padding="valid"),
-        *_norm(1, size=5, alpha=1e-4, beta=0.75, k=2.0),
-        *_pool(1),
-        *_conv(2, 256, 5, 0.01, 1.0, groups=2),
-        *_norm(2, size=5, alpha=1e-4, beta=0.75, k=2.0),
-        *_pool(2),
-        *_conv(3, 384, 3, 0.01, 0.0),
-        *_conv(4, 384, 3, 0.01, 1.0, groups=2),
-        *_conv(5, 256, 3, 0.01, 1.0, groups=2),
-        *_pool(5),
+        _conv("conv1", 96, 11, 0.01, 0.0, strides=4, padding="valid"),
+        _relu("relu1"),
+        _lrn("norm1", k=2.0),
+        _pool("pool1"),
+        _conv("conv2", 256, 5, 0.01, 1.0, groups=2),
+        _relu("relu2"),
+        _lrn("norm2", k=2.0),
+        _pool("pool2"),
+        _conv("conv3", 384, 3, 0.01, 0.0),
+        _relu("relu3"),
+        _conv("conv4", 384, 3, 0.01, 1.0, groups=2),
+        _relu("relu4"),
+        _conv("conv5", 256, 3, 0.01, 1.0, groups=2),
+        _relu("relu5"),
+        _pool("pool5"),
     ),
     top=_top(4096, 0.01, 1.0),
+    notes=(
+        "The paper's text, formulas and sizes; `alexnet_2012_source` is what its "
+        "authors ran. The paper states an input of 224 pixels, from which unpadded "
+        "windows of 11 with steps of 4 do not give its 55 pixels; 227 do. Its LRN "
+        "multiplies the sum of squares by alpha and crosses the towers; the program "
+        "divided alpha by the window's size and did not cross. Figure 2 counts 253,440 "
+        "neurons in the first layer, which has 290,400. The dropout here rescales in "
+        "training; the paper halves at test time: the same function of the input when "
+        "the kernels of fc7 and fc8 are halved."
+    ),
+)
+
+# The run that gave 40.7 / 18.2 % in the paper's table 2: layers-145.cfg and
+# layer-params-145.cfg of the published source. conv1 and conv5 carry no ReLU, their
+# pooling layers do, so LRN sees conv1's linear output. Its convolutions round up and
+# read zeros outside the image: 1 + ceil((224 - 11) / 4) = 55 pixels, of which the last
+# need 3 rows and columns more than there are. The towers never meet in a norm.
+_ALEXNET_2012_SOURCE = Architecture(
+    name="alexnet_2012_source",
+    summary="the network behind the paper's results, as its program ran it",
+    input_size=224,
+    channels=3,
+    classes=1000,
+    features=(
+        _pad("pad1", ((0, 3), (0, 3))),
+        _conv("conv1", 96, 11, 0.01, 0.0, strides=4, padding="valid"),
+        _lrn("norm1", k=2.0, alpha_over_size=True, groups=2),
+        _pool("pool1", "ceil"),
+        _relu("relu1"),
+        _conv("conv2", 256, 5, 0.01, 1.0, groups=2),
+        _relu("relu2"),
+        _lrn("norm2", k=2.0, alpha_over_size=True, groups=2),
+        _spatial_norm("spatial_norm2"),
+        _pool("pool2", "ceil"),
+        _conv("conv3", 384, 3, 0.03, 0.0),
+        _relu("relu3"),
+        _conv("conv4", 384, 3, 0.03, 1.0, groups=2),
+        _relu("relu4"),
+        _conv("conv5", 256, 3, 0.03, 1.0, groups=2),
+        _pool("pool5", "ceil"),
+        _relu("relu5"),
+    ),
+    top=_top(4096, 0.01, 1.0, dropout="classic_dropout"),
+    notes=(
+        "Network #145 of the 2012 source. Unlike the paper's text: LRN of conv1 before "
+        "pooling and ReLU, so that its denominator counts negative responses; alpha "
+        "divided by the window's size; windows that stay inside their tower (which "
+        "matters in channels 46-49 of conv1 and 126-129 of conv2); a 5x5 spatial "
+        "response normalisation after norm2, which the paper does not mention and "
+        "the authors repeated in cuda-convnet2; weights of 0.03 in conv3 to conv5; "
+        "224 pixels with three rows and columns of zeros at the bottom and the right. "
+        "Channels are those of tower a, then of tower b. The published source holds no "
+        "trained weights, and not the kernels either: what a layer computes is taken "
+        "from cuda-convnet 1 and 2."
+    ),
+)
+
+# layers-145-half.cfg: one tower of the source, of which the paper's section 3.5 says
+# that conv5 and the dense layers keep their width, lest the net be half as large.
+_ALEXNET_2012_HALF = Architecture(
+    name="alexnet_2012_half",
+    summary="one tower of the source, for the paper's comparison with two",
+    input_size=224,
+    channels=3,
+    classes=1000,
+    features=(
+        _pad("pad1", ((0, 3), (0, 3))),
+        _conv("conv1", 48, 11, 0.01, 0.0, strides=4, padding="valid"),
+        _lrn("norm1", k=2.0, alpha_over_size=True),
+        _pool("pool1", "ceil"),
+        _relu("relu1"),
+        _conv("conv2", 128, 5, 0.01, 1.0),
+        _relu("relu2"),
+        _lrn("norm2", k=2.0, alpha_over_size=True),
+        _spatial_norm("spatial_norm2"),
+        _pool("pool2", "ceil"),
+        _conv("conv3", 192, 3, 0.03, 0.0),
+        _relu("relu3"),
+        _conv("conv4", 192, 3, 0.03, 1.0),
+        _relu("relu4"),
+        _conv("conv5", 256, 3, 0.03, 1.0),
+        _pool("pool5", "ceil"),
+        _relu("relu5"),
+    ),
+    top=_top(4096, 0.01, 1.0, dropout="classic_dropout"),
+    notes=(
+        "Two towers instead of this one bring the paper's 1.7 and 1.2 percentage "
+        "points. It is half a network in conv1 to conv4 only: conv5 and the dense "
+        "layers are as wide as in two towers, and it has 98 % of the parameters. "
+        "Trained and tested on ILSVRC-2010."
+    ),
+)
+
+# models/bvlc_alexnet/train_val.prototxt. Biases of 1 left the loss flat, says its
+# readme, hence 0.1. Caffe's pooling rounds up, its convolutions round down.
+_BVLC_ALEXNET = Architecture(
+    name="bvlc_alexnet",
+    summary="Caffe's AlexNet",
+    input_size=227,
+    channels=3,
+    classes=1000,
+    features=(
+        _conv("conv1", 96, 11, 0.01, 0.0, strides=4, padding="valid"),
+        _relu("relu1"),
+        _lrn("norm1", k=1.0, alpha_over_size=True),
+        _pool("pool1", "ceil"),
+        _conv("conv2", 256, 5, 0.01, 0.1, groups=2),
+        _relu("relu2"),
+        _lrn("norm2", k=1.0, alpha_over_size=True),
+        _pool("pool2", "ceil"),
+        _conv("conv3", 384, 3, 0.01, 0.0),
+        _relu("relu3"),
+        _conv("conv4", 384, 3, 0.01, 0.1, groups=2),
+        _relu("relu4"),
+        _conv("conv5", 256, 3, 0.01, 0.1, groups=2),
+        _relu("relu5"),
+        _pool("pool5", "ceil"),
+    ),
+    top=_top(4096, 0.005, 0.1),
+    notes=(
+        "Unlike paper and source: LRN with k = 1 instead of 2 (and alpha over the "
+        "window's size, like the source), 0.005 as the deviation of the hidden dense "
+        "layers, biases of 0.1 instead of 1, inverted dropout, and BGR pixels. The "
+        "ONNX model zoo's bvlcalexnet has the same weights with an input of 224 and "
+        "one padded pooling, at which they were not trained: 54.8 instead of 57.1 % "
+        "of the validation images are right."
+    ),
+)
+
+# models/bvlc_reference_caffenet/train_val.prototxt: pooling before normalisation, which
+# saves normalising what pooling throws away, and biases of 1 as in the paper.
+_CAFFENET = Architecture(
+    name="caffenet",
+    summary="Caffe's reference model, which pools before it normalises",
+    input_size=227,
+    channels=3,
+    classes=1000,
+    features=(
+        _conv("conv1", 96, 11, 0.01, 0.0, strides=4, padding="valid"),
+        _relu("relu1"),
+        _pool("pool1", "ceil"),
+        _lrn("norm1", k=1.0, alpha_over_size=True),
+        _conv("conv2", 256, 5, 0.01, 1.0, groups=2),
+        _relu("relu2"),
+        _pool("pool2", "ceil"),
+        _lrn("norm2", k=1.0, alpha_over_size=True),
+        _conv("conv3", 384, 3, 0.01, 0.0),
+        _relu("relu3"),
+        _conv("conv4", 384, 3, 0.01, 1.0, groups=2),
+        _relu("relu4"),
+        _conv("conv5", 256, 3, 0.01, 1.0, groups=2),
+        _relu("relu5"),
+        _pool("pool5", "ceil"),
+    ),
+    top=_top(4096, 0.005, 1.0),
+    notes=(
+        "`bvlc_alexnet` with pooling before normalisation and biases of 1. All other "
+        "networks that normalise do it before pooling."
+    ),
+)
+
+# PyTorch's defaults: weights and biases uniform within 1 / sqrt(fan-in).
+_PYTORCH_WEIGHTS = ("VarianceScaling", 1 / 3, "fan_in", "uniform")
+
+
+def _pytorch_bias(fan_in: int) -> Initial:
+    return ("RandomUniform", -(fan_in**-0.5), fan_in**-0.5)
+
+
+# torchvision/models/alexnet.py, after "One weird trick" (arXiv 1404.5997) in the shape
+# of cuda-convnet2's layers-imagenet-1gpu.cfg. Its pixels are on a scale of 0-1 and
+# divided by a deviation of about 0.226.
+_ALEXNET_OWT = Architecture(
+    name="alexnet_owt",
+    summary="torchvision's AlexNet, after 'One weird trick'",
+    input_size=224,
+    channels=3,
+    classes=1000,
+    features=(
+        _pad("pad1", 2),
+        _conv(
+            *("conv1", 64, 11, _PYTORCH_WEIGHTS, _pytorch_bias(3 * 121)),
+            strides=4,
+            padding="valid",
+        ),
+        _relu("relu1"),
+        _no_norm("norm1"),
+        _pool("pool1"),
+        _conv("conv2", 192, 5, _PYTORCH_WEIGHTS, _pytorch_bias(64 * 25)),
+        _relu("relu2"),
+        _no_norm("norm2"),
+        _pool("pool2"),
+        _conv("conv3", 384, 3, _PYTORCH_WEIGHTS, _pytorch_bias(192 * 9)),
+        _relu("relu3"),
+        _conv("conv4", 256, 3, _PYTORCH_WEIGHTS, _pytorch_bias(384 * 9)),
+        _relu("relu4"),
+        _conv("conv5", 256, 3, _PYTORCH_WEIGHTS, _pytorch_bias(256 * 9)),
+        _relu("relu5"),
+        _pool("pool5"),
+    ),
+    top=(
+        _spec("resize", "avgpool", "adaptive_average_pooling", output_size=6),
+        _flatten(),
+        _dropout("drop5"),
+        _dense("fc6", 4096, _PYTORCH_WEIGHTS, _pytorch_bias(256 * 36)),
+        _relu("relu6"),
+        _dropout("drop6"),
+        _dense("fc7", 4096, _PYTORCH_WEIGHTS, _pytorch_bias(4096)),
+        _relu("relu7"),
+        _dense("fc8", None, _PYTORCH_WEIGHTS, _pytorch_bias(4096)),
+    ),
+    pixel_scale=1 / (255 * 0.226),
+    notes=(
+        "One tower, no LRN; dropout acts on pool5 and fc6, not on fc6 and fc7. A pad "
+        "of 2 gives the 55 pixels of the source, seen two pixels further up and left. "
+        "The footnote of 'One weird trick' lists 64-192-384-384-256 filters, which "
+        "TF-slim follows; its authors' configuration has 64-192-384-256-256, as here, "
+        "and only that agrees with the footnote's '0.2 % more parameters'. That "
+        "configuration keeps LRN, before the pooling and the ReLU of conv1, drops "
+        "after fc6 and fc7 and starts fc8 at biases of -7; torchvision does none of "
+        "that and starts from PyTorch's defaults."
+    ),
+)
+
+# research/slim/nets/alexnet.py, alexnet_v2. Nothing is padded around conv1 and the
+# pools, which leaves 54-26-12-5 pixels; the dense layers are convolutions, so that an
+# image larger than 224 gives one answer per place. slim squeezes the single one of 224,
+# or averages with global_pool, before fc8, which is linear: the mean here is both.
+_SLIM_HIDDEN = ("TruncatedNormal", 0.0, 0.005)
+_ALEXNET_SLIM_V2 = Architecture(
+    name="alexnet_slim_v2",
+    summary="TF-slim's alexnet_v2, convolutional to the end",
+    input_size=224,
+    channels=3,
+    classes=1000,
+    features=(
+        _conv("conv1", 64, 11, "glorot_uniform", 0.1, strides=4, padding="valid"),
+        _relu("relu1"),
+        _no_norm("norm1"),
+        _pool("pool1"),
+        _conv("conv2", 192, 5, "glorot_uniform", 0.1),
+        _relu("relu2"),
+        _no_norm("norm2"),
+        _pool("pool2"),
+        _conv("conv3", 384, 3, "glorot_uniform", 0.1),
+        _relu("relu3"),
+        _conv("conv4", 384, 3, "glorot_uniform", 0.1),
+        _relu("relu4"),
+        _conv("conv5", 256, 3, "glorot_uniform", 0.1),
+        _relu("relu5"),
+        _pool("pool5"),
+    ),
+    top=(
+        _conv("fc6", 4096, 5, _SLIM_HIDDEN, 0.1, padding="valid"),
+        _relu("relu6"),
+        _dropout("drop6"),
+        _conv("fc7", 4096, 1, _SLIM_HIDDEN, 0.1),
+        _relu("relu7"),
+        _dropout("drop7"),
+        _conv("fc8", None, 1, _SLIM_HIDDEN, 0.0),
+        _spec("flatten", "squeeze", "global_average_pooling2d"),
+    ),
+    notes=(
+        "One tower, no LRN, and the 384-384-256 filters of the footnote in 'One weird "
+        "trick', with which a network has 1.4 % more parameters than that of 2012, not "
+        "the footnote's 0.2 % (see `alexnet_owt`). Without padding conv1 gives 54 "
+        "pixels where all others have 55, so fc6 sees 5x5 instead of 6x6."
+    ),
 )
 
 # The same design for small images: conv1 keeps the resolution, so that 28 pixels leave
@@ -161,22 +476,40 @@ _ALEXNET_MINI = Architecture(
     channels=3,
     classes=10,
     features=(
-        *_conv(1, 32, 5, "he_normal", 0.0),
-        *_norm(1, size=5, alpha=1e-4, beta=0.75, k=2.0),
-        *_pool(1),
-        *_conv(2, 64, 5, "he_normal", 0.0, groups=2),
-        *_norm(2, size=5, alpha=1e-4, beta=0.75, k=2.0),
-        *_pool(2),
-        *_conv(3, 96, 3, "he_normal", 0.0),
-        *_conv(4, 96, 3, "he_normal", 0.0, groups=2),
-        *_conv(5, 64, 3, "he_normal", 0.0, groups=2),
-        *_pool(5),
+        _conv("conv1", 32, 5, "he_normal", 0.0),
+        _relu("relu1"),
+        _lrn("norm1", k=2.0),
+        _pool("pool1"),
+        _conv("conv2", 64, 5, "he_normal", 0.0, groups=2),
+        _relu("relu2"),
+        _lrn("norm2", k=2.0),
+        _pool("pool2"),
+        _conv("conv3", 96, 3, "he_normal", 0.0),
+        _relu("relu3"),
+        _conv("conv4", 96, 3, "he_normal", 0.0, groups=2),
+        _relu("relu4"),
+        _conv("conv5", 64, 3, "he_normal", 0.0, groups=2),
+        _relu("relu5"),
+        _pool("pool5"),
     ),
     top=_top(256, "he_normal", 0.0),
     pixel_scale=1 / 64,
+    notes="Of no historical system; for the recipes and for tests.",
 )
 
-_ARCHITECTURES = {a.name: a for a in (_ALEXNET_2012, _ALEXNET_MINI)}
+_ARCHITECTURES = {
+    architecture.name: architecture
+    for architecture in (
+        _ALEXNET_2012,
+        _ALEXNET_2012_SOURCE,
+        _ALEXNET_2012_HALF,
+        _BVLC_ALEXNET,
+        _CAFFENET,
+        _ALEXNET_OWT,
+        _ALEXNET_SLIM_V2,
+        _ALEXNET_MINI,
+    )
+}
 
 
 def list_architectures(pattern: str = "*") -> list[str]:
@@ -189,7 +522,6 @@ def get_architecture(name: str) -> Architecture:
 
     Raises:
         ValueError: There is none; the message lists those that exist.
-
     """
     if name not in _ARCHITECTURES:
         raise ValueError(unknown(name, "architecture", _ARCHITECTURES))

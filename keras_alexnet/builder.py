@@ -9,7 +9,12 @@ from typing import Any
 
 import keras
 
-from keras_alexnet.architectures import Architecture, LayerSpec, get_architecture
+from keras_alexnet.architectures import (
+    Architecture,
+    Initial,
+    LayerSpec,
+    get_architecture,
+)
 from keras_alexnet.model import AlexNet
 from keras_alexnet.registry import get_layer
 
@@ -32,7 +37,6 @@ ROLE_OPTIONS = {
     "dropout": {"rate"},
     "norm": set(),
     "activation": set(),
-    "flatten": set(),
 }
 # Without these there would be no network.
 REQUIRED_ROLES = {"conv", "dense"}
@@ -64,7 +68,8 @@ def build(
     probabilities out, 60,965,224 parameters. Inputs are mean-free pixels on the scale
     of 0-255, times the architecture's `pixel_scale` (1 for `alexnet_2012`).
 
-    Layers are called conv1, relu1, norm1, pool1 ... fc8, in every variant.
+    Layers are called conv1, relu1, norm1, pool1 ... fc8 in every variant. One that does
+    not normalise has the places of norm1 and norm2 for a `norm` of yours.
 
     Args:
         architecture: A name (see `list_architectures()`) or an `Architecture`.
@@ -81,7 +86,8 @@ def build(
         classifier_activation: What turns logits into the output. None returns logits.
             Computed in float32 under mixed precision. Defaults to `"softmax"`.
         name: The model's name. Defaults to the architecture's.
-        groups: Number of towers in the layers that have two. 1 joins them.
+        groups: Number of towers in the layers that have two, convolutions and
+            normalisations. 1 joins them.
         conv: Replaces the convolutions. This and the other five roles below take a
             registered name (see `list_layers()`, also any `keras.layers` class), a
             class or any function that returns a layer; None leaves the role out, and
@@ -90,7 +96,7 @@ def build(
             `conv` gets filters, kernel_size, strides, padding, groups (if above 1) and
             initializers, `dense` units and initializers, `pool` pool_size and strides,
             `dropout` its rate, the others nothing.
-        norm: Replaces the normalisations.
+        norm: Replaces the normalisations, where a block has two by a single one.
         pool: Replaces the pooling layers.
         activation: Replaces the activations; also any function of `keras.activations`.
         dropout: Replaces the dropout layers; a number changes their rate only.
@@ -132,13 +138,21 @@ def build(
     for role in REQUIRED_ROLES:
         if overrides[role] is None:
             raise ValueError(f"{role} cannot be left out. Received: {role}=None")
+    roles = {spec.role for spec in architecture.features + architecture.top}
+    for role, override in overrides.items():
+        if role not in roles and override not in (None, "default"):
+            raise ValueError(
+                f"{architecture.name} has no {role} layers to replace. "
+                f"Received: {role}={override!r}"
+            )
 
     # === Layers ===
     def make(spec: LayerSpec) -> keras.layers.Layer | None:
         override = overrides.get(spec.role, "default")
         options = dict(spec.options)
-        if spec.role == "dense" and options["units"] is None:
-            options["units"] = classes or architecture.classes
+        for width in ("units", "filters"):
+            if width in options and options[width] is None:
+                options[width] = classes or architecture.classes
         if groups is not None and options.get("groups", 1) > 1:
             options["groups"] = groups
         return _make_layer(spec, options, override, dtype)
@@ -148,7 +162,7 @@ def build(
 
     # === Functional Model ===
     inputs = _input(architecture, input_tensor, input_shape, include_top)
-    _check_size(features, inputs.shape)
+    _check_size(features + top if include_top else features, inputs.shape)
     x = inputs
     for layer in features:
         x = layer(x)
@@ -183,18 +197,19 @@ def _make_layer(
         override = "default"
     if override == "default":
         override = spec.layer
+        if override is None:
+            return None
+    elif not spec.replaceable:
+        return None
     elif override != spec.layer:
         allowed = ROLE_OPTIONS[spec.role]
         options = {key: value for key, value in options.items() if key in allowed}
         # Not every convolution takes groups; one that is asked for them must.
         if options.get("groups") == 1:
             del options["groups"]
-    for key, constant in (
-        ("kernel_initializer", lambda std: keras.initializers.RandomNormal(0.0, std)),
-        ("bias_initializer", keras.initializers.Constant),
-    ):
-        if isinstance(options.get(key), float):
-            options[key] = constant(options[key])
+    for key in ("kernel_initializer", "bias_initializer"):
+        if key in options:
+            options[key] = _initializer(key, options[key])
     factory = override
     if isinstance(override, str):
         if spec.role == "activation" and hasattr(keras.activations, override):
@@ -215,6 +230,17 @@ def _make_layer(
             f"Keras layer, received {type(layer).__name__}."
         )
     return layer
+
+
+def _initializer(key: str, initial: Initial) -> keras.Initializer:
+    if isinstance(initial, float):
+        if key == "bias_initializer":
+            return keras.initializers.Constant(initial)
+        return keras.initializers.RandomNormal(0.0, initial)
+    if isinstance(initial, tuple):
+        name, *arguments = initial
+        return getattr(keras.initializers, name)(*arguments)
+    return keras.initializers.get(initial)
 
 
 def _input(
@@ -251,25 +277,25 @@ def _input(
     return inputs
 
 
-def _check_size(features: list[keras.layers.Layer], shape: tuple) -> None:
+def _check_size(layers: list[keras.layers.Layer], shape: tuple) -> None:
     """Raises if an input of `shape` leaves nothing for the layers behind."""
-    if None in shape[1:] or _survives(features, shape):
+    if None in shape[1:] or _survives(layers, shape):
         return
     channels_last = keras.config.image_data_format() == "channels_last"
     channels = shape[-1] if channels_last else shape[1]
     for size in range(1, 1025):
         square = (size, size, channels) if channels_last else (channels, size, size)
-        if _survives(features, (None, *square)):
+        if _survives(layers, (None, *square)):
             raise ValueError(
                 f"Images of {shape[1:]} are too small for this network: nothing is "
-                f"left after its last pooling. The smallest are {size} x {size} pixels."
+                f"left for its last layers. The smallest are {size} x {size} pixels."
             )
     # No size helps, so size is not what is wrong; the layer's own error says what is.
 
 
-def _survives(features: list[keras.layers.Layer], shape: tuple) -> bool:
+def _survives(layers: list[keras.layers.Layer], shape: tuple) -> bool:
     try:
-        for layer in features:
+        for layer in layers:
             shape = layer.compute_output_shape(shape)
             if any(size is not None and size < 1 for size in shape[1:]):
                 return False

@@ -1,4 +1,4 @@
-"""The command line: `keras-alexnet train | evaluate | export | predict | list`.
+"""The command line: `keras-alexnet train | evaluate | export | predict | ...`.
 
 Nothing here imports TensorFlow until a command has been understood.
 """
@@ -55,6 +55,40 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True)
+class Features:
+    """Write what layers make of each image in a folder, as NumPy arrays."""
+
+    model: tyro.conf.Positional[str]
+    """Directory of a run, or a .keras file."""
+    folder: tyro.conf.Positional[str]
+    """JPEG, PNG, GIF or BMP files, in sub-folders too."""
+    layers: tuple[str, ...] = ("fc7",)
+    """Names of layers, such as relu5 or fc7; torchvision's where they fit."""
+    out: str = "features.npz"
+    """The file to write."""
+    preprocessing: Literal["model", "caffe", "torch", "alexnet_2012", "none"] = "model"
+    """What the network expects: what the model says, or whose way."""
+    batch_size: int = 32
+    """Images per pass."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportWeights:
+    """Turn a published file of weights, of any known format, into a model."""
+
+    file: tyro.conf.Positional[str]
+    """A file of PyTorch, Caffe, ONNX, cuda-convnet or Keras, or bvlc_alexnet.npy."""
+    out: str
+    """The .keras file to write."""
+    architecture: str | None = None
+    """The network they belong to; by default it is recognised."""
+    mean: str | None = None
+    """The mean image that goes with a .caffemodel, a .binaryproto."""
+    convert: tuple[Literal["inverted-dropout", "lrn-k1", "lrn-k2"], ...] = ()
+    """Conventions to convert the weights to, from those of 2012 or Caffe."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """List architectures, layers, recipes, and plugins that failed to load."""
 
@@ -90,7 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parse(arguments: list[str]) -> TrainConfig | Evaluate | Export | Predict | List:
+def _parse(
+    arguments: list[str],
+) -> TrainConfig | Evaluate | Export | Predict | Features | ImportWeights | List:
     """Parses a command line.
 
     Raises:
@@ -102,6 +138,8 @@ def _parse(arguments: list[str]) -> TrainConfig | Evaluate | Export | Predict | 
         "evaluate": Evaluate,
         "export": Export,
         "predict": Predict,
+        "features": Features,
+        "import-weights": ImportWeights,
         "list": List,
     }
     errors = io.StringIO()

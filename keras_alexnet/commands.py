@@ -150,6 +150,43 @@ def _predict(command: cli.Predict) -> int:
     return 2 if failed else 0
 
 
+def _features(command: cli.Features) -> int:
+    """Writes the features of a folder of images."""
+    from keras_alexnet.features import extract_features, load_network
+
+    model, preprocessing = load_network(command.model, command.preprocessing)
+    extraction = extract_features(
+        model,
+        preprocessing,
+        command.folder,
+        command.layers,
+        command.out,
+        batch_size=command.batch_size,
+    )
+    for file, why in extraction.skipped:
+        print(f"{file} cannot be read and is left out: {why}", file=sys.stderr)
+    table = Table(title=f"{command.out}: {len(extraction.files):,} images")
+    table.add_column("layer")
+    table.add_column("features of an image")
+    for layer, shape in extraction.shapes.items():
+        table.add_row(layer, " x ".join(map(str, shape)))
+    console.print(table)
+    return 0
+
+
+def _import_weights(command: cli.ImportWeights) -> int:
+    """Saves published weights as a model."""
+    from keras_alexnet.weights.importing import import_weights
+
+    options = {"mean": command.mean, "convert": command.convert}
+    print(
+        import_weights(
+            command.file, command.out, architecture=command.architecture, **options
+        )
+    )
+    return 0
+
+
 def _list(command: cli.List) -> int:
     """Prints what there is to choose from."""
     if command.kind in ("all", "architectures"):
@@ -203,5 +240,7 @@ _COMMANDS = {
     cli.Evaluate: _evaluate,
     cli.Export: _export,
     cli.Predict: _predict,
+    cli.Features: _features,
+    cli.ImportWeights: _import_weights,
     cli.List: _list,
 }

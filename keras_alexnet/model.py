@@ -9,15 +9,59 @@ leaves the exchange between replicas, the update and the metrics outside.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_alexnet.preprocessing import Preprocessing
 from keras_alexnet.registry import list_layers
+
+# The key of a model's config under which its metadata are kept.
+METADATA = "keras_alexnet_metadata"
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """What a model's weights expect and mean.
+
+    Attributes:
+        preprocessing: From images to the network's input.
+        class_names: In the order of the outputs; empty where they are not known.
+        class_order: `"wordnet"` or `"ilsvrc2012"` where the classes are the 1,000 of
+            ImageNet in that order.
+        weights: Where the weights come from, for people.
+
+    """
+
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] = ()
+    class_order: str | None = None
+    weights: str | None = None
+
+    def to_config(self) -> dict[str, Any]:
+        """Returns the value as a dictionary that JSON can hold."""
+        return {
+            "preprocessing": self.preprocessing and self.preprocessing.to_config(),
+            "class_names": list(self.class_names),
+            "class_order": self.class_order,
+            "weights": self.weights,
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Metadata:
+        """Restores what `to_config` returned."""
+        preprocessing = config.get("preprocessing")
+        return cls(
+            preprocessing=preprocessing and Preprocessing.from_config(preprocessing),
+            class_names=tuple(config.get("class_names", ())),
+            class_order=config.get("class_order"),
+            weights=config.get("weights"),
+        )
 
 
 @keras.saving.register_keras_serializable("keras_alexnet")
@@ -27,7 +71,130 @@ class AlexNet(keras.Model):
     Use it as any functional Keras model: `compile`, `fit`, `evaluate`, `predict`,
     `save`, `export`, under any `tf.distribute` strategy that Keras supports. With
     `compile(jit_compile=True)`, `fit` works under several replicas too.
+
+    A model with published weights carries what those expect, through `save` and
+    `load_model` too: `preprocess(images)` makes its input, `decode_predictions(p)`
+    names its output. A clone has new weights, and therefore carries nothing.
     """
+
+    # On the class, because Keras alone makes the instances.
+    metadata: Metadata = Metadata()
+
+    # === What the weights expect ===
+
+    def bind(
+        self,
+        preprocessing: Preprocessing | None,
+        *,
+        class_names: Sequence[str] = (),
+        class_order: str | None = None,
+        weights: str | None = None,
+    ) -> None:
+        """Says what the model's weights expect of images, and what its outputs mean.
+
+        Args:
+            preprocessing: From images to the network's input.
+            class_names: One for each output, in their order.
+            class_order: In place of names: `"wordnet"` or `"ilsvrc2012"`, where the
+                outputs are the 1,000 classes of ImageNet in that order.
+            weights: Where the weights come from, for people.
+
+        Raises:
+            ValueError: There are more or fewer names than outputs.
+
+        """
+        if class_order is not None:
+            from keras_alexnet.labels import imagenet_classes
+
+            class_names = class_names or [
+                name for _, name in imagenet_classes(class_order)
+            ]
+        outputs = self.output_shape[-1]
+        if class_names and len(class_names) != outputs:
+            raise ValueError(
+                f"{len(class_names)} class names for a model of {outputs} outputs."
+            )
+        self.metadata = Metadata(
+            preprocessing, tuple(class_names), class_order, weights
+        )
+
+    def preprocess(self, images: Any) -> tf.Tensor:
+        """Turns images into this model's input.
+
+        Args:
+            images: One image, a batch, or a list of images of any sizes; see
+                `Preprocessing.__call__`. RGB or grey on a scale of 0-255.
+
+        Returns:
+            float32, `(batch, height, width, channels)`, or channels first where Keras
+            is set so.
+
+        Raises:
+            ValueError: Nobody has said what the model expects, or something is not an
+                image.
+
+        """
+        if self.metadata.preprocessing is None:
+            raise ValueError(
+                f"{self.name} has no preprocessing of its own, because it has no "
+                "published weights. Use keras_alexnet.preprocess_input, or say what it "
+                "expects with model.bind(preprocessing)."
+            )
+        batch = self.metadata.preprocessing(images)
+        if keras.config.image_data_format() == "channels_first":
+            batch = tf.transpose(batch, (0, 3, 1, 2))
+        return batch
+
+    def decode_predictions(
+        self, predictions: Any, top: int = 5
+    ) -> list[list[tuple[str, str, float]]]:
+        """Names the likeliest classes of each image.
+
+        Args:
+            predictions: What the model returned, `(batch, classes)`.
+            top: How many.
+
+        Returns:
+            For each image `top` triples of WordNet id, name and score, the likeliest
+            first. Where the classes are not ImageNet's, the name is the id too.
+
+        Raises:
+            ValueError: Nobody has said what the classes are, or the shape is wrong.
+
+        """
+        from keras_alexnet import labels
+
+        if self.metadata.class_order is not None:
+            classes = labels.imagenet_classes(self.metadata.class_order)
+        elif self.metadata.class_names:
+            classes = [(name, name) for name in self.metadata.class_names]
+        else:
+            raise ValueError(
+                f"The classes of {self.name} have no names. Give them with "
+                "model.bind(preprocessing, class_names=...)."
+            )
+        return labels.name_classes(predictions, classes, top)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the functional model's config, and what the weights expect."""
+        config = super().get_config()
+        if self.metadata != Metadata():
+            config[METADATA] = self.metadata.to_config()
+        return config
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> AlexNet:
+        """Rebuilds the model, with new weights, from what `get_config` returned."""
+        config = dict(config)
+        metadata = config.pop(METADATA, None)
+        model = super().from_config(config, custom_objects)
+        if metadata is not None:
+            model.metadata = Metadata.from_config(metadata)
+        return model
+
+    # === Steps ===
 
     def make_train_function(self, force: bool = False) -> None:
         """Creates the function that `fit` calls for each step."""

@@ -1,14 +1,26 @@
 """From an image file to a network's input.
 
 The same steps in training, evaluation and export, described by one value that travels
-with the model.
+with the model. `MODES` are the values of the published sets of weights.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import dataclasses
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
+
+from keras_alexnet.errors import unknown
+from keras_alexnet.mean_image import MeanImage
 
 # Rec. 601, as in JPEG itself.
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -41,16 +53,26 @@ def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 class Preprocessing:
     """What a network expects of its input.
 
-    An image is decoded, its shorter side resized to `resize_size`, the centre square
-    cut out, and of that the centre of `image_size` (in training, a random part). Pixels
-    are on a scale of 0-255; the network sees `(pixel - mean) * scale`.
+    An image is decoded and resized, and of that the centre of `image_size` cut out (in
+    training, a random part). The network sees, channel by channel,
+    `(pixel * pixel_max / 255 - mean) / std * scale`, its channels in `channel_order`.
 
     Attributes:
         image_size: Height and width of the network's input, in pixels.
         resize_size: Length of the shorter side after resizing, in pixels.
-        channels: 1 for grey, 3 for RGB.
-        mean: Mean of the training images, one number per channel.
+        channels: 1 for grey, 3 for RGB or BGR.
+        mean: Mean of the training images, one number per channel, in `channel_order`
+            and on the scale of 0 to `pixel_max`.
         scale: What mean-free pixels are multiplied by.
+        resize_rule: `"shorter_side"` brings the shorter side to `resize_size` and cuts
+            out the centre square, as the 2012 paper and torchvision do; `"squash"`
+            brings both sides to `resize_size`, as Caffe does.
+        channel_order: `"rgb"` or `"bgr"`: how the network wants its channels. Images
+            come as RGB.
+        pixel_max: The network's white: 255, or 1.
+        std: What mean-free pixels are divided by, one number per channel.
+        mean_image: The mean pixel by pixel, used in place of `mean`; its centre is
+            subtracted. In `channel_order`; an array is taken too.
 
     """
 
@@ -59,7 +81,117 @@ class Preprocessing:
     channels: int
     mean: tuple[float, ...]
     scale: float
+    resize_rule: str = "shorter_side"
+    channel_order: str = "rgb"
+    pixel_max: float = 255.0
+    std: tuple[float, ...] | None = None
+    mean_image: MeanImage | None = None
 
+    def __post_init__(self) -> None:
+        # The one way to set an attribute of a frozen value.
+        put = object.__setattr__
+        put(self, "mean", tuple(float(value) for value in self.mean))
+        if self.std is not None:
+            put(self, "std", tuple(float(value) for value in self.std))
+        if self.mean_image is not None and not isinstance(self.mean_image, MeanImage):
+            put(self, "mean_image", MeanImage.from_array(self.mean_image))
+        self._check()
+
+    def _check(self) -> None:
+        for name, choices in (
+            ("resize_rule", ("shorter_side", "squash")),
+            ("channel_order", ("rgb", "bgr")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}. "
+                    f"Received: {name}={getattr(self, name)!r}"
+                )
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3. Received: {self.channels}")
+        if self.channel_order == "bgr" and self.channels != 3:
+            raise ValueError("Only three channels have an order. Received: channels=1")
+        # Training with padded crops may make resize_size the smaller of the two.
+        if min(self.image_size, self.resize_size) < 1:
+            raise ValueError(
+                "image_size and resize_size must be positive. Received: "
+                f"image_size={self.image_size}, resize_size={self.resize_size}"
+            )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.channels:
+                raise ValueError(
+                    f"{name} must hold one number for each of {self.channels} "
+                    f"channels. Received: {name}={values}"
+                )
+        numbers = (*self.mean, *(self.std or ()), self.scale, self.pixel_max)
+        if not all(math.isfinite(number) for number in numbers) or 0 in (
+            *(self.std or ()),
+            self.scale,
+            self.pixel_max,
+        ):
+            raise ValueError(
+                "mean, std, scale and pixel_max must be finite, and the last three not "
+                f"zero. Received: {self}"
+            )
+        if self.mean_image is not None:
+            if self.mean_image.channels != self.channels:
+                raise ValueError(
+                    f"The mean image has {self.mean_image.channels} channels, not "
+                    f"{self.channels}."
+                )
+            self.mean_image.center_crop(self.image_size, self.image_size)
+
+    # === Config ===
+
+    def to_config(self) -> dict[str, Any]:
+        """Returns the value as a dictionary that JSON can hold."""
+        config = dataclasses.asdict(self)
+        config["mean"] = list(self.mean)
+        config["std"] = None if self.std is None else list(self.std)
+        if self.mean_image is not None:
+            encoded = base64.b64encode(self.mean_image.data).decode("ascii")
+            config["mean_image"]["data"] = encoded
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Preprocessing:
+        """Restores what `to_config` returned; what is missing has its default.
+
+        Raises:
+            ValueError: The dictionary describes no preprocessing.
+
+        """
+        config = dict(config)
+        mean_image = config.get("mean_image")
+        try:
+            if mean_image is not None:
+                data = base64.b64decode(mean_image["data"], validate=True)
+                config["mean_image"] = MeanImage(**{**mean_image, "data": data})
+            return cls(**config)
+        except (TypeError, KeyError, binascii.Error) as error:
+            raise ValueError(f"This is no preprocessing: {error}") from None
+
+    def with_image_size(self, image_size: int) -> Preprocessing:
+        """Returns the same for a network with another input size.
+
+        Images are resized in proportion, so that the network sees as much of each. A
+        mean image of the published size may not cover them; its mean over all pixels
+        takes its place then.
+        """
+        if image_size == self.image_size:
+            return self
+        resize_size = math.ceil(image_size * self.resize_size / self.image_size)
+        changes = {"image_size": image_size, "resize_size": resize_size}
+        mean_image = self.mean_image
+        if mean_image is not None and image_size > min(
+            mean_image.height, mean_image.width
+        ):
+            mean = mean_image.array().mean(axis=(0, 1), dtype=np.float64)
+            changes |= {"mean": tuple(mean.tolist()), "mean_image": None}
+        return dataclasses.replace(self, **changes)
+
+    # === Steps ===
     def decode(self, encoded: tf.Tensor) -> tf.Tensor:
         """Decodes JPEG, PNG, GIF (its first frame) or BMP.
 
@@ -76,7 +208,7 @@ class Preprocessing:
         return decode(encoded, self.channels)
 
     def resize(self, image: tf.Tensor) -> tf.Tensor:
-        """Resizes the shorter side to `resize_size` and cuts out the centre square.
+        """Resizes to a square of `resize_size`, by the `resize_rule`.
 
         Args:
             image: `(height, width, channels)`, any real dtype, 0-255.
@@ -86,13 +218,14 @@ class Preprocessing:
 
         """
         size = self.resize_size
-        height, width = tf.unstack(tf.shape(image)[:2])
-        shorter = tf.minimum(height, width)
-        # The centre square first: the same pixels, and fewer of them to resize.
-        image = image[
-            (height - shorter) // 2 : (height - shorter) // 2 + shorter,
-            (width - shorter) // 2 : (width - shorter) // 2 + shorter,
-        ]
+        if self.resize_rule == "shorter_side":
+            height, width = tf.unstack(tf.shape(image)[:2])
+            shorter = tf.minimum(height, width)
+            # The centre square first: the same pixels, and fewer of them to resize.
+            image = image[
+                (height - shorter) // 2 : (height - shorter) // 2 + shorter,
+                (width - shorter) // 2 : (width - shorter) // 2 + shorter,
+            ]
         image = tf.image.resize(image, (size, size), antialias=True)
         return tf.ensure_shape(image, (size, size, self.channels))
 
@@ -108,14 +241,210 @@ class Preprocessing:
         """
         return tf.image.resize_with_crop_or_pad(image, self.image_size, self.image_size)
 
-    def normalize(self, images: tf.Tensor) -> tf.Tensor:
-        """Subtracts the mean and scales.
+    def normalize(self, images: Any) -> Any:
+        """Orders channels, subtracts the mean and scales.
 
         Args:
-            images: `(..., channels)`, any real dtype, 0-255.
+            images: `(..., height, width, channels)`, any real dtype, 0-255, RGB or
+                grey. A NumPy array, a tensor or a symbolic Keras tensor.
 
         Returns:
-            float32 of the same shape: what the network takes.
+            float32 of the same shape and kind: what the network takes.
 
         """
-        return (tf.cast(images, tf.float32) - self.mean) * self.scale
+        if isinstance(images, np.ndarray):
+            # Not numpy's own rules: one rounding, whatever the input was.
+            images = images.astype(np.float32)
+        elif isinstance(images, keras.KerasTensor):
+            images = keras.ops.cast(images, "float32")
+        else:
+            images = tf.cast(images, tf.float32)
+        if self.channel_order == "bgr":
+            images = images[..., ::-1]
+        if self.pixel_max != 255:
+            images = images / np.float32(255 / self.pixel_max)
+        if self.mean_image is None:
+            mean = np.array(self.mean, np.float32)
+        else:
+            height, width = (size or self.image_size for size in images.shape[-3:-1])
+            mean = self.mean_image.center_crop(height, width)
+        images = images - mean
+        if self.std is not None:
+            images = images / np.array(self.std, np.float32)
+        return images * np.float32(self.scale)
+
+    def prepare(self, image: Any) -> tf.Tensor:
+        """Makes an image of any size as large as the network's input.
+
+        Args:
+            image: `(height, width, channels)`, any real dtype, 0-255.
+
+        Returns:
+            float32, `(image_size, image_size, channels)`, 0-255.
+
+        """
+        return self.center_crop(self.resize(image))
+
+    def __call__(self, images: Any) -> tf.Tensor:
+        """Turns images into a network's input.
+
+        Args:
+            images: One image, a batch of one size, or a list of images of any sizes;
+                each an array, a tensor or a PIL image of `(height, width)` or `(height,
+                width, channels)`, on a scale of 0-255, RGB. Alpha is left out, and grey
+                and colour become each other where the network wants the other.
+
+        Returns:
+            float32, `(batch, image_size, image_size, channels)`.
+
+        Raises:
+            ValueError: Something is not an image.
+
+        """
+        is_batch = isinstance(images, Sequence) or len(np.shape(images)) == 4
+        batch = [
+            self.prepare(self._pixels(i)) for i in (images if is_batch else [images])
+        ]
+        if not batch:
+            raise ValueError("There are no images to preprocess.")
+        return self.normalize(tf.stack(batch))
+
+    def _pixels(self, image: Any) -> np.ndarray:
+        """Returns an image as an array with the channels that the network wants."""
+        if hasattr(image, "convert"):
+            # A PIL image may hold numbers of a palette, not colours.
+            image = image.convert("RGB")
+        pixels = np.asarray(image)
+        if pixels.ndim == 2:
+            pixels = pixels[..., None]
+        if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or not pixels.size:
+            raise ValueError(
+                "An image must be of shape (height, width) or (height, width, "
+                f"channels), with 1, 3 or 4 channels. Received: shape {pixels.shape}"
+            )
+        if pixels.dtype.kind not in "uif":
+            raise ValueError(f"Pixels must be numbers. Received: {pixels.dtype}")
+        if pixels.dtype.kind == "f" and 0 < pixels.max() <= 1:
+            warnings.warn(
+                "The brightest pixel of an image is at most 1. Pixels are expected on "
+                "a scale of 0-255.",
+                stacklevel=4,
+            )
+        pixels = pixels[..., :3]
+        if self.channels == 1 and pixels.shape[-1] == 3:
+            return np.round(pixels @ np.array(LUMINANCE))[..., None].astype(np.float32)
+        return np.repeat(pixels, self.channels // pixels.shape[-1], axis=-1)
+
+
+# === Modes ===
+
+# What the published sets of weights expect, but for mean images, which come as files.
+MODES: Mapping[str, Preprocessing] = MappingProxyType(
+    {
+        # BVLC's AlexNet and CaffeNet, and what was converted from them. The mean pixel
+        # is that of CaffeNet's prototxt, for want of the mean image.
+        "caffe": Preprocessing(
+            image_size=227,
+            resize_size=256,
+            channels=3,
+            mean=(104.0, 117.0, 123.0),
+            scale=1.0,
+            resize_rule="squash",
+            channel_order="bgr",
+        ),
+        # torchvision.
+        "torch": Preprocessing(
+            image_size=224,
+            resize_size=256,
+            channels=3,
+            mean=(0.485, 0.456, 0.406),
+            scale=1.0,
+            pixel_max=1.0,
+            std=(0.229, 0.224, 0.225),
+        ),
+        # The 2012 program subtracts a mean image. Without one: the channel means of
+        # the centre of that of cuda-convnet2's release (make-data/input_meta).
+        "alexnet_2012": Preprocessing(
+            image_size=227,
+            resize_size=256,
+            channels=3,
+            mean=(127.23, 118.59, 103.45),
+            scale=1.0,
+        ),
+        # Pixels as they are.
+        "none": Preprocessing(
+            image_size=227,
+            resize_size=256,
+            channels=3,
+            mean=(0.0, 0.0, 0.0),
+            scale=1.0,
+        ),
+    }
+)
+
+
+def get_preprocessing(mode: str | Preprocessing, **changes: Any) -> Preprocessing:
+    """Returns the preprocessing of a mode.
+
+    Args:
+        mode: `"caffe"`, `"torch"`, `"alexnet_2012"` or `"none"`, see `MODES`; or a
+            value, which is returned with its changes.
+        **changes: Attributes of `Preprocessing` that differ, such as `mean_image`, or
+            `image_size=224` for the 2012 program.
+
+    Raises:
+        ValueError: There is no such mode, or the attributes contradict one another.
+
+    """
+    if isinstance(mode, Preprocessing):
+        return dataclasses.replace(mode, **changes)
+    if mode not in MODES:
+        raise ValueError(unknown(str(mode), "preprocessing mode", MODES))
+    return dataclasses.replace(MODES[mode], **changes)
+
+
+def preprocess_input(
+    x: Any,
+    mode: str | Preprocessing = "alexnet_2012",
+    data_format: str | None = None,
+) -> Any:
+    """Turns images that have the network's size already into the network's input.
+
+    Images of any size go through `model.preprocess(images)`, which resizes too.
+
+    Args:
+        x: RGB pixels on a scale of 0-255, any real dtype: a NumPy array, a tensor or a
+            symbolic Keras tensor of `(..., height, width, channels)`. Not changed.
+        mode: `"caffe"`: BGR minus the mean pixel. `"torch"`: scaled to 0-1, minus the
+            mean, divided by the standard deviation. `"alexnet_2012"`: RGB minus the
+            mean pixel. `"none"`: float32 and nothing else. Or a `Preprocessing`, for
+            instance one with a mean image.
+        data_format: `"channels_last"` or `"channels_first"`, as `x` is. Defaults to
+            `keras.config.image_data_format()`.
+
+    Returns:
+        float32 of the same shape and kind, array or tensor.
+
+    Raises:
+        ValueError: There is no such mode, or `x` has not its number of channels.
+
+    """
+    preprocessing = get_preprocessing(mode)
+    data_format = data_format or keras.config.image_data_format()
+    if data_format not in ("channels_first", "channels_last"):
+        raise ValueError(
+            "data_format must be 'channels_first' or 'channels_last'. "
+            f"Received: data_format={data_format!r}"
+        )
+    if isinstance(x, (list, tuple)):
+        x = np.asarray(x)
+    axis = -1 if data_format == "channels_last" else -3
+    if len(x.shape) < 3 or x.shape[axis] != preprocessing.channels:
+        raise ValueError(
+            f"Images must have at least three axes and {preprocessing.channels} "
+            f"channels, {data_format}. Received: shape {tuple(x.shape)}"
+        )
+    if data_format == "channels_last":
+        return preprocessing.normalize(x)
+    moveaxis = np.moveaxis if isinstance(x, np.ndarray) else keras.ops.moveaxis
+    return moveaxis(preprocessing.normalize(moveaxis(x, -3, -1)), -1, -3)

@@ -117,8 +117,7 @@ class RunDirectory:
         """Reads what the run's model expects of its input."""
         from keras_alexnet.preprocessing import Preprocessing
 
-        values = self.read_json("data.json")["preprocessing"]
-        return Preprocessing(**{**values, "mean": tuple(values["mean"])})
+        return Preprocessing.from_config(self.read_json("data.json")["preprocessing"])
 
     def class_names(self) -> list[str]:
         """Reads the run's classes, in the order of the model's outputs."""

@@ -8,14 +8,19 @@ if not __name__.startswith("keras_alexnet."):
         "write `from keras_alexnet import layers`, not `import layers`."
     )
 
-from keras_alexnet.layers.dropout import ScheduledDropout
+from keras_alexnet.layers.adaptive_pooling import AdaptiveAveragePooling2D
+from keras_alexnet.layers.dropout import ClassicDropout, ScheduledDropout
 from keras_alexnet.layers.grouped_conv import GroupedConv2D
 from keras_alexnet.layers.lrn import LocalResponseNormalization
 from keras_alexnet.layers.pooling import OverlappingMaxPooling2D
+from keras_alexnet.layers.spatial_response_norm import SpatialResponseNormalization
 
 __all__ = [
+    "AdaptiveAveragePooling2D",
+    "ClassicDropout",
     "GroupedConv2D",
     "LocalResponseNormalization",
     "OverlappingMaxPooling2D",
     "ScheduledDropout",
+    "SpatialResponseNormalization",
 ]

@@ -1,4 +1,4 @@
-"""Dropout whose rate a schedule may move during training."""
+"""Dropout whose rate a schedule may move during training, today's and that of 2012."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ class ScheduledDropout(keras.layers.Layer):
     """Inverted dropout with a rate that may change without retracing.
 
     In training, each element is set to zero with probability `rate` and the others are
-    divided by `1 - rate`; in inference the layer is the identity. (The 2012 program
-    multiplied by `1 - rate` in inference instead: the same network up to a constant
-    factor in the next layer's kernel.)
+    divided by `1 - rate`; in inference the layer is the identity. `ClassicDropout` is
+    the form of 2012.
 
     `keras.layers.Dropout` keeps its rate as a Python number that is fixed when the
     training step is traced. Here `layer.rate = 0.3` assigns a variable that the traced
@@ -46,7 +45,6 @@ class ScheduledDropout(keras.layers.Layer):
     >>> layer.rate = 0.25
     >>> layer.rate
     0.25
-
     """
 
     def __init__(self, rate: float = 0.5, seed: int | None = None, **kwargs):
@@ -76,6 +74,14 @@ class ScheduledDropout(keras.layers.Layer):
         """Drops elements when `training`, returns `inputs` otherwise."""
         if not training:
             return inputs
+        scale = tf.cast(1.0 / (1.0 - self._current_rate()), inputs.dtype)
+        return self._drop(inputs, inputs * scale)
+
+    def _current_rate(self) -> tf.Tensor:
+        return tf.convert_to_tensor(self._setting.rate.value)
+
+    def _drop(self, inputs: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+        """Returns `kept` where the next mask keeps an element of `inputs`, or zero."""
         seed = tf.cast(self.seed_generator.next(), tf.int32)
         # Each replica holds the same seed state; without its number they would all
         # drop the same units.
@@ -83,10 +89,9 @@ class ScheduledDropout(keras.layers.Layer):
         # None where a strategy is in scope but no replica runs: building a model, say.
         replica = context.replica_id_in_sync_group if context else 0
         seed = seed + tf.stack([tf.cast(replica, tf.int32) * 1_000_003, 0])
-        rate = tf.convert_to_tensor(self._setting.rate.value)
         uniform = tf.random.stateless_uniform(tf.shape(inputs), seed, alg="philox")
-        scale = tf.cast(1.0 / (1.0 - rate), inputs.dtype)
-        return tf.where(uniform >= rate, inputs * scale, tf.zeros((), inputs.dtype))
+        zero = tf.zeros((), inputs.dtype)
+        return tf.where(uniform >= self._current_rate(), kept, zero)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns `input_shape`."""
@@ -95,6 +100,47 @@ class ScheduledDropout(keras.layers.Layer):
     def get_config(self) -> dict:
         """Returns the constructor's arguments, with the rate as it is now."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@register_layer("classic_dropout")
+class ClassicDropout(ScheduledDropout):
+    """Dropout as in 2012: nothing is rescaled in training, everything in inference.
+
+    In training, each element is set to zero with probability `rate` and the others stay
+    as they are; in inference all are multiplied by `1 - rate` (paper section 4.2; the
+    `hs` layers of layers-145.cfg, `dropout2` of cuda-convnet2).
+
+    In inference a network with inverted dropout computes the same if the kernels of the
+    layers that follow are multiplied by `1 - rate`. In training it does not: its
+    activations are larger by `1 / (1 - rate)`.
+
+    The rate may change without retracing and is read in inference too, so a model that
+    is exported keeps the rate of that moment.
+
+    Args:
+        rate: Probability that an element is dropped, in [0, 1). Defaults to 0.5.
+        seed: An int. Defaults to one that is drawn from Keras's global seed.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        The same.
+
+    Raises:
+        ValueError: `rate` is not in [0, 1).
+
+    Example:
+    >>> ClassicDropout(0.25)(np.ones(3, "float32")).numpy()
+    array([0.75, 0.75, 0.75], dtype=float32)
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Drops elements when `training`, scales all of them otherwise."""
+        if training:
+            return self._drop(inputs, inputs)
+        return inputs * tf.cast(1.0 - self._current_rate(), inputs.dtype)
 
 
 def _check_rate(rate: float) -> float:

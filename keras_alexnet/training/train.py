@@ -247,7 +247,7 @@ def _describe_data(
         "data.json",
         {
             "class_names": source.class_names,
-            "preprocessing": dataclasses.asdict(preprocessing),
+            "preprocessing": preprocessing.to_config(),
             "color_axes": axes.tolist(),
             "train": len(source.train),
             "test": len(source.test),

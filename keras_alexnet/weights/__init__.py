@@ -1,0 +1,48 @@
+"""Published weights: readers, one module per format, and their way into a model.
+
+No reader runs anything that a file contains. `read_weights()` returns plain arrays;
+`load_weights_into()` puts them into a model.
+"""
+
+from keras_alexnet.weights.assignment import (
+    LoadReport,
+    assign_weights,
+    load_weights_into,
+)
+from keras_alexnet.weights.conversions import (
+    convert_lrn,
+    lrn_alpha,
+    lrn_alpha_of_sum,
+    to_classic_dropout,
+    to_inverted_dropout,
+)
+from keras_alexnet.weights.importing import import_model, import_weights
+from keras_alexnet.weights.reading import read_mean, read_weights
+from keras_alexnet.weights.recognition import describe, recognise
+from keras_alexnet.weights.weight_file import (
+    LAYER_NAMES,
+    LayerWeights,
+    WeightFile,
+    WeightFileError,
+)
+
+__all__ = [
+    "LAYER_NAMES",
+    "LayerWeights",
+    "LoadReport",
+    "WeightFile",
+    "WeightFileError",
+    "assign_weights",
+    "convert_lrn",
+    "describe",
+    "import_model",
+    "import_weights",
+    "load_weights_into",
+    "lrn_alpha",
+    "lrn_alpha_of_sum",
+    "read_mean",
+    "read_weights",
+    "recognise",
+    "to_classic_dropout",
+    "to_inverted_dropout",
+]

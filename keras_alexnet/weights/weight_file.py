@@ -1,0 +1,80 @@
+"""What every reader returns: a network's weights as plain arrays, in our layout."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+# The layers that hold weights, in the order in which images pass through them.
+LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+CONVOLUTIONS, DENSE = LAYER_NAMES[:5], LAYER_NAMES[5:]
+
+
+class WeightFileError(ValueError):
+    """A file of weights is damaged, of an unknown format, or holds something else."""
+
+
+class LayerWeights(NamedTuple):
+    """The weights of one layer.
+
+    Attributes:
+        kernel: float32. Of a convolution `(height, width, in / groups, out)`; of a
+            dense layer `(in, out)`, where fc6 counts its inputs by row, then column,
+            then channel, as Keras flattens them.
+        bias: float32, `(out,)`.
+
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFile:
+    """The weights in a file, and what else the file says.
+
+    Attributes:
+        format: `"torch"`, `"safetensors"`, `"caffe"`, `"onnx"`, `"npy"`,
+            `"cuda-convnet"` or `"keras"`.
+        layers: By our names, conv1 to conv5 and fc6 to fc8. A file may hold fewer.
+        channel_order: `"RGB"` or `"BGR"`: the order of the colours that conv1 expects.
+            None where the format does not settle it. Kernels are never reordered.
+        norm_first: Whether norm1 stands before pool1 (as in `bvlc_alexnet`) or behind
+            it (`caffenet`). None where the file does not say, or has no norm1.
+        towers: In how many towers the file stores its layers, joined here. None where
+            the format has no towers.
+        name: What the file calls the network, or None.
+        mean_image: float32, `(height, width, channels)`, channels in the file's order:
+            what to subtract from images. None where the file has none.
+
+    """
+
+    format: str
+    layers: Mapping[str, LayerWeights]
+    channel_order: str | None = None
+    norm_first: bool | None = None
+    towers: int | None = None
+    name: str | None = None
+    mean_image: np.ndarray | None = None
+
+    def __post_init__(self):
+        unknown = [name for name in self.layers if name not in LAYER_NAMES]
+        if unknown or not self.layers:
+            raise WeightFileError(
+                f"Expected weights of {', '.join(LAYER_NAMES)}. Received: "
+                f"{', '.join(unknown) or 'none'}."
+            )
+        for name, (kernel, bias) in self.layers.items():
+            dimensions = 4 if name in CONVOLUTIONS else 2
+            if kernel.ndim != dimensions or bias.shape != kernel.shape[-1:]:
+                raise WeightFileError(
+                    f"{name} should have a kernel of {dimensions} dimensions and one "
+                    f"bias per output. Found: kernel {kernel.shape}, bias {bias.shape}."
+                )
+
+    def count_params(self) -> int:
+        """Returns the number of weights and biases."""
+        return sum(kernel.size + bias.size for kernel, bias in self.layers.values())

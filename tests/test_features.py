@@ -1,0 +1,259 @@
+"""Features of layers, of a batch and of a folder."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_alexnet
+from keras_alexnet import features
+from keras_alexnet.architectures import get_architecture, list_architectures
+from keras_alexnet.features import extract_features, feature_extractor, load_network
+from keras_alexnet.preprocessing import get_preprocessing
+
+TAPPED = ["relu1", "relu2", "relu3", "relu4", "relu5", "fc6", "fc7"]
+
+
+@pytest.fixture(autouse=True)
+def clean_slate():
+    """Replaces the one for all tests, which clears more than these few models need."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    model = keras_alexnet.build("alexnet_mini")
+    model.bind(get_preprocessing("torch", image_size=28, resize_size=32))
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Seven images of several formats and sizes, and three files that are none."""
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(7):
+        pixels = rng.integers(0, 256, (20 + 3 * index, 40, 3), np.uint8)
+        place = folder / "sub" if index % 2 else folder
+        Image.fromarray(pixels).save(place / f"{index}.{'png' if index < 4 else 'bmp'}")
+    (folder / "0-broken.jpg").write_bytes(b"\xff\xd8 no image")
+    (folder / "sub" / "empty.png").touch()
+    whole = (folder / "0.png").read_bytes()
+    (folder / "z-cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "notes.txt").write_text("not an image, and not said to be one")
+    return folder
+
+
+def one_by_one(model, layer, pixels):
+    """Runs layer after layer, as the network does, up to one of them."""
+    x = pixels
+    for each in model.layers[1:]:
+        x = each(x, training=False) if "drop" in each.name else each(x)
+        if each.name == layer:
+            return np.asarray(x)
+    raise AssertionError(f"no {layer}")
+
+
+def test_one_pass_shows_what_each_layer_makes(model):
+    images = np.random.default_rng(0).normal(size=(2, 28, 28, 3)).astype(np.float32)
+    outputs = feature_extractor(model, TAPPED)(images)
+    assert list(outputs) == TAPPED
+    for name in TAPPED:
+        expected = one_by_one(model, name, images)
+        np.testing.assert_allclose(outputs[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_dense_layers_are_linear_and_activations_are_not(model):
+    images = np.random.default_rng(0).normal(size=(2, 28, 28, 3)).astype(np.float32)
+    outputs = feature_extractor(model, ["fc6", "relu6"])(images)
+    assert np.min(outputs["fc6"]) < 0
+    np.testing.assert_array_equal(outputs["relu6"], np.maximum(outputs["fc6"], 0))
+
+
+def test_a_single_name_will_do_and_the_weights_are_shared(model):
+    extractor = feature_extractor(model, "fc7")
+    assert extractor.output["fc7"].shape == (None, 256)
+    kernel = extractor.get_layer("fc7").kernel
+    assert kernel is model.get_layer("fc7").kernel
+
+
+def test_a_model_that_is_part_of_another_still_shows_its_own_layers(model):
+    model(keras.Input((28, 28, 3)))
+    extractor = feature_extractor(model, "relu5")
+    assert extractor.inputs[0] is model.inputs[0]
+    assert extractor.output["relu5"].shape == (
+        None,
+        *model.get_layer("relu5").output.shape[1:],
+    )
+
+
+@pytest.mark.parametrize("name", list_architectures())
+def test_every_architecture_has_the_stable_names(name):
+    architecture = get_architecture(name)
+    names = [spec.name for spec in architecture.features + architecture.top]
+    for tapped in [*TAPPED, "fc8", *(f"conv{i}" for i in range(1, 6))]:
+        assert names.count(tapped) == 1
+
+
+def test_torchvision_names_follow_its_order_of_layers():
+    # torchvision/models/alexnet.py: the modules of `features` and of `classifier`.
+    kinds = "conv relu pool conv relu pool conv relu conv relu conv relu pool".split()
+    kinds += "avgpool drop fc relu drop fc relu fc".split()
+    found = [name.rstrip("0123456789") for name in features.TORCHVISION_LAYERS.values()]
+    assert found == kinds
+    lpips = ["features.1", "features.4", "features.7", "features.9", "features.11"]
+    assert [features.TORCHVISION_LAYERS[name] for name in lpips] == TAPPED[:5]
+
+
+def torchvision_shaped():
+    """A narrow network with the layers of torchvision's, in its order."""
+    x = inputs = keras.Input((63, 63, 3))
+    for name in features.TORCHVISION_LAYERS.values():
+        if name == "conv1":
+            x = keras.layers.ZeroPadding2D(2, name="pad1")(x)
+            x = keras.layers.Conv2D(4, 11, 4, name=name)(x)
+        elif name.startswith("conv"):
+            x = keras.layers.Conv2D(4, 3, padding="same", name=name)(x)
+        elif name.startswith("relu"):
+            x = keras.layers.ReLU(name=name)(x)
+        elif name == "pool5":
+            x = keras.layers.MaxPooling2D(2, 1, name=name)(x)
+        elif name.startswith("pool"):
+            x = keras.layers.MaxPooling2D(3, 2, name=name)(x)
+        elif name == "avgpool":
+            x = keras.layers.Identity(name=name)(x)
+            x = keras.layers.Flatten(name="flatten")(x)
+        elif name.startswith("drop"):
+            x = keras.layers.Dropout(0.5, name=name)(x)
+        else:
+            x = keras.layers.Dense(5, name=name)(x)
+    return keras_alexnet.AlexNet(inputs, x, name="torchvision_shaped")
+
+
+def test_torchvision_names_are_understood_where_they_fit(model):
+    extractor = feature_extractor(torchvision_shaped(), ["features.2", "classifier.5"])
+    images = np.random.default_rng(0).normal(size=(1, 63, 63, 3)).astype(np.float32)
+    own = feature_extractor(torchvision_shaped(), ["pool1", "relu7"])
+    own.set_weights(extractor.get_weights())
+    outputs, expected = extractor(images), own(images)
+    np.testing.assert_array_equal(outputs["features.2"], expected["pool1"])
+    np.testing.assert_array_equal(outputs["classifier.5"], expected["relu7"])
+    # The 2012 network normalises in between; features.2 would be anybody's guess.
+    with pytest.raises(ValueError, match="Unknown layer 'features.2'"):
+        feature_extractor(model, ["features.2"])
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (["relu9"], "Unknown layer 'relu9'. Did you mean 'relu"),
+        ([], "at least one"),
+        (["fc7", "fc7"], "twice"),
+    ],
+)
+def test_wrong_layers_are_refused(model, layers, message):
+    with pytest.raises(ValueError, match=message):
+        feature_extractor(model, layers)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_a_folder_becomes_rows_with_the_names_beside(
+    model, folder, tmp_path, batch_size
+):
+    out = tmp_path / "features.npz"
+    preprocessing = model.metadata.preprocessing
+    extraction = extract_features(
+        model, preprocessing, folder, ["pool5", "fc7"], out, batch_size=batch_size
+    )
+    expected_files = [f"{i}.png" for i in (0, 2)] + [f"{i}.bmp" for i in (4, 6)]
+    expected_files += ["sub/1.png", "sub/3.png", "sub/5.bmp"]
+    assert list(extraction.files) == expected_files
+    skipped = dict(extraction.skipped)
+    assert sorted(skipped) == ["0-broken.jpg", "sub/empty.png", "z-cut.png"]
+    assert skipped["sub/empty.png"] == "the file is empty"
+    assert "DecodeImage" not in skipped["z-cut.png"]
+
+    with np.load(out) as arrays:
+        assert sorted(arrays) == ["fc7", "files", "pool5", "skipped"]
+        assert list(arrays["files"]) == expected_files
+        assert sorted(arrays["skipped"]) == sorted(skipped)
+        assert arrays["fc7"].shape == (7, 256) and arrays["fc7"].dtype == np.float32
+        assert arrays["pool5"].shape == (7, 2, 2, 64)
+        images = [np.asarray(Image.open(folder / file)) for file in expected_files]
+        expected = feature_extractor(model, ["fc7"])(model.preprocess(images))
+        np.testing.assert_allclose(arrays["fc7"], expected["fc7"], rtol=1e-4, atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "features.npz",
+        "images",
+    ]
+
+
+def test_reading_keeps_little_ahead_of_its_use(model, folder, monkeypatch):
+    started = []
+    paths = [folder / "0.png"] * 40
+    monkeypatch.setattr(
+        type(paths[0]), "read_bytes", lambda path: started.append(path) or b""
+    )
+    reader = features._images(model.metadata.preprocessing, paths, ahead=4)
+    next(reader)
+    reader.close()
+    assert len(started) <= 6
+
+
+@pytest.mark.parametrize(
+    ("where", "out", "message"),
+    [
+        ("nowhere", "a.npz", "No such folder"),
+        ("images", "a.npy", "written as .npz"),
+        ("images", "no/a.npz", "No such folder"),
+        ("none", "a.npz", "has no images"),
+        ("bad", "a.npz", "No image in .*bad can be read.*x.png: "),
+    ],
+)
+def test_what_cannot_be_done_is_said(model, folder, tmp_path, where, out, message):
+    (tmp_path / "none").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match=message):
+        extract_features(
+            model,
+            model.metadata.preprocessing,
+            tmp_path / where,
+            ["fc7"],
+            tmp_path / out,
+        )
+    assert not list(tmp_path.glob("*.np*")) and not list(tmp_path.glob(".a*"))
+
+
+def test_a_model_file_is_asked_on_the_command_line(model, folder, tmp_path):
+    model.save(tmp_path / "model.keras")
+    program = "from keras_alexnet.cli import main; main()"
+    arguments = [tmp_path / "model.keras", folder, "--layers", "relu5", "fc7"]
+    result = subprocess.run(
+        [sys.executable, "-c", program, "features", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "features.npz: 7 images" in " ".join(result.stdout.split())
+    assert "0-broken.jpg cannot be read" in result.stderr
+    assert "sub/empty.png cannot be read" in result.stderr
+    with np.load(tmp_path / "features.npz") as arrays:
+        assert arrays["relu5"].shape == (7, *model.get_layer("relu5").output.shape[1:])
+        assert arrays["fc7"].shape == (7, 256)
+
+
+def test_a_model_that_does_not_know_what_it_expects_must_be_told(tmp_path):
+    path = tmp_path / "model.keras"
+    keras_alexnet.build("alexnet_mini").save(path)
+    with pytest.raises(ValueError, match="--preprocessing: caffe, torch"):
+        load_network(path)
+    assert load_network(path, "torch")[1] == get_preprocessing("torch")
+    with pytest.raises(ValueError, match="no run and no model file"):
+        load_network(tmp_path / "nothing.keras")

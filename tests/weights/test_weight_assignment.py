@@ -1,0 +1,312 @@
+"""From files into models: what fits, what does not, conversions, the command."""
+
+import dataclasses
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import writers
+
+import keras_alexnet
+from keras_alexnet.weights import (
+    LAYER_NAMES,
+    LayerWeights,
+    WeightFile,
+    WeightFileError,
+    assign_weights,
+    convert_lrn,
+    import_weights,
+    load_weights_into,
+    lrn_alpha,
+    lrn_alpha_of_sum,
+    read_weights,
+    recognise,
+    to_classic_dropout,
+    to_inverted_dropout,
+)
+
+FIXTURES = Path(__file__).parent / "fixtures"
+TINY = FIXTURES / "tiny_zip.pth"
+
+
+def reduced(name):
+    """Builds a named network with an eighth of its filters."""
+    architecture = keras_alexnet.get_architecture(name)
+
+    def narrow(spec):
+        options = dict(spec.options)
+        width = "filters" if "filters" in options else "units"
+        if options.get(width):
+            options[width] = 48 if spec.name in ("fc6", "fc7") else options[width] // 8
+        return dataclasses.replace(spec, options=options)
+
+    narrowed = {
+        part: tuple(map(narrow, getattr(architecture, part)))
+        for part in ("features", "top")
+    }
+    return keras_alexnet.build(dataclasses.replace(architecture, classes=9, **narrowed))
+
+
+def snapshot(model):
+    # Of a layer too.
+    return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
+
+
+def check_loaded(model, names):
+    for name, weights in writers.expected().items():
+        if name not in [layer.name for layer in model.layers]:
+            continue
+        for variable, array in zip(model.get_layer(name).weights, weights, strict=True):
+            same = variable.shape == array.shape and np.array_equal(variable, array)
+            assert same == (name in names), name
+
+
+def test_everything_fits():
+    model = writers.model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = load_weights_into(model, TINY)
+    assert report.loaded == LAYER_NAMES and not report.initial and not report.unused
+    check_loaded(model, LAYER_NAMES)
+
+
+def test_without_the_top_the_classifier_is_unused():
+    model = writers.model(include_top=False)
+    report = load_weights_into(model, TINY)
+    assert report.unused == ("fc6", "fc7", "fc8") and not report.initial
+    check_loaded(model, LAYER_NAMES[:5])
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "why"),
+    [
+        ({"classes": 7}, "fc8", "3 classes in the file, 7 in the model"),
+        ({"input_shape": (48, 48, 3)}, "fc6", "8 inputs in the file"),
+        ({"input_shape": (28, 28, 1)}, "conv1", "3 channels in the file, 1 in the"),
+    ],
+)
+def test_what_does_not_fit_keeps_its_initial_value_and_is_named(options, name, why):
+    model = writers.model(**options)
+    before = snapshot(model.get_layer(name))
+    with pytest.warns(UserWarning, match=f"Left {name} at its initial value: .*{why}"):
+        report = load_weights_into(model, TINY)
+    assert list(report.initial) == [name]
+    for variable, array in zip(model.get_layer(name).weights, before, strict=True):
+        np.testing.assert_array_equal(variable, array)
+    check_loaded(model, set(LAYER_NAMES) - {name})
+
+
+def test_other_layers_with_weights_are_named():
+    model = writers.model(norm="batch_normalization")
+    with pytest.warns(UserWarning, match="norm1"):
+        report = load_weights_into(model, TINY)
+    assert set(report.initial) == {"norm1", "norm2"}
+
+
+@pytest.mark.parametrize("load", [assign_weights, load_weights_into])
+def test_a_mismatch_names_layer_found_and_expected_and_changes_nothing(load):
+    model = writers.model(groups=1)
+    before = snapshot(model)
+    with pytest.raises(ValueError) as caught:
+        load(model, TINY if load is load_weights_into else read_weights(TINY))
+    message = str(caught.value)
+    assert "conv2: found (5, 5, 1, 4), (4,); expected (5, 5, 2, 4), (4,)" in message
+    assert "conv4" in message and "conv3" not in message
+    for now, then in zip(snapshot(model), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_a_missing_layer_is_a_mismatch():
+    weights = read_weights(TINY)
+    layers = {n: w for n, w in weights.layers.items() if n not in ("conv3", "fc7")}
+    with pytest.raises(ValueError, match="conv3: found no such layer; expected"):
+        assign_weights(writers.model(), dataclasses.replace(weights, layers=layers))
+
+
+def test_a_damaged_file_leaves_the_model_alone(tmp_path):
+    model = writers.model()
+    before = snapshot(model)
+    (tmp_path / "a").write_bytes(TINY.read_bytes()[:-100])
+    with pytest.raises(WeightFileError):
+        load_weights_into(model, tmp_path / "a")
+    for now, then in zip(snapshot(model), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_dense_layers_written_as_convolutions_are_dense(tmp_path):
+    model = reduced("alexnet_slim_v2")
+    assert model.get_layer("fc6").kernel.shape == (5, 5, 32, 48)
+    model.save(tmp_path / "a.keras")
+    weights = read_weights(tmp_path / "a.keras")
+    assert weights.layers["fc6"].kernel.shape == (800, 48)
+    again = reduced("alexnet_slim_v2")
+    assign_weights(again, weights)
+    for now, then in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_mixed_precision_models_take_weights():
+    model = writers.model(dtype="mixed_bfloat16")
+    load_weights_into(model, TINY)
+    check_loaded(model, LAYER_NAMES)
+
+
+# === Recognition ===
+def weights_of(convolutions, inputs=9216, **more):
+    # Views of one number: the shapes of full-size networks, without their memory.
+    def empty(*shape):
+        return np.broadcast_to(np.float32(0), shape)
+
+    layers = {
+        name: LayerWeights(empty(*shape), empty(shape[-1]))
+        for name, shape in zip(LAYER_NAMES[:5], convolutions, strict=True)
+    }
+    layers["fc6"] = LayerWeights(empty(inputs, 4096), empty(4096))
+    layers["fc7"] = LayerWeights(empty(4096, 4096), empty(4096))
+    layers["fc8"] = LayerWeights(empty(4096, 1000), empty(1000))
+    return WeightFile(**{"format": "keras", "layers": layers, **more})
+
+
+TOWERS = [(11, 11, 3, 96), (5, 5, 48, 256), (3, 3, 256, 384)]
+TOWERS += [(3, 3, 192, 384), (3, 3, 192, 256)]
+OWT = [(11, 11, 3, 64), (5, 5, 64, 192), (3, 3, 192, 384)]
+OWT += [(3, 3, 384, 256), (3, 3, 256, 256)]
+
+
+def test_architectures_are_recognised():
+    owt = weights_of(OWT, format="torch")
+    assert owt.count_params() == 61_100_840
+    assert recognise(owt) == ("alexnet_owt",)
+    towers = weights_of(TOWERS)
+    assert towers.count_params() == 60_965_224
+    assert set(recognise(towers)) == {
+        *("alexnet_2012", "alexnet_2012_source", "bvlc_alexnet", "caffenet")
+    }
+    for form in ("caffe", "onnx"):
+        first = weights_of(TOWERS, format=form, norm_first=True)
+        assert recognise(first) == ("bvlc_alexnet",)
+        behind = weights_of(TOWERS, format=form, norm_first=False)
+        assert recognise(behind) == ("caffenet",)
+    assert recognise(weights_of(TOWERS, format="npy"))[0] == "bvlc_alexnet"
+    original = weights_of(TOWERS, format="cuda-convnet", towers=2)
+    assert recognise(original)[0] == "alexnet_2012_source"
+    assert recognise(weights_of(TOWERS, name="caffenet")) == ("caffenet",)
+    slim = [*OWT[:3], (3, 3, 384, 384), (3, 3, 384, 256)]
+    slim_file = weights_of(slim, inputs=6400)
+    assert slim_file.count_params() == 50_303_912
+    assert recognise(slim_file) == ("alexnet_slim_v2",)
+    assert recognise(weights_of(slim)) == ()
+    half = [(11, 11, 3, 48), (5, 5, 48, 128), (3, 3, 128, 192)]
+    half_file = weights_of([*half, (3, 3, 192, 192), (3, 3, 192, 256)])
+    assert half_file.count_params() == 59_798_312
+    assert recognise(half_file) == ("alexnet_2012_half",)
+    assert recognise(read_weights(TINY)) == ()
+
+
+# === Conversions ===
+def test_classic_dropout_becomes_inverted():
+    weights = read_weights(FIXTURES / "tiny_2012")
+    model = writers.model(classifier_activation=None)
+    image = np.random.default_rng(0).normal(size=(2, 28, 28, 3)).astype("float32")
+
+    # The test pass of 2012: activations of fc6 and fc7 are halved.
+    assign_weights(model, weights)
+    tap = keras.Model(model.inputs[0], model.get_layer("flatten").output)
+    x = np.array(tap(image))
+    for name in ("fc6", "fc7", "fc8"):
+        kernel, bias = weights.layers[name]
+        x = x @ kernel + bias
+        x = x if name == "fc8" else 0.5 * np.maximum(x, 0)
+
+    converted = to_inverted_dropout(weights)
+    assign_weights(model, converted)
+    np.testing.assert_allclose(model(image), x, rtol=0, atol=1e-6)
+    for name, layer in to_classic_dropout(converted).layers.items():
+        np.testing.assert_array_equal(layer.kernel, weights.layers[name].kernel)
+        np.testing.assert_array_equal(converted.layers[name].bias, layer.bias)
+
+
+def test_weights_under_one_lrn_run_under_another():
+    weights = read_weights(TINY)
+
+    def net(k, alpha):
+        def norm(name, dtype):
+            return keras_alexnet.get_layer("lrn")(size=5, alpha=alpha, k=k, name=name)
+
+        return writers.model(norm=norm, include_top=False)
+
+    image = np.random.default_rng(0).normal(0, 50, (2, 28, 28, 3)).astype("float32")
+    before, after = net(2.0, 0.02), net(1.0, lrn_alpha(0.02, 2.0, 1.0))
+    load_weights_into(before, TINY)
+    expected = keras.ops.convert_to_numpy(before(image))
+    load_weights_into(after, TINY)
+    assert np.abs(after(image) - expected).max() > 0.01 * expected.max()
+
+    def convert(weight_file):
+        return convert_lrn(weight_file, from_k=2.0, to_k=1.0)
+
+    load_weights_into(after, TINY, convert=convert)
+    np.testing.assert_allclose(after(image), expected, rtol=0, atol=1e-6)
+    # The fact sheet's numbers.
+    factor = convert_lrn(weights, 2.0, 1.0).layers["conv2"].kernel
+    kernel = weights.layers["conv2"].kernel
+    np.testing.assert_allclose(factor, kernel * 0.594604, rtol=1e-5)
+    assert lrn_alpha_of_sum(1e-4, 5) == pytest.approx(2e-5)
+
+
+# === The command ===
+@pytest.fixture
+def mini(tmp_path):
+    model = keras_alexnet.build("alexnet_mini", classes=4)
+    model.save_weights(tmp_path / "a.weights.h5")
+    return model, tmp_path / "a.weights.h5"
+
+
+def test_import_saves_a_model_with_the_files_weights(mini, tmp_path):
+    model, path = mini
+    text = import_weights(path, tmp_path / "b.keras")
+    assert "alexnet_mini" in text and f"{model.count_params():,}" in text
+    loaded = keras_alexnet.load_model(tmp_path / "b.keras")
+    for now, then in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_import_refuses_what_cannot_work(mini, tmp_path):
+    _, path = mini
+    for options, match in (
+        ({"path": TINY}, "no architecture has these layers .*conv1 5x5x3x2"),
+        (
+            {"path": TINY, "architecture": "alexnet_mini"},
+            r"conv1: found \(5, 5, 3, 2\)",
+        ),
+        ({"architecture": "resnet"}, "Unknown architecture"),
+        ({"out": tmp_path / "b.h5"}, r"\.keras"),
+        ({"out": tmp_path / "missing" / "b.keras"}, "no directory"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            import_weights(**{"path": path, "out": tmp_path / "b.keras", **options})
+    assert not (tmp_path / "b.keras").exists()
+
+
+def test_the_command_line_imports(mini, tmp_path):
+    program = "from keras_alexnet.cli import main; main()"
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-c", program, "import-weights", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    out = tmp_path / "b.keras"
+    good = run(mini[1], "--out", out, "--architecture", "alexnet_mini")
+    assert good.returncode == 0, good.stderr
+    assert "Saved as alexnet_mini" in good.stdout and out.exists()
+    bad = run(__file__, "--out", tmp_path / "c.keras")
+    assert bad.returncode == 2 and "none of the known formats" in bad.stderr
+    assert bad.stderr.count("\n") == 1
