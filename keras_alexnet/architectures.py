@@ -30,7 +30,6 @@ class LayerSpec:
         options: The class's arguments. A float as `kernel_initializer` is the standard
             deviation of a normal distribution around zero, a float as
             `bias_initializer` the constant that biases start at.
-
     """
 
     role: str
@@ -53,7 +52,6 @@ class Architecture:
         top: The classifier. A `dense` layer whose `units` is None is as wide as there
             are classes.
         pixel_scale: What mean-free pixels (0-255) are multiplied by before they enter.
-
     """
 
     name: str
@@ -189,7 +187,6 @@ def get_architecture(name: str) -> Architecture:
 
     Raises:
         ValueError: There is none; the message lists those that exist.
-
     """
     if name not in _ARCHITECTURES:
         raise ValueError(unknown(name, "architecture", _ARCHITECTURES))

@@ -34,6 +34,7 @@ ROLE_OPTIONS = {
     "activation": set(),
     "flatten": set(),
 }
+_ACTIVATIONS = set(dir(keras.activations)) - {"get", "serialize", "deserialize"}
 # Without these there would be no network.
 REQUIRED_ROLES = {"conv", "dense"}
 
@@ -78,8 +79,8 @@ def build(
         pooling: Without the top: None for the feature maps, `"avg"` or `"max"` for
             their global average or maximum, a tensor of shape `(batch, channels)`.
         classes: Number of classes. Defaults to the architecture's.
-        classifier_activation: What turns logits into the output. None returns logits.
-            Computed in float32 under mixed precision. Defaults to `"softmax"`.
+        classifier_activation: What turns logits into the output; None returns logits.
+            Either is float32, under mixed precision too. Defaults to `"softmax"`.
         name: The model's name. Defaults to the architecture's.
         groups: Number of towers in the layers that have two. 1 joins them.
         conv: Replaces the convolutions. This and the other five roles below take a
@@ -87,7 +88,7 @@ def build(
             class or any function that returns a layer; None leaves the role out, and
             `"default"` keeps the architecture's layers. A replacement is called with
             the layer's name, dtype, and what its place in the network asks for:
-            `conv` gets filters, kernel_size, strides, padding, groups (if above 1) and
+            `conv` gets filters, kernel_size, strides, padding, groups and
             initializers, `dense` units and initializers, `pool` pool_size and strides,
             `dropout` its rate, the others nothing.
         norm: Replaces the normalisations.
@@ -111,7 +112,6 @@ def build(
     >>> model.count_params()
     60965224
     >>> base = keras_alexnet.build(include_top=False, input_shape=(96, 96, 3))
-
     """
     if not isinstance(architecture, Architecture):
         architecture = get_architecture(architecture)
@@ -155,16 +155,19 @@ def build(
     if include_top:
         for layer in top:
             x = layer(x)
-        if classifier_activation is not None:
-            x = keras.layers.Activation(
-                classifier_activation, dtype="float32", name="predictions"
-            )(x)
+        # In float32 whatever the policy: probabilities and logits near one another
+        # would coincide in half precision.
+        x = keras.layers.Activation(
+            classifier_activation or "linear", dtype="float32", name="predictions"
+        )(x)
     elif pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype=dtype)(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool", dtype=dtype)(x)
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
+        # A list of one would be a structure that `fit` expects its data to have.
+        inputs = inputs[0] if len(inputs) == 1 else inputs
     model = AlexNet(inputs, x, name=name or architecture.name)
 
     # === Weights ===
@@ -176,31 +179,16 @@ def build(
 def _make_layer(
     spec: LayerSpec, options: dict[str, Any], override: Override | float, dtype
 ) -> keras.layers.Layer | None:
+    """Makes the layer of a description, or what an override puts in its place."""
     if override is None:
         return None
-    if isinstance(override, (int, float)) and not isinstance(override, bool):
-        options["rate"] = override
-        override = "default"
-    if override == "default":
-        override = spec.layer
-    elif override != spec.layer:
-        allowed = ROLE_OPTIONS[spec.role]
-        options = {key: value for key, value in options.items() if key in allowed}
-        # Not every convolution takes groups; one that is asked for them must.
-        if options.get("groups") == 1:
-            del options["groups"]
+    factory, options = _resolve(spec, options, override)
     for key, constant in (
         ("kernel_initializer", lambda std: keras.initializers.RandomNormal(0.0, std)),
         ("bias_initializer", keras.initializers.Constant),
     ):
         if isinstance(options.get(key), float):
             options[key] = constant(options[key])
-    factory = override
-    if isinstance(override, str):
-        if spec.role == "activation" and hasattr(keras.activations, override):
-            factory = functools.partial(keras.layers.Activation, override)
-        else:
-            factory = get_layer(override)
     try:
         layer = factory(name=spec.name, dtype=dtype, **options)
     except TypeError as error:
@@ -215,6 +203,24 @@ def _make_layer(
             f"Keras layer, received {type(layer).__name__}."
         )
     return layer
+
+
+def _resolve(
+    spec: LayerSpec, options: dict[str, Any], override: Override | float
+) -> tuple[Callable[..., keras.layers.Layer], dict[str, Any]]:
+    """Decides what is called to make a layer, and with which options."""
+    own = get_layer(spec.layer)
+    if isinstance(override, (int, float)) and not isinstance(override, bool):
+        return own, {**options, "rate": override}
+    if override in ("default", spec.layer, own):
+        return own, options
+    allowed = ROLE_OPTIONS[spec.role]
+    options = {key: value for key, value in options.items() if key in allowed}
+    if not isinstance(override, str):
+        return override, options
+    if spec.role == "activation" and override in _ACTIVATIONS:
+        return functools.partial(keras.layers.Activation, override), options
+    return get_layer(override), options
 
 
 def _input(

@@ -95,7 +95,6 @@ def _parse(arguments: list[str]) -> TrainConfig | Evaluate | Export | Predict | 
 
     Raises:
         ValueError: It is wrong.
-
     """
     subcommands = {
         "train": TrainConfig,

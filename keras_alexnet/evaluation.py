@@ -16,7 +16,6 @@ class Evaluation:
     Attributes:
         probabilities: `(images, classes)`.
         labels: The true classes, `(images,)`.
-
     """
 
     probabilities: np.ndarray
@@ -74,6 +73,5 @@ def evaluate(
 
     Returns:
         The evaluation, on which all figures are based.
-
     """
     return Evaluation(model.predict(batches, verbose=0), np.asarray(labels))

@@ -54,7 +54,6 @@ class AlexNet(keras.Model):
 
         Returns:
             The compiled metrics and the loss, which is the mean over all replicas.
-
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         variables = self.trainable_variables
@@ -131,7 +130,6 @@ def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
 
     Raises:
         ValueError: There is no such file, or it is of no known format.
-
     """
     # Keras finds classes that have been imported; it imports none by itself.
     importlib.import_module("keras_alexnet.training.optimizer")

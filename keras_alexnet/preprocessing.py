@@ -26,7 +26,6 @@ def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 
     Raises:
         tf.errors.InvalidArgumentError: The bytes are no such image.
-
     """
     # In colour always: TensorFlow refuses one channel of a GIF, a BMP or a CMYK JPEG.
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
@@ -51,7 +50,6 @@ class Preprocessing:
         channels: 1 for grey, 3 for RGB.
         mean: Mean of the training images, one number per channel.
         scale: What mean-free pixels are multiplied by.
-
     """
 
     image_size: int
@@ -71,7 +69,6 @@ class Preprocessing:
 
         Raises:
             tf.errors.InvalidArgumentError: The bytes are no such image.
-
         """
         return decode(encoded, self.channels)
 
@@ -83,7 +80,6 @@ class Preprocessing:
 
         Returns:
             float32, `(resize_size, resize_size, channels)`, 0-255.
-
         """
         size = self.resize_size
         height, width = tf.unstack(tf.shape(image)[:2])
@@ -104,7 +100,6 @@ class Preprocessing:
 
         Returns:
             `(image_size, image_size, channels)`.
-
         """
         return tf.image.resize_with_crop_or_pad(image, self.image_size, self.image_size)
 
@@ -116,6 +111,5 @@ class Preprocessing:
 
         Returns:
             float32 of the same shape: what the network takes.
-
         """
         return (tf.cast(images, tf.float32) - self.mean) * self.scale

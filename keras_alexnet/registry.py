@@ -48,7 +48,6 @@ def register_layer(
 
     Raises:
         ValueError: `name`, or `package>ClassName`, is taken by another class.
-
     """
 
     def register(cls: LayerClass) -> LayerClass:
@@ -91,7 +90,6 @@ def get_layer(name: str) -> type:
     Raises:
         ValueError: No such layer (the message lists what exists), or the plugin that
             provides it failed to load (the message says why).
-
     """
     _load_own()
     if name in _layers:
@@ -108,7 +106,9 @@ def get_layer(name: str) -> type:
     keras_layers = _keras_layers()
     if name.replace("_", "").lower() in keras_layers:
         return keras_layers[name.replace("_", "").lower()]
-    raise ValueError(unknown(name, "layer", _layers, hint="or any keras.layers"))
+    raise ValueError(
+        unknown(name, "layer", _layers, "or any class of keras.layers", keras_layers)
+    )
 
 
 def list_layers(pattern: str = "*") -> list[str]:

@@ -33,7 +33,6 @@ class RunDirectory:
 
     Attributes:
         path: The directory.
-
     """
 
     path: Path
@@ -47,7 +46,6 @@ class RunDirectory:
 
         Raises:
             ValueError: There is no run.
-
         """
         run = cls(Path(path))
         if not (run / "config.json").is_file():
@@ -60,7 +58,6 @@ class RunDirectory:
 
         Raises:
             ValueError: The directory holds another run, or cannot be written.
-
         """
         run = cls(Path(config.run_dir))
         try:
@@ -78,7 +75,8 @@ class RunDirectory:
                     "--run-dir."
                 )
             run.path.mkdir(parents=True, exist_ok=True)
-            (run / "config.json").write_text(config.to_json(), encoding="utf-8")
+            begun = dataclasses.replace(config, resume=False)
+            (run / "config.json").write_text(begun.to_json(), encoding="utf-8")
         except OSError as error:
             raise ValueError(
                 f"The run directory {run.path} cannot be written: {error.strerror}"
@@ -99,7 +97,6 @@ class RunDirectory:
 
         Raises:
             ValueError: There is no such file in the run.
-
         """
         if not (self / name).is_file():
             raise ValueError(f"{self.path} has no {name}: has its training finished?")
@@ -129,7 +126,6 @@ class RunDirectory:
 
         Raises:
             ValueError: Training has not finished.
-
         """
         from keras_alexnet.model import load_model
 

@@ -57,7 +57,6 @@ class LocalResponseNormalization(keras.layers.Layer):
     >>> layer = LocalResponseNormalization(size=3, alpha=1.0, beta=1.0, k=1.0)
     >>> layer(x)[0, 0, 0, :3].numpy()
     array([0.33333334, 0.25      , 0.25      ], dtype=float32)
-
     """
 
     def __init__(
@@ -175,7 +174,6 @@ def local_response_normalization(
 
     Returns:
         The shape and dtype of `x`; computed in float32.
-
     """
     if fused:
         normalise = _fused(size, float(alpha), float(beta), float(k))
@@ -204,7 +202,6 @@ def window_matrix(channels: int, size: int, groups: int) -> np.ndarray:
 
     Returns:
         float32, `(channels, channels)`.
-
     """
     source = np.arange(channels)[:, None]
     target = np.arange(channels)[None, :]

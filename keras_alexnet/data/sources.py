@@ -27,7 +27,6 @@ class Examples:
         names: What to call each image: a path, or a number within a data set.
         read: Reads an image in a TensorFlow graph: an int64 scalar to a uint8 image of
             shape `(height, width, channels)`.
-
     """
 
     labels: np.ndarray
@@ -48,7 +47,6 @@ class Source:
         train: What to learn from.
         test: What to judge by.
         skipped: The files that could not be read, each with the reason.
-
     """
 
     class_names: tuple[str, ...]
@@ -56,6 +54,13 @@ class Source:
     train: Examples
     test: Examples
     skipped: tuple[tuple[str, str], ...] = ()
+
+    def print_skipped(self) -> None:
+        """Names the files that could not be read, and says how many they are."""
+        for path, why in self.skipped:
+            print(f"Left out {path}: {why}")
+        if self.skipped:
+            print(f"{len(self.skipped)} unreadable files were left out.")
 
 
 def open_source(
@@ -72,7 +77,6 @@ def open_source(
 
     Raises:
         ValueError: The source is unknown, missing, or holds nothing to learn from.
-
     """
     kind, _, argument = spec.partition(":")
     if spec == "digits":
@@ -218,7 +222,6 @@ def _readable_files(
 
     Raises:
         ValueError: A class has no image that decodes.
-
     """
     files = _class_files(path, class_names)
     good, skipped = _readable(files, channels)

@@ -31,7 +31,6 @@ class Checkpoint:
         step: Number of steps done.
         record: What else was saved with it, as JSON values.
         arrays: The variables, by name.
-
     """
 
     step: int
@@ -45,7 +44,6 @@ class CheckpointStore:
     Args:
         directory: Where they are.
         keep: How many of the newest stay.
-
     """
 
     def __init__(self, directory: Path, keep: int = 2):
@@ -59,7 +57,6 @@ class CheckpointStore:
             step: Number of steps done.
             model: A compiled model whose optimizer is built.
             record: JSON values to save with it.
-
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         arrays = {name: np.asarray(v.numpy()) for name, v in _variables(model)}
@@ -105,7 +102,6 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
 
     Raises:
         ValueError: The checkpoint is of another model; the first difference is named.
-
     """
     variables = dict(_variables(model))
     for name in variables.keys() ^ checkpoint.arrays.keys():

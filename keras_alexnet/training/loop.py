@@ -18,7 +18,6 @@ class Interrupted(Exception):
 
     Attributes:
         signal_number: The signal that asked.
-
     """
 
     def __init__(self, signal_number: int):
@@ -36,7 +35,6 @@ class ScheduleCallback(keras.callbacks.Callback):
         total_steps: Length of the whole run.
         learning_rate: A schedule, or None to leave the optimizer's as it is.
         dropout: A schedule, or None to leave the layers' rates as they are.
-
     """
 
     def __init__(
@@ -103,7 +101,6 @@ def run(
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
-
     """
     callbacks = keras.callbacks.CallbackList(
         callbacks,

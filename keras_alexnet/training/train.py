@@ -44,7 +44,6 @@ class TrainResult:
         metrics: Loss, top-1 and top-5 error on the test images.
         history: One row per epoch.
         finished_before: Whether the run was already complete, so that nothing was done.
-
     """
 
     run_dir: Path
@@ -70,7 +69,6 @@ def train(
             the run directory holds another run. Nothing has been done then.
         keras_alexnet.training.loop.Interrupted: SIGINT or SIGTERM came; the state is
             saved, and `resume=True` continues.
-
     """
     # === Data ===
     architecture = get_architecture(config.architecture)
@@ -87,6 +85,13 @@ def train(
         test_fraction=config.test_fraction,
         channels=config.channels,
     )
+    image_size, resize_size = _sizes(config)
+    if resize_size + 2 * config.crop_padding < image_size:
+        raise ValueError(
+            f"Nothing to crop: images of {resize_size} pixels and a border of "
+            f"{config.crop_padding} leave no room for the network's {image_size}. "
+            "Choose a larger resize_size."
+        )
     keras.utils.set_random_seed(config.seed)
     jit_compile = use_xla(config.xla)
     # Before the run directory is made: a wrong layer name is found here.
@@ -98,10 +103,7 @@ def train(
         return TrainResult(run.path, result["metrics"], result["history"], True)
     data = _describe_data(run, config, source, architecture.pixel_scale)
     preprocessing = run.preprocessing()
-    for path, reason in source.skipped:
-        print(f"Left out {path}: {reason}")
-    if source.skipped:
-        print(f"{len(source.skipped)} unreadable files were left out.")
+    source.print_skipped()
 
     # === State ===
     checkpoints = CheckpointStore(run / "checkpoints")
@@ -192,15 +194,14 @@ def train(
 
 
 def _make_model(config: TrainConfig, source: Source, jit_compile: bool) -> AlexNet:
-    architecture = get_architecture(config.architecture)
-    size = config.image_size or architecture.input_size
+    image_size, _ = _sizes(config)
 
     def override(value: str) -> str | None:
         return None if value.lower() == "none" else value
 
     model = build(
-        architecture,
-        input_shape=(size, size, source.channels),
+        config.architecture,
+        input_shape=(image_size, image_size, source.channels),
         classes=len(source.class_names),
         groups=config.groups,
         conv=config.conv,
@@ -227,16 +228,23 @@ def _make_model(config: TrainConfig, source: Source, jit_compile: bool) -> AlexN
     return model
 
 
+def _sizes(config: TrainConfig) -> tuple[int, int]:
+    """Returns the network's input size and the size that images are resized to."""
+    image_size = config.image_size or get_architecture(config.architecture).input_size
+    # As much larger as the 256 of the paper than the 227 of its network.
+    return image_size, config.resize_size or math.ceil(image_size * 256 / 227)
+
+
 def _describe_data(
     run: RunDirectory, config: TrainConfig, source: Source, pixel_scale: float
 ) -> dict[str, Any]:
     """Measures the training images and writes data.json, once for a run."""
     if (run / "data.json").is_file():
         return run.read_json("data.json")
-    size = config.image_size or get_architecture(config.architecture).input_size
+    image_size, resize_size = _sizes(config)
     unmeasured = Preprocessing(
-        image_size=size,
-        resize_size=config.resize_size or math.ceil(size * 256 / 227),
+        image_size=image_size,
+        resize_size=resize_size,
         channels=source.channels,
         mean=(0.0,) * source.channels,
         scale=pixel_scale,
