@@ -106,7 +106,7 @@ def test_every_registered_layer_has_a_case_in_this_file(name):
 
 @pytest.mark.parametrize("name, arguments, shape, masking", FLAT_CASES)
 def test_layer_is_a_complete_keras_layer(name, arguments, shape, masking):
-    # TensorFlow convolves channels_first on CPUs through oneDNN only, and not in float16.
+    # On CPUs, TensorFlow convolves channels_first through oneDNN, which lacks float16.
     channels_first = arguments.get("data_format") == "channels_first"
     cpu_lacks_float16 = name == "grouped_conv" and channels_first
     dtypes = ("bfloat16",) if cpu_lacks_float16 else ("bfloat16", "float16")

@@ -48,9 +48,9 @@ def training_batches(
 
     def example(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         epoch, place = position // count, position % count
-        # Hashed: keys that count upwards give orders that resemble each other (over 2,000
-        # epochs of 1,437 images, a distance between neighbours repeats six times as
-        # often as by chance). Negative, unlike what seeds the augmentation.
+        # Hashed: keys that count upwards give orders that resemble each other (over
+        # 2,000 epochs of 1,437 images, a distance between neighbours repeats six times
+        # as often as by chance). Negative, unlike what seeds the augmentation.
         key = tf.random.stateless_uniform(
             (2,),
             tf.stack([tf.constant(seed, tf.int64), -1 - epoch]),

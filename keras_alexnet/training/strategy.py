@@ -30,8 +30,8 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
         devices = _logical_cpus(replicas or 1)
     if len(devices) == 1 and len(gpus) <= 1:
         return tf.distribute.get_strategy()
-    # Logical CPUs share their memory, and TensorFlow's collectives for them fail where a
-    # second strategy in the process reduces other shapes.
+    # Logical CPUs share their memory, and TensorFlow's collectives for them fail where
+    # a second strategy in the process reduces other shapes.
     through_one = None if gpus else tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=through_one)
 
