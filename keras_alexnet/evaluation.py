@@ -22,11 +22,15 @@ class Evaluation:
     labels: np.ndarray
 
     @property
+    def of_label(self) -> np.ndarray:
+        """The probability of each image's true class."""
+        return self.probabilities[np.arange(len(self.labels)), self.labels]
+
+    @property
     def loss(self) -> float:
         """Mean negative log probability of the true class, in nats."""
-        of_label = self.probabilities[np.arange(len(self.labels)), self.labels]
         smallest = np.finfo(np.float32).tiny
-        return float(-np.log(np.maximum(of_label, smallest)).mean())
+        return float(-np.log(np.maximum(self.of_label, smallest)).mean())
 
     def top_k_error(self, k: int) -> float:
         """Returns the fraction of images whose true class is not among the k likeliest.
@@ -34,7 +38,7 @@ class Evaluation:
         Classes of equal probability share the places that are left for them, as in the
         2012 program: a constant output is right in k of all classes, not always.
         """
-        of_label = self.probabilities[np.arange(len(self.labels)), self.labels, None]
+        of_label = self.of_label[:, None]
         equal = (self.probabilities == of_label).sum(axis=1)
         # Not `>`: every class is likelier than one whose probability is NaN.
         likelier = (~(self.probabilities <= of_label)).sum(axis=1)

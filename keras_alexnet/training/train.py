@@ -301,8 +301,8 @@ def _draw(
         figures.filters(
             keras.ops.convert_to_numpy(kernels[0]), directory / "filters.png"
         )
-    # Mistakes first: they tell more.
-    order = np.argsort(evaluation.predictions == evaluation.labels, kind="stable")[:24]
+    # Those it knows least: they tell most.
+    order = np.argsort(evaluation.of_label)[:18]
     figures.predictions(
         [source.test.read(tf.constant(index)).numpy() for index in order],
         evaluation.probabilities[order],
