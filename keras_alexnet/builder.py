@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -234,7 +235,7 @@ def _input(
         size = (architecture.input_size, architecture.input_size)
         channels = (architecture.channels,)
         input_shape = size + channels if channels_last else channels + size
-    if len(input_shape) != 3:
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         raise ValueError(
             "input_shape must be three numbers, of height, width and channels. "
             f"Received: input_shape={input_shape}"
@@ -276,7 +277,10 @@ def _check_size(features: list[keras.layers.Layer], shape: tuple) -> None:
 def _survives(features: list[keras.layers.Layer], shape: tuple) -> bool:
     try:
         for layer in features:
-            shape = layer.compute_output_shape(shape)
+            # A layer of someone else's may leave its output shape to be found out by
+            # calling it; those that change the size do say.
+            with contextlib.suppress(NotImplementedError):
+                shape = layer.compute_output_shape(shape)
             if any(size is not None and size < 1 for size in shape[1:]):
                 return False
     except ValueError:

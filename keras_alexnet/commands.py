@@ -59,14 +59,15 @@ def _evaluate(command: cli.Evaluate) -> int:
 
     run = RunDirectory.open(command.run)
     model, preprocessing, names = run.model(), run.preprocessing(), run.class_names()
-    source = _source(run, command.data)
+    others = command.data if command.data != run.config().data else None
+    source = _source(run, others)
     if list(source.class_names) != names:
         raise ValueError(
             f"{command.data} has other classes than the run: "
             f"{', '.join(source.class_names)} instead of {', '.join(names)}."
         )
     # Other images were not trained on, so all of them count.
-    parts = [source.train, source.test] if command.data else [source.test]
+    parts = [source.train, source.test] if others else [source.test]
     evaluations = [
         evaluate(model, evaluation_batches(part, preprocessing, 128), part.labels)
         for part in parts
@@ -103,9 +104,9 @@ def _export(command: cli.Export) -> int:
     run = RunDirectory.open(command.run)
     model, preprocessing = run.model(), run.preprocessing()
     path = command.out or str(run / "export")
+    examples = _source(run).test
     Path(path).mkdir(parents=True, exist_ok=True)
     export_saved_model(model, path, preprocessing, run.class_names())
-    examples = _source(run).test
     images = np.stack(
         [
             preprocessing.center_crop(
@@ -191,7 +192,7 @@ def _list(command: cli.List) -> int:
 
 
 def _source(run: RunDirectory, data: str | None = None) -> Source:
-    """Opens a run's own images again, or others, split in the same way."""
+    """Opens a run's own images again, or others."""
     config = run.config()
     source = open_source(
         data or config.data,
@@ -200,6 +201,8 @@ def _source(run: RunDirectory, data: str | None = None) -> Source:
         channels=run.preprocessing().channels,
     )
     source.print_skipped()
+    if data is None:
+        source.check_unchanged(run.read_json("data.json")["fingerprint"])
     return source
 
 

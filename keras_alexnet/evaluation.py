@@ -72,10 +72,12 @@ def evaluate(
 
     Args:
         model: Returns probabilities.
-        batches: The images, normalised, in the order of the labels.
+        batches: The images, normalised, in the order of the labels; more than there
+            are labels are not counted.
         labels: The true classes.
 
     Returns:
         The evaluation, on which all figures are based.
     """
-    return Evaluation(model.predict(batches, verbose=0), np.asarray(labels))
+    labels = np.asarray(labels)
+    return Evaluation(model.predict(batches, verbose=0)[: len(labels)], labels)

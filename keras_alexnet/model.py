@@ -68,7 +68,8 @@ class AlexNet(keras.Model):
         loss, predictions, gradients = self._on_replica(forward_backward)(
             x, y, sample_weight
         )
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        if variables:  # None where every layer is frozen.
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._update_metrics(x, y, predictions, sample_weight, loss)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:

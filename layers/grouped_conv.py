@@ -51,6 +51,7 @@ class GroupedConv2D(keras.layers.Conv2D):
         self,
         filters: int,
         kernel_size: int | tuple[int, int],
+        *,
         groups: int = 2,
         **kwargs,
     ):

@@ -42,8 +42,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     Input shape:
         Any of rank two or more with a channel axis; float32, float16 or bfloat16.
-        Half-precision inputs are normalised in float32 where their own precision would
-        not do, and the result is rounded once.
+        Everything is computed in float32, and the result is rounded once.
 
     Output shape:
         The same.
@@ -71,11 +70,12 @@ class LocalResponseNormalization(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if size < 1:
-            raise ValueError(f"size must be at least 1. Received: size={size}")
-        if alpha < 0 or k < 0 or (alpha == 0 and k == 0):
+        if size < 1 or size != int(size):
+            raise ValueError(f"size must be a whole number above 0. Received: {size}")
+        if alpha < 0 or k <= 0:
+            # Without k, windows of zeros, of which ReLU leaves many, would give NaN.
             raise ValueError(
-                "alpha and k must not be negative, nor both zero. Received: "
+                "alpha must not be negative, and k must be positive. Received: "
                 f"alpha={alpha}, k={k}"
             )
         if groups < 1:

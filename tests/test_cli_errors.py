@@ -272,9 +272,12 @@ def trained(run_dir):
     return run_dir
 
 
-def test_other_classes_than_the_runs_are_refused(error, trained):
-    message = error("evaluate", "run", "--data", "digits")
-    assert "digits has other classes than the run: 0, 1" in message
+def test_other_classes_than_the_runs_are_refused(error, trained, here):
+    for name in ("ant", "bee"):
+        for number in range(5):
+            images(here / "other" / name / f"{number}.png")
+    message = error("evaluate", "run", "--data", "folder:other")
+    assert "folder:other has other classes than the run: ant, bee" in message
 
 
 def test_an_unknown_source_to_judge_by_is_refused(error, trained):

@@ -112,6 +112,17 @@ assert np.isfinite(losses).all()
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
 
 
+def test_a_model_with_every_layer_frozen_can_be_fitted():
+    images, labels = digits(8)
+    model = compiled(1, False)
+    model.trainable = False
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = model.get_weights()
+    model.fit(images, labels, verbose=0)
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_sample_weights_and_class_weights_are_honoured():
     images, labels = digits(32)
     model = compiled(1, False, dropout=None)

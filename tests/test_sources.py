@@ -132,7 +132,7 @@ def test_images_are_found_however_deep_they_lie(tmp_path):
     assert str(deep) in all_names(folder(tmp_path))
 
 
-def test_hidden_files_and_folders_and_other_files_are_ignored(tmp_path):
+def test_hidden_files_and_folders_are_ignored_and_other_files_named(tmp_path):
     two_classes(tmp_path)
     write(tmp_path / "cat" / ".hidden.png")
     write(tmp_path / "cat" / ".thumbnails" / "0.png")
@@ -140,7 +140,10 @@ def test_hidden_files_and_folders_and_other_files_are_ignored(tmp_path):
     write(tmp_path / "beside-the-classes.png")
     (tmp_path / "cat" / "notes.txt").write_text("not an image")
     source = folder(tmp_path)
-    assert source.class_names == ("cat", "dog") and not source.skipped
+    assert source.class_names == ("cat", "dog")
+    assert source.skipped == (
+        (str(tmp_path / "cat" / "notes.txt"), "not a JPEG, PNG, GIF or BMP file"),
+    )
     assert all_names(source) == sorted(map(str, tmp_path.glob("[cd]*/?.png")))
 
 

@@ -77,19 +77,25 @@ def training_batches(
 def evaluation_batches(
     examples: Examples, preprocessing: Preprocessing, batch_size: int
 ) -> tf.data.Dataset:
-    """Returns every image once, in order: its centre crop; the last batch may be small.
+    """Returns the centre crop of every image, in order, in batches of one size.
+
+    The last batch is filled up with the last image, so that every device has a share
+    of it and one traced function serves all; whoever uses the batches leaves out what
+    comes after `len(examples)` images.
 
     Returns:
-        Batches of float32 images `(batch, height, width, channels)`.
+        Batches of float32 images `(batch_size, height, width, channels)`.
     """
+    count = len(examples)
 
-    def image(index: tf.Tensor) -> tf.Tensor:
+    def image(position: tf.Tensor) -> tf.Tensor:
+        index = tf.minimum(position, count - 1)
         return preprocessing.center_crop(preprocessing.resize(examples.read(index)))
 
     return (
-        tf.data.Dataset.range(len(examples))
+        tf.data.Dataset.range(-(-count // batch_size) * batch_size)
         .map(image, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size)
+        .batch(batch_size, drop_remainder=True)
         .map(preprocessing.normalize)
         .prefetch(tf.data.AUTOTUNE)
     )

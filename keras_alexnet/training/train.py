@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from keras_alexnet.data.pipeline import (
 )
 from keras_alexnet.data.sources import Source, open_source
 from keras_alexnet.evaluation import Evaluation, evaluate
+from keras_alexnet.files import replacing
 from keras_alexnet.inspect import figures
 from keras_alexnet.model import AlexNet
 from keras_alexnet.preprocessing import Preprocessing
@@ -72,6 +72,10 @@ def train(
     """
     # === Data ===
     architecture = get_architecture(config.architecture)
+    run = RunDirectory.check(config)
+    if config.resume and (run / "result.json").is_file():
+        result = run.read_json("result.json")
+        return TrainResult(run.path, result["metrics"], result["history"], True)
     strategy = make_strategy(config.replicas)
     replicas = strategy.num_replicas_in_sync
     if config.global_batch_size % replicas:
@@ -97,10 +101,7 @@ def train(
     # Before the run directory is made: a wrong layer name is found here.
     with strategy.scope():
         model = _make_model(config, source, jit_compile)
-    run = RunDirectory.claim(config)
-    if config.resume and (run / "result.json").is_file():
-        result = run.read_json("result.json")
-        return TrainResult(run.path, result["metrics"], result["history"], True)
+    run.begin(config)
     data = _describe_data(run, config, source, architecture.pixel_scale)
     preprocessing = run.preprocessing()
     source.print_skipped()
@@ -133,8 +134,7 @@ def train(
         f"{len(source.class_names)} classes; {', '.join(describe(strategy))}; "
         f"{config.precision}; XLA {'on' if jit_compile else 'off'}"
     )
-    started = time.perf_counter()
-    loop.run(
+    steps, steps_per_second = loop.run(
         model,
         training_batches(
             source.train,
@@ -160,22 +160,21 @@ def train(
         validate=validate,
         save=save,
     )
-    seconds = time.perf_counter() - started
 
     # === Results ===
-    model.save(run / "model.keras")
+    with replacing(run / "model.keras") as partial:
+        model.save(partial)
     evaluation = _evaluate(model, source, preprocessing, config)
     _draw(run, model, source, evaluation, history)
+    speed = steps_per_second and round(steps_per_second * config.global_batch_size, 1)
+    # Last, because it says that the run has finished.
     run.write_json(
         "result.json",
         {
             "metrics": evaluation.metrics(),
             "history": history,
-            "steps": ends[-1],
-            "images_per_second": round(
-                (ends[-1] - first_step) * config.global_batch_size / seconds, 1
-            ),
-            "seconds": round(seconds, 1),
+            "steps": steps,
+            "images_per_second": speed,
             "parameters": model.count_params(),
             "devices": describe(strategy),
             "replicas": replicas,
@@ -195,6 +194,7 @@ def train(
 
 def _make_model(config: TrainConfig, source: Source, jit_compile: bool) -> AlexNet:
     image_size, _ = _sizes(config)
+    classes = len(source.class_names)
 
     def override(value: str) -> str | None:
         return None if value.lower() == "none" else value
@@ -202,7 +202,7 @@ def _make_model(config: TrainConfig, source: Source, jit_compile: bool) -> AlexN
     model = build(
         config.architecture,
         input_shape=(image_size, image_size, source.channels),
-        classes=len(source.class_names),
+        classes=classes,
         groups=config.groups,
         conv=config.conv,
         norm=override(config.norm),
@@ -223,8 +223,14 @@ def _make_model(config: TrainConfig, source: Source, jit_compile: bool) -> AlexN
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         jit_compile=jit_compile,
     )
-    # A checkpoint holds the optimizer's state, which must exist to be restored.
+    # A checkpoint holds the states of optimizer and metrics, which must exist to be
+    # restored; Keras would make them in the first step.
     model.optimizer.build(model.trainable_variables)
+    outputs = tf.fill((1, classes), 1 / classes)
+    tf.distribute.get_strategy().run(
+        model.compute_metrics, args=(None, tf.zeros((1,), tf.int32), outputs, None)
+    )
+    model.reset_metrics()
     return model
 
 
@@ -240,7 +246,9 @@ def _describe_data(
 ) -> dict[str, Any]:
     """Measures the training images and writes data.json, once for a run."""
     if (run / "data.json").is_file():
-        return run.read_json("data.json")
+        data = run.read_json("data.json")
+        source.check_unchanged(data["fingerprint"])
+        return data
     image_size, resize_size = _sizes(config)
     unmeasured = Preprocessing(
         image_size=image_size,
@@ -260,6 +268,7 @@ def _describe_data(
             "train": len(source.train),
             "test": len(source.test),
             "skipped": source.skipped,
+            "fingerprint": source.fingerprint(),
         },
     )
     return run.read_json("data.json")
