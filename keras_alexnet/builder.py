@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from keras_alexnet.architectures import (
 )
 from keras_alexnet.model import AlexNet
 from keras_alexnet.registry import get_layer
+from keras_alexnet.weights import load_weights_into
 
 Override = str | type | Callable[..., keras.layers.Layer] | None
 
@@ -38,6 +40,7 @@ ROLE_OPTIONS = {
     "norm": set(),
     "activation": set(),
 }
+_ACTIVATIONS = set(dir(keras.activations)) - {"get", "serialize", "deserialize"}
 # Without these there would be no network.
 REQUIRED_ROLES = {"conv", "dense"}
 
@@ -74,8 +77,12 @@ def build(
     Args:
         architecture: A name (see `list_architectures()`) or an `Architecture`.
         include_top: Whether the classifier (fc6 to fc8) stands on top.
-        weights: A `.keras` or `.weights.h5` file that holds such a model, or None for
-            the architecture's own random initialisation.
+        weights: A file of weights: torchvision's `.pth`, `.safetensors`, Caffe's
+            `.caffemodel`, the `bvlc_alexnet.npy` dictionary, ONNX, a checkpoint of the
+            2012 program, or Keras's `.keras` and `.weights.h5`, told apart by their
+            content. Where the top is left out, or input size or classes differ, what
+            does not fit keeps its initial value, and a warning names it. None is the
+            architecture's own random initialisation.
         input_tensor: A Keras tensor to use as input.
         input_shape: `(height, width, channels)`, or `(channels, height, width)` with
             `keras.config.image_data_format() == "channels_first"`. Without the top,
@@ -83,8 +90,8 @@ def build(
         pooling: Without the top: None for the feature maps, `"avg"` or `"max"` for
             their global average or maximum, a tensor of shape `(batch, channels)`.
         classes: Number of classes. Defaults to the architecture's.
-        classifier_activation: What turns logits into the output. None returns logits.
-            Computed in float32 under mixed precision. Defaults to `"softmax"`.
+        classifier_activation: What turns logits into the output; None returns logits.
+            Either is float32, under mixed precision too. Defaults to `"softmax"`.
         name: The model's name. Defaults to the architecture's.
         groups: Number of towers in the layers that have two, convolutions and
             normalisations. 1 joins them.
@@ -93,7 +100,7 @@ def build(
             class or any function that returns a layer; None leaves the role out, and
             `"default"` keeps the architecture's layers. A replacement is called with
             the layer's name, dtype, and what its place in the network asks for:
-            `conv` gets filters, kernel_size, strides, padding, groups (if above 1) and
+            `conv` gets filters, kernel_size, strides, padding, groups and
             initializers, `dense` units and initializers, `pool` pool_size and strides,
             `dropout` its rate, the others nothing.
         norm: Replaces the normalisations, where a block has two by a single one.
@@ -117,7 +124,6 @@ def build(
     >>> model.count_params()
     60965224
     >>> base = keras_alexnet.build(include_top=False, input_shape=(96, 96, 3))
-
     """
     if not isinstance(architecture, Architecture):
         architecture = get_architecture(architecture)
@@ -169,53 +175,40 @@ def build(
     if include_top:
         for layer in top:
             x = layer(x)
-        if classifier_activation is not None:
-            x = keras.layers.Activation(
-                classifier_activation, dtype="float32", name="predictions"
-            )(x)
+        # In float32 whatever the policy: probabilities and logits near one another
+        # would coincide in half precision.
+        x = keras.layers.Activation(
+            classifier_activation or "linear", dtype="float32", name="predictions"
+        )(x)
     elif pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype=dtype)(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool", dtype=dtype)(x)
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
+        # A list of one would be a structure that `fit` expects its data to have.
+        inputs = inputs[0] if len(inputs) == 1 else inputs
     model = AlexNet(inputs, x, name=name or architecture.name)
 
     # === Weights ===
     if weights is not None:
-        model.load_weights(weights)
+        load_weights_into(model, weights)
     return model
 
 
 def _make_layer(
     spec: LayerSpec, options: dict[str, Any], override: Override | float, dtype
 ) -> keras.layers.Layer | None:
+    """Makes the layer of a description, or what an override puts in its place."""
     if override is None:
         return None
-    if isinstance(override, (int, float)) and not isinstance(override, bool):
-        options["rate"] = override
-        override = "default"
-    if override == "default":
-        override = spec.layer
-        if override is None:
-            return None
-    elif not spec.replaceable:
+    replaced = override != "default"
+    if (replaced and not spec.replaceable) or (not replaced and spec.layer is None):
         return None
-    elif override != spec.layer:
-        allowed = ROLE_OPTIONS[spec.role]
-        options = {key: value for key, value in options.items() if key in allowed}
-        # Not every convolution takes groups; one that is asked for them must.
-        if options.get("groups") == 1:
-            del options["groups"]
+    factory, options = _resolve(spec, options, override)
     for key in ("kernel_initializer", "bias_initializer"):
         if key in options:
             options[key] = _initializer(key, options[key])
-    factory = override
-    if isinstance(override, str):
-        if spec.role == "activation" and hasattr(keras.activations, override):
-            factory = functools.partial(keras.layers.Activation, override)
-        else:
-            factory = get_layer(override)
     try:
         layer = factory(name=spec.name, dtype=dtype, **options)
     except TypeError as error:
@@ -230,6 +223,24 @@ def _make_layer(
             f"Keras layer, received {type(layer).__name__}."
         )
     return layer
+
+
+def _resolve(
+    spec: LayerSpec, options: dict[str, Any], override: Override | float
+) -> tuple[Callable[..., keras.layers.Layer], dict[str, Any]]:
+    """Decides what is called to make a layer, and with which options."""
+    own = get_layer(spec.layer) if spec.layer else None
+    if isinstance(override, (int, float)) and not isinstance(override, bool):
+        return own, {**options, "rate": override}
+    if override in ("default", spec.layer, own):
+        return own, options
+    allowed = ROLE_OPTIONS[spec.role]
+    options = {key: value for key, value in options.items() if key in allowed}
+    if not isinstance(override, str):
+        return override, options
+    if spec.role == "activation" and override in _ACTIVATIONS:
+        return functools.partial(keras.layers.Activation, override), options
+    return get_layer(override), options
 
 
 def _initializer(key: str, initial: Initial) -> keras.Initializer:
@@ -254,7 +265,7 @@ def _input(
         size = (architecture.input_size, architecture.input_size)
         channels = (architecture.channels,)
         input_shape = size + channels if channels_last else channels + size
-    if len(input_shape) != 3:
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         raise ValueError(
             "input_shape must be three numbers, of height, width and channels. "
             f"Received: input_shape={input_shape}"
@@ -296,7 +307,10 @@ def _check_size(layers: list[keras.layers.Layer], shape: tuple) -> None:
 def _survives(layers: list[keras.layers.Layer], shape: tuple) -> bool:
     try:
         for layer in layers:
-            shape = layer.compute_output_shape(shape)
+            # A layer of someone else's may leave its output shape to be found out by
+            # calling it; those that change the size do say.
+            with contextlib.suppress(NotImplementedError):
+                shape = layer.compute_output_shape(shape)
             if any(size is not None and size < 1 for size in shape[1:]):
                 return False
     except ValueError:

@@ -56,7 +56,6 @@ class PublishedFile:
             centre crop, between 0 and 1.
         top5_error: The same, for the five likeliest classes.
         note: What else one should know.
-
     """
 
     name: str
@@ -77,7 +76,6 @@ class PublishedFile:
 
         Args:
             **changes: Attributes that differ, above all the `mean_image`.
-
         """
         from keras_alexnet.preprocessing import get_preprocessing
 
@@ -227,7 +225,6 @@ def get_published(name: str) -> PublishedFile:
 
     Raises:
         ValueError: There is no such file; the message lists those that are known.
-
     """
     by_file_name = {file.file_name: file for file in CATALOG.values()}
     file = CATALOG.get(name) or by_file_name.get(name)
@@ -274,7 +271,6 @@ def fetch_weights(name: str, cache_dir: str | Path | None = None) -> Path:
         ValueError: No such name, or a file with another content than published.
         OSError: It could not be downloaded, or not written. The message says where to
             put a copy.
-
     """
     file = get_published(name)
     directory = cache_directory(cache_dir)
@@ -322,7 +318,6 @@ def _locked(part: Path) -> Iterator[BinaryIO]:
 
     Raises:
         OSError: Another process is downloading it.
-
     """
     try:
         import fcntl
@@ -343,7 +338,6 @@ def _download_checked(url: str, file: PublishedFile, output: BinaryIO) -> str:
 
     Raises:
         OSError: As `_download`.
-
     """
     continued = output.seek(0, os.SEEK_END) > 0
     _download(url, output)
@@ -362,7 +356,6 @@ def _download(url: str, output: BinaryIO) -> None:
     Raises:
         OSError: The server cannot be reached, refuses, or every attempt broke off
             without bringing anything.
-
     """
     failures = 0
     while True:
@@ -384,7 +377,6 @@ def _download_once(url: str, output: BinaryIO) -> None:
 
     Raises:
         OSError: The connection failed or broke off.
-
     """
     start = output.seek(0, os.SEEK_END)
     headers = {"User-Agent": "keras-alexnet", "Accept-Encoding": "identity"}

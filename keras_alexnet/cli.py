@@ -131,7 +131,6 @@ def _parse(
 
     Raises:
         ValueError: It is wrong.
-
     """
     subcommands = {
         "train": TrainConfig,
@@ -190,18 +189,18 @@ def _one_line(message: str) -> str:
 
 def _quiet_tensorflow() -> None:
     """Imports TensorFlow without the page that it writes about its own start-up."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if glob.glob("/dev/nvidia*"):
+    if glob.glob("/dev/nvidia*") or glob.glob("/dev/dxg"):
         # What it says about this machine's GPUs may matter.
         return
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with contextlib.ExitStack() as cleanup:
+        with contextlib.suppress(OSError):  # There may be no standard error.
+            kept = os.dup(2)
+            cleanup.callback(os.close, kept)
+            cleanup.callback(os.dup2, kept, 2)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            cleanup.callback(os.close, nowhere)
+            os.dup2(nowhere, 2)
         import tensorflow as tf
 
         tf.config.list_physical_devices()
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +20,8 @@ from keras_alexnet.recipes import RECIPES
 from keras_alexnet.registry import get_layer, list_layers, plugin_errors
 from keras_alexnet.run_directory import RunDirectory
 
-console = Console()
+# In a file or a pipe there is no width to fit.
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def run(command) -> int:
@@ -57,14 +59,15 @@ def _evaluate(command: cli.Evaluate) -> int:
 
     run = RunDirectory.open(command.run)
     model, preprocessing, names = run.model(), run.preprocessing(), run.class_names()
-    source = _source(run, command.data)
+    others = command.data if command.data != run.config().data else None
+    source = _source(run, others)
     if list(source.class_names) != names:
         raise ValueError(
             f"{command.data} has other classes than the run: "
             f"{', '.join(source.class_names)} instead of {', '.join(names)}."
         )
     # Other images were not trained on, so all of them count.
-    parts = [source.train, source.test] if command.data else [source.test]
+    parts = [source.train, source.test] if others else [source.test]
     evaluations = [
         evaluate(model, evaluation_batches(part, preprocessing, 128), part.labels)
         for part in parts
@@ -76,20 +79,20 @@ def _evaluate(command: cli.Evaluate) -> int:
     counts = evaluation.confusion()
     metrics = evaluation.metrics()
 
-    table = Table(title=f"{run.path}: {len(evaluation.labels):,} images")
+    table = Table(title=f"{len(evaluation.labels):,} images")
     for heading in ("class", "images", "right", "error"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
     for name, row, right in zip(names, counts, counts.diagonal(), strict=True):
         error = f"{1 - right / row.sum():.2%}" if row.sum() else "-"
-        table.add_row(name, f"{row.sum():,}", f"{right:,}", error)
+        table.add_row(Text(name), f"{row.sum():,}", f"{right:,}", error)
     console.print(table)
-    console.print(
+    print(
         f"top-1 error {metrics['top1_error']:.2%}, "
         f"top-5 error {metrics['top5_error']:.2%}, loss {metrics['loss']:.4f}"
     )
     (run / "figures").mkdir(exist_ok=True)
     figures.confusion(counts, names, run / "figures" / "confusion.png")
-    console.print(f"Confusion matrix: {run / 'figures' / 'confusion.png'}")
+    print(f"Confusion matrix: {run / 'figures' / 'confusion.png'}")
     run.write_json("evaluation.json", {**metrics, "confusion": counts.tolist()})
     return 0
 
@@ -101,8 +104,9 @@ def _export(command: cli.Export) -> int:
     run = RunDirectory.open(command.run)
     model, preprocessing = run.model(), run.preprocessing()
     path = command.out or str(run / "export")
-    export_saved_model(model, path, preprocessing, run.class_names())
     examples = _source(run).test
+    Path(path).mkdir(parents=True, exist_ok=True)
+    export_saved_model(model, path, preprocessing, run.class_names())
     images = np.stack(
         [
             preprocessing.center_crop(
@@ -225,14 +229,18 @@ def _list(command: cli.List) -> int:
 
 
 def _source(run: RunDirectory, data: str | None = None) -> Source:
-    """Opens a run's own images again, or others, split in the same way."""
+    """Opens a run's own images again, or others."""
     config = run.config()
-    return open_source(
+    source = open_source(
         data or config.data,
         seed=config.seed,
         test_fraction=config.test_fraction,
         channels=run.preprocessing().channels,
     )
+    source.print_skipped()
+    if data is None:
+        source.check_unchanged(run.read_json("data.json")["fingerprint"])
+    return source
 
 
 _COMMANDS = {

@@ -152,13 +152,17 @@ class TrainConfig:
 
         Raises:
             ValueError: A key that is no field, or a value out of range.
-
         """
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
                 raise ValueError(unknown(key, "setting", known))
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(
+                f"A setting has a value of a wrong type: {error}"
+            ) from None
 
     @classmethod
     def from_file(cls, path: str | Path) -> TrainConfig:
@@ -166,7 +170,6 @@ class TrainConfig:
 
         Raises:
             ValueError: There is no such file, it is not JSON, or a setting is wrong.
-
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -182,12 +185,7 @@ class TrainConfig:
 def _check_schedule(name: str, text: str, limit: float) -> None:
     """Raises a ValueError unless a schedule stays in [0, limit) for the whole run."""
     schedule = parse_schedule(text)
-    try:
-        values = [schedule(percent / 100) for percent in range(101)]
-        possible = all(0 <= value < limit for value in values)
-    except (ArithmeticError, TypeError):
-        possible = False
-    if not possible:
+    if not all(0 <= schedule(percent / 100) < limit for percent in range(101)):
         raise ValueError(
             f"{name} must be a number in [0, {limit}) throughout. Received: {text!r}"
         )

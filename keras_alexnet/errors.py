@@ -6,10 +6,24 @@ import difflib
 from collections.abc import Iterable
 
 
-def unknown(name: str, kind: str, known: Iterable[str], hint: str = "") -> str:
-    """Says that a name is unknown, which one is nearest, and which there are."""
+def unknown(
+    name: str,
+    kind: str,
+    known: Iterable[str],
+    hint: str = "",
+    also: Iterable[str] = (),
+) -> str:
+    """Says that a name is unknown, which one is nearest, and which there are.
+
+    Args:
+        name: What was asked for.
+        kind: What it should have been the name of.
+        known: What there is.
+        hint: What else there is, in words.
+        also: The names that the hint stands for.
+    """
     known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(name, [*known, *also], n=1, cutoff=0.5)
     guess = f" Did you mean {nearest[0]!r}?" if nearest else ""
     available = ", ".join(known) + (f"; {hint}" if hint else "")
     return f"Unknown {kind} {name!r}.{guess} Available: {available}."

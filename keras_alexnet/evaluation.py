@@ -16,18 +16,21 @@ class Evaluation:
     Attributes:
         probabilities: `(images, classes)`.
         labels: The true classes, `(images,)`.
-
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
 
     @property
+    def of_label(self) -> np.ndarray:
+        """The probability of each image's true class."""
+        return self.probabilities[np.arange(len(self.labels)), self.labels]
+
+    @property
     def loss(self) -> float:
         """Mean negative log probability of the true class, in nats."""
-        of_label = self.probabilities[np.arange(len(self.labels)), self.labels]
         smallest = np.finfo(np.float32).tiny
-        return float(-np.log(np.maximum(of_label, smallest)).mean())
+        return float(-np.log(np.maximum(self.of_label, smallest)).mean())
 
     def top_k_error(self, k: int) -> float:
         """Returns the fraction of images whose true class is not among the k likeliest.
@@ -35,7 +38,7 @@ class Evaluation:
         Classes of equal probability share the places that are left for them, as in the
         2012 program: a constant output is right in k of all classes, not always.
         """
-        of_label = self.probabilities[np.arange(len(self.labels)), self.labels, None]
+        of_label = self.of_label[:, None]
         equal = (self.probabilities == of_label).sum(axis=1)
         # Not `>`: every class is likelier than one whose probability is NaN.
         likelier = (~(self.probabilities <= of_label)).sum(axis=1)
@@ -69,11 +72,12 @@ def evaluate(
 
     Args:
         model: Returns probabilities.
-        batches: The images, normalised, in the order of the labels.
+        batches: The images, normalised, in the order of the labels; more than there
+            are labels are not counted.
         labels: The true classes.
 
     Returns:
         The evaluation, on which all figures are based.
-
     """
-    return Evaluation(model.predict(batches, verbose=0), np.asarray(labels))
+    labels = np.asarray(labels)
+    return Evaluation(model.predict(batches, verbose=0)[: len(labels)], labels)

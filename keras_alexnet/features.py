@@ -86,7 +86,6 @@ def feature_extractor(
     >>> extractor = keras_alexnet.feature_extractor(model, ["relu1", "fc7"])
     >>> extractor.predict(model.preprocess(images))["fc7"].shape
     (10, 4096)
-
     """
     layers = [layers] if isinstance(layers, str) else list(layers)
     if not layers:
@@ -136,7 +135,6 @@ def load_network(
 
     Raises:
         ValueError: There is neither, or nobody says what the network expects.
-
     """
     if Path(path).is_dir():
         run = RunDirectory.open(path)
@@ -166,7 +164,6 @@ class Extraction:
             order of the rows.
         skipped: Those that could not be read, each with the reason.
         shapes: The shape of each layer's features of one image.
-
     """
 
     files: tuple[str, ...]
@@ -204,7 +201,6 @@ def extract_features(
     Raises:
         ValueError: There is no such folder, layer, or image that can be read, or `out`
             is no place to write to.
-
     """
     folder, out = Path(folder).expanduser(), Path(out).expanduser()
     if out.suffix != ".npz":
@@ -336,7 +332,6 @@ def _images(
     Yields:
         Each path with the image, as large as the network's input, or with the reason
         why there is none.
-
     """
     # Traced once for all sizes.
     pixels = tf.TensorSpec((None, None, preprocessing.channels), tf.uint8)

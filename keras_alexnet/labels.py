@@ -35,7 +35,6 @@ def imagenet_classes(order: str = "wordnet") -> tuple[tuple[str, str], ...]:
 
     Raises:
         ValueError: There is no such order.
-
     """
     if order not in ORDERS:
         raise ValueError(unknown(str(order), "order of classes", ORDERS))
@@ -77,7 +76,6 @@ def decode_predictions(
     Example:
     >>> keras_alexnet.decode_predictions(model.predict(images), top=1)
     [[('n02123159', 'tiger_cat', 0.62)]]
-
     """
     return name_classes(predictions, imagenet_classes(order), top)
 
@@ -94,7 +92,6 @@ def name_classes(
 
     Raises:
         ValueError: The shape is another, or `top` is not in 1 to the number of classes.
-
     """
     predictions = np.asarray(predictions)
     if predictions.ndim != 2 or predictions.shape[1] != len(classes):

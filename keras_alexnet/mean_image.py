@@ -19,7 +19,6 @@ class MeanImage:
         width: In pixels.
         channels: 1 or 3.
         data: float32, little-endian, `(height, width, channels)` in C order.
-
     """
 
     height: int
@@ -44,7 +43,6 @@ class MeanImage:
 
         Raises:
             ValueError: The array has another rank, or values that are not finite.
-
         """
         array = np.asarray(array)
         if array.ndim != 3 or not np.issubdtype(array.dtype, np.number):
@@ -66,7 +64,6 @@ class MeanImage:
 
         Raises:
             ValueError: The mean image is smaller than that.
-
         """
         if height > self.height or width > self.width:
             raise ValueError(

@@ -35,7 +35,6 @@ class Metadata:
         class_order: `"wordnet"` or `"ilsvrc2012"` where the classes are the 1,000 of
             ImageNet in that order.
         weights: Where the weights come from, for people.
-
     """
 
     preprocessing: Preprocessing | None = None
@@ -101,7 +100,6 @@ class AlexNet(keras.Model):
 
         Raises:
             ValueError: There are more or fewer names than outputs.
-
         """
         if class_order is not None:
             from keras_alexnet.labels import imagenet_classes
@@ -132,7 +130,6 @@ class AlexNet(keras.Model):
         Raises:
             ValueError: Nobody has said what the model expects, or something is not an
                 image.
-
         """
         if self.metadata.preprocessing is None:
             raise ValueError(
@@ -160,7 +157,6 @@ class AlexNet(keras.Model):
 
         Raises:
             ValueError: Nobody has said what the classes are, or the shape is wrong.
-
         """
         from keras_alexnet import labels
 
@@ -221,7 +217,6 @@ class AlexNet(keras.Model):
 
         Returns:
             The compiled metrics and the loss, which is the mean over all replicas.
-
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         variables = self.trainable_variables
@@ -236,7 +231,8 @@ class AlexNet(keras.Model):
         loss, predictions, gradients = self._on_replica(forward_backward)(
             x, y, sample_weight
         )
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        if variables:  # None where every layer is frozen.
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._update_metrics(x, y, predictions, sample_weight, loss)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -298,7 +294,6 @@ def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
 
     Raises:
         ValueError: There is no such file, or it is of no known format.
-
     """
     # Keras finds classes that have been imported; it imports none by itself.
     importlib.import_module("keras_alexnet.training.optimizer")

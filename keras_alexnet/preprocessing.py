@@ -38,7 +38,6 @@ def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
 
     Raises:
         tf.errors.InvalidArgumentError: The bytes are no such image.
-
     """
     # In colour always: TensorFlow refuses one channel of a GIF, a BMP or a CMYK JPEG.
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
@@ -73,7 +72,6 @@ class Preprocessing:
         std: What mean-free pixels are divided by, one number per channel.
         mean_image: The mean pixel by pixel, used in place of `mean`; its centre is
             subtracted. In `channel_order`; an array is taken too.
-
     """
 
     image_size: int
@@ -160,7 +158,6 @@ class Preprocessing:
 
         Raises:
             ValueError: The dictionary describes no preprocessing.
-
         """
         config = dict(config)
         mean_image = config.get("mean_image")
@@ -203,7 +200,6 @@ class Preprocessing:
 
         Raises:
             tf.errors.InvalidArgumentError: The bytes are no such image.
-
         """
         return decode(encoded, self.channels)
 
@@ -215,7 +211,6 @@ class Preprocessing:
 
         Returns:
             float32, `(resize_size, resize_size, channels)`, 0-255.
-
         """
         size = self.resize_size
         if self.resize_rule == "shorter_side":
@@ -237,7 +232,6 @@ class Preprocessing:
 
         Returns:
             `(image_size, image_size, channels)`.
-
         """
         return tf.image.resize_with_crop_or_pad(image, self.image_size, self.image_size)
 
@@ -250,7 +244,6 @@ class Preprocessing:
 
         Returns:
             float32 of the same shape and kind: what the network takes.
-
         """
         if isinstance(images, np.ndarray):
             # Not numpy's own rules: one rounding, whatever the input was.
@@ -281,7 +274,6 @@ class Preprocessing:
 
         Returns:
             float32, `(image_size, image_size, channels)`, 0-255.
-
         """
         return self.center_crop(self.resize(image))
 
@@ -299,7 +291,6 @@ class Preprocessing:
 
         Raises:
             ValueError: Something is not an image.
-
         """
         is_batch = isinstance(images, Sequence) or len(np.shape(images)) == 4
         batch = [
@@ -394,7 +385,6 @@ def get_preprocessing(mode: str | Preprocessing, **changes: Any) -> Preprocessin
 
     Raises:
         ValueError: There is no such mode, or the attributes contradict one another.
-
     """
     if isinstance(mode, Preprocessing):
         return dataclasses.replace(mode, **changes)
@@ -427,7 +417,6 @@ def preprocess_input(
 
     Raises:
         ValueError: There is no such mode, or `x` has not its number of channels.
-
     """
     preprocessing = get_preprocessing(mode)
     data_format = data_format or keras.config.image_data_format()

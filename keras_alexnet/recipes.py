@@ -54,7 +54,6 @@ def get_recipe(name: str, data: str = "digits") -> TrainConfig:
 
     Raises:
         ValueError: There is no such recipe.
-
     """
     if name == "auto":
         name = "digits" if data == "digits" else "alexnet-2012"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import importlib.metadata
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -47,11 +48,15 @@ def register_layer(
         A class decorator that returns the class unchanged.
 
     Raises:
-        ValueError: `name`, or `package>ClassName`, is taken by another class.
-
+        ValueError: `name`, or `package>ClassName`, is taken by another class; or what
+            is decorated is not a Keras layer.
     """
 
     def register(cls: LayerClass) -> LayerClass:
+        if not (isinstance(cls, type) and issubclass(cls, keras.layers.Layer)):
+            raise ValueError(
+                f"{cls!r}, to be registered as {name!r}, is no Keras layer."
+            )
         known = _layers.get(name)
         if known is not None and known is not cls and not force:
             raise ValueError(
@@ -91,24 +96,31 @@ def get_layer(name: str) -> type:
     Raises:
         ValueError: No such layer (the message lists what exists), or the plugin that
             provides it failed to load (the message says why).
-
     """
     _load_own()
     if name in _layers:
         return _layers[name]
     _load_plugins()
+    if name in _layers:
+        return _layers[name]
     if name in _plugin_errors:
         error = _plugin_errors[name]
         raise ValueError(
             f"The plugin that provides the layer {name!r} failed to load: "
             f"{type(error).__name__}: {error}"
         ) from error
-    if name in _layers:
-        return _layers[name]
     keras_layers = _keras_layers()
     if name.replace("_", "").lower() in keras_layers:
         return keras_layers[name.replace("_", "").lower()]
-    raise ValueError(unknown(name, "layer", _layers, hint="or any keras.layers"))
+    raise ValueError(
+        unknown(
+            name,
+            "layer",
+            _layers,
+            "or any class of keras.layers",
+            [_snake_case(layer.__name__) for layer in keras_layers.values()],
+        )
+    )
 
 
 def list_layers(pattern: str = "*") -> list[str]:
@@ -150,3 +162,7 @@ def _keras_layers() -> dict[str, type]:
         for name, layer in vars(keras.layers).items()
         if isinstance(layer, type) and issubclass(layer, keras.layers.Layer)
     }
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

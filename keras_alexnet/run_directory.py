@@ -10,14 +10,17 @@ checkpoints/  logs/  figures/  export/
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_alexnet.config import TrainConfig
+from keras_alexnet.files import write_whole
 
 if TYPE_CHECKING:
     from keras_alexnet.model import AlexNet
@@ -33,7 +36,6 @@ class RunDirectory:
 
     Attributes:
         path: The directory.
-
     """
 
     path: Path
@@ -47,7 +49,6 @@ class RunDirectory:
 
         Raises:
             ValueError: There is no run.
-
         """
         run = cls(Path(path))
         if not (run / "config.json").is_file():
@@ -55,15 +56,14 @@ class RunDirectory:
         return run
 
     @classmethod
-    def claim(cls, config: TrainConfig) -> RunDirectory:
-        """Makes the directory of a run, or opens it to continue that run.
+    def check(cls, config: TrainConfig) -> RunDirectory:
+        """Returns the directory of a run that is to begin or to be continued.
 
         Raises:
-            ValueError: The directory holds another run, or cannot be written.
-
+            ValueError: It holds another run or other files.
         """
         run = cls(Path(config.run_dir))
-        try:
+        with run._explained():
             if (run / "config.json").is_file():
                 if not config.resume:
                     raise ValueError(
@@ -71,19 +71,24 @@ class RunDirectory:
                         "or choose another --run-dir."
                     )
                 run._check_same(config)
-                return run
-            if run.path.is_dir() and any(run.path.iterdir()):
+            elif run.path.is_dir() and any(run.path.iterdir()):
                 raise ValueError(
                     f"{run.path} holds files that are not a run's: choose another "
                     "--run-dir."
                 )
-            run.path.mkdir(parents=True, exist_ok=True)
-            (run / "config.json").write_text(config.to_json(), encoding="utf-8")
-        except OSError as error:
-            raise ValueError(
-                f"The run directory {run.path} cannot be written: {error.strerror}"
-            ) from None
         return run
+
+    def begin(self, config: TrainConfig) -> None:
+        """Makes the directory and writes config.json, unless the run has begun before.
+
+        Raises:
+            ValueError: The directory cannot be written.
+        """
+        with self._explained():
+            if not (self / "config.json").is_file():
+                self.path.mkdir(parents=True, exist_ok=True)
+                begun = dataclasses.replace(config, resume=False)
+                write_whole(self / "config.json", begun.to_json())
 
     def config(self) -> TrainConfig:
         """Reads the run's configuration."""
@@ -92,18 +97,20 @@ class RunDirectory:
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Writes a JSON file."""
         text = json.dumps(values, indent=2) + "\n"
-        (self / name).write_text(text, encoding="utf-8")
+        write_whole(self / name, text)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Reads a JSON file.
 
         Raises:
             ValueError: There is no such file in the run.
-
         """
         if not (self / name).is_file():
             raise ValueError(f"{self.path} has no {name}: has its training finished?")
-        return json.loads((self / name).read_text(encoding="utf-8"))
+        try:
+            return json.loads((self / name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{self / name} is damaged: {error}") from None
 
     def write_history(self, history: list[dict[str, float]]) -> None:
         """Writes history.csv, one row per epoch."""
@@ -111,7 +118,7 @@ class RunDirectory:
         writer = csv.DictWriter(text, fieldnames=list(history[-1]))
         writer.writeheader()
         writer.writerows(history)
-        (self / "history.csv").write_text(text.getvalue(), encoding="utf-8")
+        write_whole(self / "history.csv", text.getvalue())
 
     def preprocessing(self) -> Preprocessing:
         """Reads what the run's model expects of its input."""
@@ -128,13 +135,21 @@ class RunDirectory:
 
         Raises:
             ValueError: Training has not finished.
-
         """
         from keras_alexnet.model import load_model
 
         if not (self / "model.keras").is_file():
             raise ValueError(f"{self.path} has no trained model yet.")
         return load_model(self / "model.keras")
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ValueError(
+                f"The run directory {self.path} cannot be written: {error.strerror}"
+            ) from None
 
     def _check_same(self, config: TrainConfig) -> None:
         saved = dataclasses.asdict(self.config())

@@ -24,7 +24,6 @@ class Constant:
 
     Attributes:
         value: The value.
-
     """
 
     value: float
@@ -42,7 +41,6 @@ class Step:
         value: The value at the start.
         factor: What each boundary multiplies the value by.
         boundaries: Progress at which the value drops, ascending, each in [0, 1].
-
     """
 
     value: float
@@ -63,7 +61,6 @@ class Cosine:
         value: The value at the end of the warm-up.
         end: The value at the end of the run.
         warmup: Fraction of the run that the rise takes, in [0, 1).
-
     """
 
     value: float
@@ -89,7 +86,6 @@ class Linear:
     Attributes:
         value: The value at the start.
         end: The value at the end of the run.
-
     """
 
     value: float
@@ -120,7 +116,6 @@ def parse_schedule(text: str | float) -> Schedule:
 
     Raises:
         ValueError: The text is not of that form, or names an unknown kind or attribute.
-
     """
     try:
         return Constant(float(text))
@@ -147,7 +142,7 @@ def parse_schedule(text: str | float) -> Schedule:
         made = schedule(*arguments, **options)
         # Attributes of a wrong type show when a value is asked for: not in mid-run.
         finite = math.isfinite(made(0.0)) and math.isfinite(made(1.0))
-    except TypeError as error:
+    except (TypeError, ArithmeticError) as error:
         raise ValueError(f"Invalid schedule {text!r}: {error}") from None
     if not finite:
         raise ValueError(f"Invalid schedule {text!r}: its values are not finite.")

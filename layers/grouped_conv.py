@@ -45,26 +45,54 @@ class GroupedConv2D(keras.layers.Conv2D):
     TensorShape([1, 27, 27, 256])
     >>> layer.kernel.shape
     (5, 5, 48, 256)
-
     """
 
     def __init__(
         self,
         filters: int,
         kernel_size: int | tuple[int, int],
+        *,
         groups: int = 2,
         **kwargs,
     ):
         super().__init__(filters, kernel_size, groups=groups, **kwargs)
 
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the convolution, with bias and activation."""
+        outputs = self.convolution_op(inputs, self.kernel)
+        if self.use_bias:
+            # Not keras.ops.add, which takes the bias for one along the width where the
+            # width happens to equal the number of filters in channels_first.
+            bias = tf.convert_to_tensor(self.bias)
+            outputs = tf.nn.bias_add(outputs, bias, self._tf_data_format)
+        return outputs if self.activation is None else self.activation(outputs)
+
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Convolves `inputs` with a kernel of (height, width, in / groups, out)."""
-        # tf.nn.conv2d reads the number of groups off the two shapes.
+        kernel = tf.convert_to_tensor(kernel)
+        if self.groups == 1:
+            return self._convolve(inputs, kernel)
+        # One convolution for each tower. tf.nn.conv2d can do all at once, but on CPUs
+        # its gradient then depends on oneDNN, which not every build and dtype has, and
+        # is no faster.
+        axis = -1 if self.data_format == "channels_last" else 1
+        towers = zip(
+            tf.split(inputs, self.groups, axis),
+            tf.split(kernel, self.groups, axis=-1),
+            strict=True,
+        )
+        return tf.concat([self._convolve(*tower) for tower in towers], axis)
+
+    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.nn.conv2d(
             inputs,
-            tf.convert_to_tensor(kernel),
+            kernel,
             strides=self.strides,
             padding=self.padding.upper(),
-            data_format="NHWC" if self.data_format == "channels_last" else "NCHW",
+            data_format=self._tf_data_format,
             dilations=self.dilation_rate,
         )
+
+    @property
+    def _tf_data_format(self) -> str:
+        return "NHWC" if self.data_format == "channels_last" else "NCHW"

@@ -42,8 +42,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     Input shape:
         Any of rank two or more with a channel axis; float32, float16 or bfloat16.
-        Half-precision inputs are normalised in float32 where their own precision would
-        not do, and the result is rounded once.
+        Everything is computed in float32, and the result is rounded once.
 
     Output shape:
         The same.
@@ -57,7 +56,6 @@ class LocalResponseNormalization(keras.layers.Layer):
     >>> layer = LocalResponseNormalization(size=3, alpha=1.0, beta=1.0, k=1.0)
     >>> layer(x)[0, 0, 0, :3].numpy()
     array([0.33333334, 0.25      , 0.25      ], dtype=float32)
-
     """
 
     def __init__(
@@ -72,11 +70,12 @@ class LocalResponseNormalization(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if size < 1:
-            raise ValueError(f"size must be at least 1. Received: size={size}")
-        if alpha < 0 or k < 0 or (alpha == 0 and k == 0):
+        if size < 1 or size != int(size):
+            raise ValueError(f"size must be a whole number above 0. Received: {size}")
+        if alpha < 0 or k <= 0:
+            # Without k, windows of zeros, of which ReLU leaves many, would give NaN.
             raise ValueError(
-                "alpha and k must not be negative, nor both zero. Received: "
+                "alpha must not be negative, and k must be positive. Received: "
                 f"alpha={alpha}, k={k}"
             )
         if groups < 1:
@@ -175,7 +174,6 @@ def local_response_normalization(
 
     Returns:
         The shape and dtype of `x`; computed in float32.
-
     """
     if fused:
         normalise = _fused(size, float(alpha), float(beta), float(k))
@@ -204,7 +202,6 @@ def window_matrix(channels: int, size: int, groups: int) -> np.ndarray:
 
     Returns:
         float32, `(channels, channels)`.
-
     """
     source = np.arange(channels)[:, None]
     target = np.arange(channels)[None, :]

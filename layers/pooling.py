@@ -44,7 +44,6 @@ class OverlappingMaxPooling2D(keras.layers.MaxPooling2D):
     TensorShape([1, 27, 27, 96])
     >>> OverlappingMaxPooling2D(rounding="ceil")(np.zeros((1, 54, 54, 8))).shape
     TensorShape([1, 27, 27, 8])
-
     """
 
     def __init__(

@@ -22,4 +22,4 @@ def clean_slate():
     """Makes a test independent of the models and random numbers of those before it."""
     keras.utils.set_random_seed(0)
     yield
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)

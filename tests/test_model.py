@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from devices import logical_cpus
 
 import keras_alexnet
 
@@ -34,8 +35,7 @@ class Losses(keras.callbacks.Callback):
 
 def compiled(replicas, jit_compile, *, learning_rate=1e-3, **arguments):
     keras.utils.set_random_seed(1)
-    devices = [f"CPU:{index}" for index in range(replicas)]
-    with tf.distribute.MirroredStrategy(devices).scope():
+    with logical_cpus(replicas).scope():
         model = keras_alexnet.build("alexnet_mini", input_shape=SHAPE, **arguments)
         model.compile(
             keras.optimizers.SGD(learning_rate, momentum=0.9),
@@ -91,6 +91,36 @@ def test_fit_evaluate_and_predict_work_with_xla_dropout_and_two_replicas():
     assert accuracy == pytest.approx(
         (probabilities.argmax(axis=1) == labels).mean(), abs=1e-6
     )
+
+
+def test_fit_works_with_xla_and_two_replicas_as_keras_makes_them():
+    program = """
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(
+    cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+)
+import keras_alexnet
+with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    model = keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 1))
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=True)
+images = np.zeros((16, 16, 16, 1), "float32")
+losses = model.fit(images, np.zeros(16), batch_size=8, verbose=0).history["loss"]
+assert np.isfinite(losses).all()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+
+
+def test_a_model_with_every_layer_frozen_can_be_fitted():
+    images, labels = digits(8)
+    model = compiled(1, False)
+    model.trainable = False
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    before = model.get_weights()
+    model.fit(images, labels, verbose=0)
+    for ours, theirs in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_sample_weights_and_class_weights_are_honoured():

@@ -12,9 +12,10 @@ import time
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import keras_alexnet
-from keras_alexnet.training.loop import epoch_ends
+from keras_alexnet.training.loop import Interrupted, epoch_ends
 from keras_alexnet.training.train import train
 
 PNG = b"\x89PNG\r\n"
@@ -150,7 +151,7 @@ def test_every_epoch_ends_when_its_images_have_been_seen():
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
-def test_a_signal_stops_a_run_after_saving_and_resume_continues(tmp_path, number, code):
+def test_a_signal_stops_a_run_after_saving(tmp_path, number, code):
     run_dir = tmp_path / "run"
     arguments = ("--run-dir", run_dir, "--global-batch-size", 128)
     process = subprocess.Popen(
@@ -170,6 +171,48 @@ def test_a_signal_stops_a_run_after_saving_and_resume_continues(tmp_path, number
     records = sorted((run_dir / "checkpoints").glob("*.json"))
     assert json.loads(records[-1].read_text())["step"] > 0
     assert not (run_dir / "result.json").exists()
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Presses Ctrl-C after a given step."""
+
+    def __init__(self, after_step):
+        super().__init__()
+        self.after_step = after_step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations.numpy()) == self.after_step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("after_step", [3, 6, 8, 12])
+def test_an_interrupted_run_ends_as_one_that_was_not(finished, tmp_path, after_step):
+    # Within either epoch, at the end of the first, and at the end of the run.
+    with pytest.raises(Interrupted):
+        train(config(tmp_path / "run"), [Interrupt(after_step)])
+    keras.utils.set_random_seed(123)
+    train(config(tmp_path / "run", resume=True))
+    ours, theirs = weights(tmp_path / "run"), weights(finished.run_dir)
+    for path, array in theirs.items():
+        np.testing.assert_array_equal(ours[path], array, err_msg=path)
+    assert (tmp_path / "run" / "history.csv").read_text() == (
+        finished.run_dir / "history.csv"
+    ).read_text()
+
+
+def test_a_run_goes_on_only_with_the_images_that_it_began_with(tmp_path):
+    folder = tmp_path / "photos"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for number in range(6):
+            image = np.full((30, 30, 3), 20 * number, "uint8")
+            Image.fromarray(image).save(folder / name / f"{number}.png")
+    settings = {"data": f"folder:{folder}", "global_batch_size": 4, "replicas": 2}
+    with pytest.raises(Interrupted):
+        train(config(tmp_path / "run", **settings), [Interrupt(1)])
+    (folder / "a" / "new.png").write_bytes((folder / "a" / "0.png").read_bytes())
+    with pytest.raises(ValueError, match="images have changed"):
+        train(config(tmp_path / "run", resume=True, **settings))
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):

@@ -28,7 +28,6 @@ class Augmentation:
             the axis's own; 0 for none.
         color_axes: The principal axes of the training images' colours, one a row, each
             as long as the standard deviation along it (grey levels).
-
     """
 
     image_size: int
@@ -49,7 +48,6 @@ class Augmentation:
         Returns:
             float32, `(image_size, image_size, channels)`; colour noise may lead out of
             0-255.
-
         """
         # All random numbers at once: each call costs more than the numbers.
         uniform = tf.random.stateless_uniform((5,), seed, alg="philox")
@@ -87,7 +85,6 @@ def crop(
     Returns:
         `(size, size, channels)`. Uniform numbers give each possible offset the same
         probability.
-
     """
     image = tf.pad(image, ((padding, padding), (padding, padding), (0, 0)))
     height, width = tf.unstack(tf.shape(image)[:2])
@@ -106,7 +103,6 @@ def rotate_and_zoom(image: tf.Tensor, angle: tf.Tensor, scale: tf.Tensor) -> tf.
 
     Returns:
         float32 of the same shape; what comes from outside the image is 0.
-
     """
     height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
     center_y, center_x = (height - 1) / 2, (width - 1) / 2
@@ -150,7 +146,6 @@ def color_shift(
 
     Returns:
         float32, `(3,)`, in grey levels.
-
     """
     return tf.linalg.matvec(
         tf.constant(color_axes, tf.float32), alphas, transpose_a=True

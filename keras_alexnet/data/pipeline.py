@@ -42,16 +42,24 @@ def training_batches(
     Returns:
         Batches of float32 images `(batch_size, height, width, channels)` and int32
         labels `(batch_size,)`.
-
     """
     count = len(examples)
     labels = tf.constant(examples.labels)
 
     def example(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         epoch, place = position // count, position % count
-        index = tf.random.experimental.index_shuffle(
-            place, tf.stack([tf.constant(seed, tf.int64), epoch]), count - 1
+        # Hashed: keys that count upwards give orders that resemble each other (over
+        # 2,000 epochs of 1,437 images, a distance between neighbours repeats six times
+        # as often as by chance). Negative, unlike what seeds the augmentation.
+        key = tf.random.stateless_uniform(
+            (2,),
+            tf.stack([tf.constant(seed, tf.int64), -1 - epoch]),
+            minval=None,
+            maxval=None,
+            dtype=tf.int32,
+            alg="philox",
         )
+        index = tf.random.experimental.index_shuffle(place, key, count - 1)
         image = preprocessing.resize(examples.read(index))
         # Positions are never repeated, so neither are the random numbers.
         image = augmentation(image, tf.stack([tf.constant(seed, tf.int64), position]))
@@ -69,20 +77,25 @@ def training_batches(
 def evaluation_batches(
     examples: Examples, preprocessing: Preprocessing, batch_size: int
 ) -> tf.data.Dataset:
-    """Returns every image once, in order: its centre crop; the last batch may be small.
+    """Returns the centre crop of every image, in order, in batches of one size.
+
+    The last batch is filled up with the last image, so that every device has a share
+    of it and one traced function serves all; whoever uses the batches leaves out what
+    comes after `len(examples)` images.
 
     Returns:
-        Batches of float32 images `(batch, height, width, channels)`.
-
+        Batches of float32 images `(batch_size, height, width, channels)`.
     """
+    count = len(examples)
 
-    def image(index: tf.Tensor) -> tf.Tensor:
+    def image(position: tf.Tensor) -> tf.Tensor:
+        index = tf.minimum(position, count - 1)
         return preprocessing.center_crop(preprocessing.resize(examples.read(index)))
 
     return (
-        tf.data.Dataset.range(len(examples))
+        tf.data.Dataset.range(-(-count // batch_size) * batch_size)
         .map(image, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size)
+        .batch(batch_size, drop_remainder=True)
         .map(preprocessing.normalize)
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -102,7 +115,6 @@ def measure_colors(
     Returns:
         The mean, float64 `(channels,)`, and the axes, float64 `(channels, channels)`:
         one a row, as long as the standard deviation along it, the longest first.
-
     """
     count = len(examples)
     chosen = np.random.default_rng(seed).permutation(count)[:most]

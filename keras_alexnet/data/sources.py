@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +29,6 @@ class Examples:
         names: What to call each image: a path, or a number within a data set.
         read: Reads an image in a TensorFlow graph: an int64 scalar to a uint8 image of
             shape `(height, width, channels)`.
-
     """
 
     labels: np.ndarray
@@ -48,7 +49,6 @@ class Source:
         train: What to learn from.
         test: What to judge by.
         skipped: The files that could not be read, each with the reason.
-
     """
 
     class_names: tuple[str, ...]
@@ -56,6 +56,31 @@ class Source:
     train: Examples
     test: Examples
     skipped: tuple[tuple[str, str], ...] = ()
+
+    def fingerprint(self) -> str:
+        """Returns a digest of which images there are, and which are for testing."""
+        text = json.dumps([list(self.train.names), list(self.test.names)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def check_unchanged(self, fingerprint: str) -> None:
+        """Raises if the images are others than those a run began with.
+
+        Raises:
+            ValueError: Files have come, gone or broken since.
+        """
+        if self.fingerprint() != fingerprint:
+            raise ValueError(
+                "The images have changed since the run began, so that training and "
+                "test images can no longer be told apart. Restore them, or judge by "
+                "images from elsewhere with evaluate --data."
+            )
+
+    def print_skipped(self) -> None:
+        """Names the files that could not be read, and says how many they are."""
+        for path, why in self.skipped:
+            print(f"Left out {path}: {why}")
+        if self.skipped:
+            print(f"{len(self.skipped)} unreadable files were left out.")
 
 
 def open_source(
@@ -72,7 +97,6 @@ def open_source(
 
     Raises:
         ValueError: The source is unknown, missing, or holds nothing to learn from.
-
     """
     kind, _, argument = spec.partition(":")
     if spec == "digits":
@@ -180,21 +204,21 @@ def _class_names(path: Path) -> tuple[str, ...]:
 
 
 def _class_files(path: Path, class_names: Sequence[str]) -> list[tuple[Path, int]]:
-    """Lists the images below each class's folder, however deep, with their labels."""
+    """Lists the files below each class's folder, however deep, with their labels."""
     files = []
     for label, name in enumerate(class_names):
-        found = [
-            file
-            for file in _visible_files(path / name)
-            if file.suffix.lower() in IMAGE_SUFFIXES
-        ]
-        if not found:
+        found = sorted(_visible_files(path / name))
+        if not any(_is_image(file) for file in found):
             raise ValueError(
                 f"The class {name!r} in {path} has no images "
                 f"({', '.join(sorted(IMAGE_SUFFIXES))})."
             )
-        files += [(file, label) for file in sorted(found)]
+        files += [(file, label) for file in found]
     return files
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _visible_files(path: Path) -> Iterator[Path]:
@@ -218,14 +242,14 @@ def _readable_files(
 
     Raises:
         ValueError: A class has no image that decodes.
-
     """
     files = _class_files(path, class_names)
     good, skipped = _readable(files, channels)
     missing = set(range(len(class_names))) - {label for _, label in good}
     if missing:
         name = class_names[min(missing)]
-        first = str(next(file for file, label in files if label == min(missing)))
+        of_class = [file for file, label in files if label == min(missing)]
+        first = str(next(file for file in of_class if _is_image(file)))
         raise ValueError(
             f"No image of class {name!r} in {path} can be read; the first that was "
             f"tried: {first}: {dict(skipped)[first]}"
@@ -239,6 +263,8 @@ def _readable(
     """Separates the files that decode from those that do not, with the reasons."""
 
     def problem(item: tuple[Path, int]) -> str | None:
+        if not _is_image(item[0]):
+            return "not a JPEG, PNG, GIF or BMP file"
         try:
             encoded = item[0].read_bytes()
             if not encoded:

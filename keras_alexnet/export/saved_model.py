@@ -34,7 +34,6 @@ def export_saved_model(
         path: The folder to write.
         preprocessing: What the model expects of its input.
         class_names: In the order of the model's outputs.
-
     """
     top = min(5, len(class_names))
     shape = (None, preprocessing.image_size, preprocessing.image_size)
@@ -92,7 +91,6 @@ def largest_difference(
 
     Returns:
         The largest absolute difference between two probabilities.
-
     """
     exported = tf.saved_model.load(str(path))
     actual = exported.serve(tf.constant(images))["probabilities"].numpy()

@@ -17,7 +17,6 @@ def learning_curves(history: Sequence[dict[str, float]], path: Path) -> None:
     Args:
         history: One row per epoch, with the keys of history.csv.
         path: The PNG file to write.
-
     """
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(11, 3.4), layout="constrained")
@@ -48,7 +47,6 @@ def filters(kernel: np.ndarray, path: Path) -> None:
     Args:
         kernel: `(height, width, channels, filters)`, with 1 or 3 channels.
         path: The PNG file to write.
-
     """
     images = np.moveaxis(kernel, -1, 0)
     columns = min(16, len(images))
@@ -78,7 +76,6 @@ def predictions(
         labels: The true classes, `(images,)`.
         class_names: In the order of the labels.
         path: The PNG file to write.
-
     """
     columns = 6
     rows = -(-len(images) // columns)
@@ -112,7 +109,6 @@ def confusion(counts: np.ndarray, class_names: Sequence[str], path: Path) -> Non
         counts: Images by true class (row) and predicted class (column).
         class_names: In the order of the rows.
         path: The PNG file to write.
-
     """
     classes = len(class_names)
     size = min(14.0, 2.5 + 0.4 * classes)

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +20,8 @@ from typing import Any
 import keras
 import numpy as np
 from safetensors.numpy import load, save
+
+from keras_alexnet.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,6 @@ class Checkpoint:
         step: Number of steps done.
         record: What else was saved with it, as JSON values.
         arrays: The variables, by name.
-
     """
 
     step: int
@@ -45,7 +45,6 @@ class CheckpointStore:
     Args:
         directory: Where they are.
         keep: How many of the newest stay.
-
     """
 
     def __init__(self, directory: Path, keep: int = 2):
@@ -59,22 +58,25 @@ class CheckpointStore:
             step: Number of steps done.
             model: A compiled model whose optimizer is built.
             record: JSON values to save with it.
-
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         arrays = {name: np.asarray(v.numpy()) for name, v in _variables(model)}
         content = save(arrays)
         checksum = hashlib.sha256(content).hexdigest()
-        write_atomically(self._arrays(step), content)
+        write_whole(self._arrays(step), content)
         record = {**record, "step": step, "sha256": checksum}
-        write_atomically(self._record(step), json.dumps(record).encode())
+        write_whole(self._record(step), json.dumps(record).encode())
         for old in self.steps()[: -self.keep]:
             # The record first: without it the arrays do not count.
             self._record(old).unlink()
             self._arrays(old).unlink(missing_ok=True)
 
     def load(self) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole; None if there is none."""
+        """Reads the newest checkpoint that is whole; None if there has been none.
+
+        Raises:
+            ValueError: There are checkpoints, and all are damaged.
+        """
         for step in reversed(self.steps()):
             with contextlib.suppress(OSError, ValueError, KeyError):
                 record = json.loads(self._record(step).read_bytes())
@@ -86,11 +88,16 @@ class CheckpointStore:
                 "before it.",
                 stacklevel=2,
             )
+        if self.steps():
+            raise ValueError(
+                f"All checkpoints in {self.directory} are damaged. Delete them to "
+                "start from the beginning."
+            )
         return None
 
     def steps(self) -> list[int]:
         """Lists the steps of the checkpoints, ascending."""
-        records = self.directory.glob("step-*.json")
+        records = self.directory.glob(f"step-{'[0-9]' * 9}.json")
         return sorted(int(path.stem.removeprefix("step-")) for path in records)
 
     def _arrays(self, step: int) -> Path:
@@ -105,7 +112,6 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
 
     Raises:
         ValueError: The checkpoint is of another model; the first difference is named.
-
     """
     variables = dict(_variables(model))
     for name in variables.keys() ^ checkpoint.arrays.keys():
@@ -123,28 +129,14 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
         variable.assign(checkpoint.arrays[name])
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there whole or not at all, whatever happens."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        # On a full disk, what could not be finished would only take more room.
-        partial.unlink(missing_ok=True)
-        raise
-
-
 def _variables(model: keras.Model) -> Iterable[tuple[str, keras.Variable]]:
-    """Yields weights, seeds and optimizer state, each under a name of its own."""
+    """Yields weights, seeds, optimizer and metric states, each under its own name."""
     # Names that a new process gives them too. Paths would not do: a seed's holds a
     # number that counts up within a process.
     for kind, variables in (
         ("model", model.variables),
         ("optimizer", model.optimizer.variables),
+        ("metrics", model.metrics_variables),
     ):
         for index, variable in enumerate(variables):
             yield f"{kind}/{index}/{variable.name}", variable

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_alexnet.layers import ScheduledDropout
 from keras_alexnet.schedules import Schedule
 
 
@@ -18,7 +20,6 @@ class Interrupted(Exception):
 
     Attributes:
         signal_number: The signal that asked.
-
     """
 
     def __init__(self, signal_number: int):
@@ -36,7 +37,6 @@ class ScheduleCallback(keras.callbacks.Callback):
         total_steps: Length of the whole run.
         learning_rate: A schedule, or None to leave the optimizer's as it is.
         dropout: A schedule, or None to leave the layers' rates as they are.
-
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class ScheduleCallback(keras.callbacks.Callback):
         """Finds out at which step training begins."""
         self._step = int(self.model.optimizer.iterations.numpy())
         self._dropouts = [
-            layer for layer in self.model.layers if hasattr(layer, "rate")
+            layer for layer in self.model.layers if isinstance(layer, ScheduledDropout)
         ]
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
@@ -87,7 +87,7 @@ def run(
     callbacks: list[keras.callbacks.Callback] | None = None,
     validate: Callable[[], dict[str, float]] | None = None,
     save: Callable[[int, int, dict[str, Any] | None], None] | None = None,
-) -> None:
+) -> tuple[int, float | None]:
     """Trains a compiled model.
 
     Args:
@@ -101,9 +101,12 @@ def run(
         save: Called as `save(step, epoch, logs)` at the end of each epoch, and with
             `logs=None` when training is interrupted within one.
 
+    Returns:
+        The number of steps done, and how many were done per second, without the first,
+        which is traced and compiled; None where there was no second.
+
     Raises:
         Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
-
     """
     callbacks = keras.callbacks.CallbackList(
         callbacks,
@@ -123,22 +126,27 @@ def run(
 
     iterator = iter(strategy.experimental_distribute_dataset(batches))
     step = first_step
+    logs: dict[str, Any] = {}
+    speed = Speed()
     model.stop_training = False
-    with _deferred_signals() as received:
+    with _deferred_signals() as received, contextlib.ExitStack() as cleanup:
         callbacks.on_train_begin()
+        cleanup.callback(lambda: callbacks.on_train_end(logs))
         for epoch, end in enumerate(ends):
             begin = ends[epoch - 1] if epoch else 0
             if step >= end:
                 continue
-            model.reset_metrics()
+            if step == begin:  # Otherwise the metrics of a stopped epoch go on.
+                model.reset_metrics()
             callbacks.set_params({**callbacks.params, "steps": end - begin})
             callbacks.on_epoch_begin(epoch)
-            logs = {}
             while step < end and not received:
                 callbacks.on_train_batch_begin(step - begin)
                 logs = train_step(next(iterator))
                 callbacks.on_train_batch_end(step - begin, logs)
                 step += 1
+                speed.tick()
+            speed.pause()
             if received and step < end:
                 if save:
                     save(step, epoch, None)
@@ -154,19 +162,54 @@ def run(
                 raise Interrupted(received[0])
             if model.stop_training:
                 break
-        callbacks.on_train_end(logs)
+    return step, speed.steps_per_second
+
+
+class Speed:
+    """Counts steps and the time that they take, and no other time."""
+
+    def __init__(self):
+        self._steps = 0
+        self._seconds = 0.0
+        self._last: float | None = None
+
+    def tick(self) -> None:
+        """Counts a step, if the one before it has just been counted too."""
+        now = time.perf_counter()
+        if self._last is not None:
+            self._steps += 1
+            self._seconds += now - self._last
+        self._last = now
+
+    def pause(self) -> None:
+        """Leaves out the time until the next step."""
+        self._last = None
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """None where no two steps followed each other."""
+        return self._steps / self._seconds if self._steps else None
 
 
 @contextlib.contextmanager
 def _deferred_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of letting them end the process."""
+    """Collects the first SIGINT or SIGTERM instead of letting it end the process."""
     received: list[int] = []
     previous = {}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def receive(number: int, _) -> None:
+        received.append(number)
+        # A second one ends a step that hangs.
+        restore()
+
     with contextlib.suppress(ValueError):  # Only the main thread receives signals.
         for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, lambda n, _: received.append(n))
+            previous[number] = signal.signal(number, receive)
     try:
         yield received
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        restore()

@@ -15,9 +15,9 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         v <- momentum * v - rate * (g + weight_decay * w)
         w <- w + v
 
-    where biases are not decayed. A drop of the rate leaves the velocity that has built
-    up as it is. (`keras.optimizers.SGD` applies its `weight_decay` outside the
-    momentum, to biases too.)
+    where biases and other vectors are not decayed. A drop of the rate leaves the
+    velocity that has built up as it is. (`keras.optimizers.SGD` applies its
+    `weight_decay` outside the momentum, to biases too.)
 
     The update is one fused TensorFlow operation per variable.
 
@@ -31,7 +31,6 @@ class DecayedMomentum(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: `momentum` or `weight_decay` is out of range.
-
     """
 
     def __init__(
@@ -62,9 +61,8 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self._velocities = self.add_optimizer_variables(variables, "velocity")
-        self._decays = [
-            0.0 if variable.name == "bias" else self.decay for variable in variables
-        ]
+        # Biases, and the scales of other normalisations, are vectors.
+        self._decays = [self.decay if len(v.shape) > 1 else 0.0 for v in variables]
 
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor

@@ -18,7 +18,6 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
 
     Raises:
         ValueError: There are not as many devices.
-
     """
     gpus = tf.config.list_logical_devices("GPU") if _has_gpus() else []
     if gpus:
@@ -31,7 +30,10 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
         devices = _logical_cpus(replicas or 1)
     if len(devices) == 1 and len(gpus) <= 1:
         return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy(devices)
+    # Logical CPUs share their memory, and TensorFlow's collectives for them fail where
+    # a second strategy in the process reduces other shapes.
+    through_one = None if gpus else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=through_one)
 
 
 def _has_gpus() -> bool:
@@ -62,7 +64,6 @@ def use_xla(choice: str) -> bool:
         choice: `"on"`, `"off"`, or `"auto"`: on GPUs, where it fuses what lies between
             the matrix products; not on CPUs, where its convolutions take several times
             as long as TensorFlow's own.
-
     """
     return choice == "on" or (choice == "auto" and _has_gpus())
 

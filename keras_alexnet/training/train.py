@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from keras_alexnet.data.pipeline import (
 )
 from keras_alexnet.data.sources import Source, open_source
 from keras_alexnet.evaluation import Evaluation, evaluate
+from keras_alexnet.files import replacing
 from keras_alexnet.inspect import figures
 from keras_alexnet.model import AlexNet
 from keras_alexnet.preprocessing import Preprocessing
@@ -44,7 +44,6 @@ class TrainResult:
         metrics: Loss, top-1 and top-5 error on the test images.
         history: One row per epoch.
         finished_before: Whether the run was already complete, so that nothing was done.
-
     """
 
     run_dir: Path
@@ -70,10 +69,13 @@ def train(
             the run directory holds another run. Nothing has been done then.
         keras_alexnet.training.loop.Interrupted: SIGINT or SIGTERM came; the state is
             saved, and `resume=True` continues.
-
     """
     # === Data ===
     architecture = get_architecture(config.architecture)
+    run = RunDirectory.check(config)
+    if config.resume and (run / "result.json").is_file():
+        result = run.read_json("result.json")
+        return TrainResult(run.path, result["metrics"], result["history"], True)
     strategy = make_strategy(config.replicas)
     replicas = strategy.num_replicas_in_sync
     if config.global_batch_size % replicas:
@@ -87,21 +89,22 @@ def train(
         test_fraction=config.test_fraction,
         channels=config.channels,
     )
+    image_size, resize_size = _sizes(config)
+    if resize_size + 2 * config.crop_padding < image_size:
+        raise ValueError(
+            f"Nothing to crop: images of {resize_size} pixels and a border of "
+            f"{config.crop_padding} leave no room for the network's {image_size}. "
+            "Choose a larger resize_size."
+        )
     keras.utils.set_random_seed(config.seed)
     jit_compile = use_xla(config.xla)
     # Before the run directory is made: a wrong layer name is found here.
     with strategy.scope():
         model = _make_model(config, source, jit_compile)
-    run = RunDirectory.claim(config)
-    if config.resume and (run / "result.json").is_file():
-        result = run.read_json("result.json")
-        return TrainResult(run.path, result["metrics"], result["history"], True)
+    run.begin(config)
     data = _describe_data(run, config, source, architecture.pixel_scale)
     preprocessing = run.preprocessing()
-    for path, reason in source.skipped:
-        print(f"Left out {path}: {reason}")
-    if source.skipped:
-        print(f"{len(source.skipped)} unreadable files were left out.")
+    source.print_skipped()
 
     # === State ===
     checkpoints = CheckpointStore(run / "checkpoints")
@@ -131,8 +134,7 @@ def train(
         f"{len(source.class_names)} classes; {', '.join(describe(strategy))}; "
         f"{config.precision}; XLA {'on' if jit_compile else 'off'}"
     )
-    started = time.perf_counter()
-    loop.run(
+    steps, steps_per_second = loop.run(
         model,
         training_batches(
             source.train,
@@ -158,22 +160,21 @@ def train(
         validate=validate,
         save=save,
     )
-    seconds = time.perf_counter() - started
 
     # === Results ===
-    model.save(run / "model.keras")
+    with replacing(run / "model.keras") as partial:
+        model.save(partial)
     evaluation = _evaluate(model, source, preprocessing, config)
     _draw(run, model, source, evaluation, history)
+    speed = steps_per_second and round(steps_per_second * config.global_batch_size, 1)
+    # Last, because it says that the run has finished.
     run.write_json(
         "result.json",
         {
             "metrics": evaluation.metrics(),
             "history": history,
-            "steps": ends[-1],
-            "images_per_second": round(
-                (ends[-1] - first_step) * config.global_batch_size / seconds, 1
-            ),
-            "seconds": round(seconds, 1),
+            "steps": steps,
+            "images_per_second": speed,
             "parameters": model.count_params(),
             "devices": describe(strategy),
             "replicas": replicas,
@@ -192,16 +193,16 @@ def train(
 
 
 def _make_model(config: TrainConfig, source: Source, jit_compile: bool) -> AlexNet:
-    architecture = get_architecture(config.architecture)
-    size = config.image_size or architecture.input_size
+    image_size, _ = _sizes(config)
+    classes = len(source.class_names)
 
     def override(value: str) -> str | None:
         return None if value.lower() == "none" else value
 
     model = build(
-        architecture,
-        input_shape=(size, size, source.channels),
-        classes=len(source.class_names),
+        config.architecture,
+        input_shape=(image_size, image_size, source.channels),
+        classes=classes,
         groups=config.groups,
         conv=config.conv,
         norm=override(config.norm),
@@ -222,9 +223,22 @@ def _make_model(config: TrainConfig, source: Source, jit_compile: bool) -> AlexN
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         jit_compile=jit_compile,
     )
-    # A checkpoint holds the optimizer's state, which must exist to be restored.
+    # A checkpoint holds the states of optimizer and metrics, which must exist to be
+    # restored; Keras would make them in the first step.
     model.optimizer.build(model.trainable_variables)
+    outputs = tf.fill((1, classes), 1 / classes)
+    tf.distribute.get_strategy().run(
+        model.compute_metrics, args=(None, tf.zeros((1,), tf.int32), outputs, None)
+    )
+    model.reset_metrics()
     return model
+
+
+def _sizes(config: TrainConfig) -> tuple[int, int]:
+    """Returns the network's input size and the size that images are resized to."""
+    image_size = config.image_size or get_architecture(config.architecture).input_size
+    # As much larger as the 256 of the paper than the 227 of its network.
+    return image_size, config.resize_size or math.ceil(image_size * 256 / 227)
 
 
 def _describe_data(
@@ -232,11 +246,13 @@ def _describe_data(
 ) -> dict[str, Any]:
     """Measures the training images and writes data.json, once for a run."""
     if (run / "data.json").is_file():
-        return run.read_json("data.json")
-    size = config.image_size or get_architecture(config.architecture).input_size
+        data = run.read_json("data.json")
+        source.check_unchanged(data["fingerprint"])
+        return data
+    image_size, resize_size = _sizes(config)
     unmeasured = Preprocessing(
-        image_size=size,
-        resize_size=config.resize_size or math.ceil(size * 256 / 227),
+        image_size=image_size,
+        resize_size=resize_size,
         channels=source.channels,
         mean=(0.0,) * source.channels,
         scale=pixel_scale,
@@ -252,6 +268,7 @@ def _describe_data(
             "train": len(source.train),
             "test": len(source.test),
             "skipped": source.skipped,
+            "fingerprint": source.fingerprint(),
         },
     )
     return run.read_json("data.json")
@@ -293,8 +310,8 @@ def _draw(
         figures.filters(
             keras.ops.convert_to_numpy(kernels[0]), directory / "filters.png"
         )
-    # Mistakes first: they tell more.
-    order = np.argsort(evaluation.predictions == evaluation.labels, kind="stable")[:24]
+    # Those it knows least: they tell most.
+    order = np.argsort(evaluation.of_label)[:18]
     figures.predictions(
         [source.test.read(tf.constant(index)).numpy() for index in order],
         evaluation.probabilities[order],

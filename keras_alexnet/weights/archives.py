@@ -59,7 +59,6 @@ def open_zip(buffer: memoryview) -> dict[str, zipfile.ZipInfo]:
 
     Raises:
         WeightFileError: It is damaged.
-
     """
     try:
         with zipfile.ZipFile(_Index(buffer)) as archive:
@@ -77,7 +76,6 @@ def read_member(buffer: memoryview, info: zipfile.ZipInfo) -> memoryview:
 
     Raises:
         WeightFileError: It is damaged, encrypted, or larger than it can be.
-
     """
     header = buffer[info.header_offset : info.header_offset + 30]
     if len(header) < 30 or header[:4] != b"PK\3\4" or info.flag_bits & 1:
@@ -105,7 +103,6 @@ def gunzip(buffer: memoryview) -> memoryview:
 
     Raises:
         WeightFileError: It is damaged, or larger than it can be.
-
     """
     return inflate(buffer, 16 + zlib.MAX_WBITS)
 
@@ -117,7 +114,6 @@ def inflate(data: memoryview, window: int, size: int | None = None) -> memoryvie
         data: What zlib or gzip wrote.
         window: The kind of stream, as in `zlib.decompressobj`.
         size: The declared size, if there is one.
-
     """
     limit = inflated_limit(len(data))
     if size is not None and size > limit:

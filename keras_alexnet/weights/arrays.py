@@ -34,7 +34,6 @@ def view(buffer, dtype: np.dtype | str, shape: Sequence[int], offset: int = 0):
 
     Raises:
         WeightFileError: The shape is negative, or larger than the buffer.
-
     """
     dtype, shape = np.dtype(dtype), tuple(shape)
     if len(shape) > 8 or any(size < 0 for size in shape) or offset < 0:
@@ -53,7 +52,6 @@ def contiguous(array: np.ndarray) -> np.ndarray:
 
     Raises:
         WeightFileError: The elements are not floating-point numbers.
-
     """
     if array.dtype.newbyteorder("=").name not in FLOATS:
         raise WeightFileError(
@@ -78,7 +76,6 @@ def channels_first_layers(
         weights: By layer name, functions that return the kernel - `(out, in, height,
             width)` or `(out, in)` - and the bias, as views of the file. fc6 counts its
             inputs by channel, then row, then column.
-
     """
     # Checksums and copies leave Python's lock alone. The largest layer first.
     order = sorted(weights, key=lambda name: name != "fc6")
@@ -120,7 +117,6 @@ def rows_by_pixel(kernel: np.ndarray, channels: int) -> np.ndarray:
 
     Returns:
         A view of shape `(height, width, channels, out)`.
-
     """
     size = math.isqrt(kernel.shape[0] // channels) if channels else 0
     if size * size * channels != kernel.shape[0] or not size:
@@ -137,7 +133,6 @@ def by_position(convolutions: Sequence, dense: Sequence) -> dict:
 
     Raises:
         WeightFileError: They are not five convolutions and up to three dense layers.
-
     """
     if len(convolutions) != 5 or len(dense) > 3:
         raise WeightFileError(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_alexnet.weights.binding import bind_preprocessing
 from keras_alexnet.weights.reading import read_weights
 from keras_alexnet.weights.weight_file import (
     DENSE,
@@ -34,7 +35,6 @@ class LoadReport:
         loaded: Layers that have the file's weights now.
         initial: Layers that were left at their initial values, and why.
         unused: Layers of the file that the model does not have.
-
     """
 
     loaded: tuple[str, ...]
@@ -61,7 +61,6 @@ def assign_weights(model: keras.Model, weight_file: WeightFile) -> None:
     Raises:
         WeightFileError: A layer is missing, or of another shape. The message names the
             layers, what was found and what was expected; nothing has been assigned.
-
     """
     ours = _variables(model)
     wrong = [_mismatch(name, weight_file, ours) for name in LAYER_NAMES]
@@ -94,11 +93,17 @@ def load_weights_into(
     Raises:
         WeightFileError: The file cannot be read, or does not fit. Nothing has been
             assigned.
-
     """
     weight_file = read_weights(path)
     if convert is not None:
         weight_file = convert(weight_file)
+    others = [
+        layer.name
+        for layer in model.layers
+        if layer.weights and layer.name not in LAYER_NAMES
+    ]
+    if others and weight_file.format == "keras" and convert is None:
+        return _load_own(model, path)
     ours, layers = _variables(model), dict(weight_file.layers)
     initial = {}
     for name, (dimension, what) in _MAY_DIFFER.items():
@@ -125,18 +130,29 @@ def load_weights_into(
     ]
     _raise(model, [f"{path}: {text}" for text in wrong if text])
     loaded = tuple(name for name in layers if name in ours and name not in initial)
+    if "conv1" in loaded:
+        bind_preprocessing(model, weight_file)
     del weight_file
     for name in loaded:
         # Freed one by one, so that file and model are never in memory together.
         _assign(ours[name], layers.pop(name))
     # Layers that take part in the network but not in any published file.
-    for layer in model.layers:
-        if layer.weights and layer.name not in LAYER_NAMES:
-            initial[layer.name] = "the file does not have it"
+    initial |= dict.fromkeys(others, "the file does not have it")
     report = LoadReport(loaded, initial, unused)
     if initial:
         warnings.warn(f"{path}: {report}", stacklevel=2)
     return report
+
+
+def _load_own(model: keras.Model, path: str | Path) -> LoadReport:
+    """Loads a model with layers of a user's own, which only Keras can tell apart."""
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise WeightFileError(
+            f"{path} is not of a model with the same layers as {model.name}: {error}"
+        ) from None
+    return LoadReport(tuple(layer.name for layer in model.layers), {}, ())
 
 
 def _variables(model: keras.Model) -> dict[str, list]:

@@ -78,7 +78,6 @@ def read_mean(buffer: memoryview) -> np.ndarray:
 
     Returns:
         float32, `(height, width, channels)`, channels in the file's order (BGR).
-
     """
     mean = _blob(Message(buffer))
     if mean.ndim == 4 and mean.shape[0] == 1:

@@ -24,7 +24,6 @@ def to_inverted_dropout(weight_file: WeightFile, rate: float = 0.5) -> WeightFil
     Args:
         weight_file: The weights.
         rate: The share of activations that was dropped.
-
     """
     if not 0 <= rate < 1:
         raise ValueError(f"rate must be at least 0 and below 1. Received: rate={rate}")
@@ -56,7 +55,6 @@ def convert_lrn(
         from_k: The k they were trained under.
         to_k: The k they are to be used under.
         beta: The exponent.
-
     """
     if from_k <= 0 or to_k <= 0:
         raise ValueError(f"k must be positive. Received: {from_k} and {to_k}")

@@ -37,7 +37,6 @@ class File:
 
     Raises:
         WeightFileError: It is no HDF5 file, or of a version that Keras does not write.
-
     """
 
     def __init__(self, buffer: memoryview):
@@ -78,7 +77,6 @@ class Object:
     Args:
         file: The file it is in.
         position: Where its header starts.
-
     """
 
     def __init__(self, file: File, position: int):

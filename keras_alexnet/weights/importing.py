@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from keras_alexnet.weights.assignment import assign_weights
+from keras_alexnet.weights.binding import bind_preprocessing
 from keras_alexnet.weights.conversions import convert_lrn, to_inverted_dropout
 from keras_alexnet.weights.reading import read_weights
 from keras_alexnet.weights.recognition import describe, recognise
@@ -51,7 +52,6 @@ def import_model(
     Raises:
         WeightFileError: The file cannot be read, or fits no architecture.
         ValueError: There is no such architecture.
-
     """
     from keras_alexnet.architectures import get_architecture
     from keras_alexnet.builder import build
@@ -75,6 +75,7 @@ def import_model(
     else:
         model = build(candidates[0], classes=top.bias.size)
     assign_weights(model, weight_file)
+    bind_preprocessing(model, weight_file)
     return model, weight_file, candidates
 
 
@@ -100,7 +101,6 @@ def import_weights(
 
     Raises:
         ValueError: As `import_model()`; or `out` is no place for a `.keras` file.
-
     """
     out = Path(out)
     if out.suffix != ".keras":

@@ -45,7 +45,6 @@ def read_hdf5(buffer: memoryview, name: str | None = None) -> WeightFile:
     Args:
         buffer: The file.
         name: What the model is called.
-
     """
     layers = dict(_layers(File(buffer).root.child("layers")))
     if not layers:

@@ -54,7 +54,6 @@ class Array:
         dtype: A `Dtype`, or None for an array of objects.
         data: The bytes, or the list of objects.
         order: `"C"` or `"F"`.
-
     """
 
     def __init__(self, shape=(0,), dtype=None, data=b"", order="C"):
@@ -65,7 +64,6 @@ class Array:
 
         Raises:
             WeightFileError: It is no array of numbers, or its shape and bytes disagree.
-
         """
         if self.dtype is None or not isinstance(self.data, (bytes, memoryview)):
             raise WeightFileError("An array holds objects instead of numbers.")
@@ -202,7 +200,6 @@ def admitted(module: str, name: str) -> Name:
 
     Raises:
         WeightFileError: It is not one that files of weights need.
-
     """
     found = Name(module, name)
     if (
@@ -229,7 +226,6 @@ def call(machine, function: Any, arguments: Any) -> Any:
         machine: The machine that reads the pickle, which counts the cost.
         function: A `Name`, if the file is sound.
         arguments: A tuple, if the file is sound.
-
     """
     if not isinstance(function, Name) or not isinstance(arguments, tuple):
         raise WeightFileError("The pickle calls something that is no function.")

@@ -52,7 +52,6 @@ def load(
     Raises:
         WeightFileError: It is damaged, larger than files of weights are, or names
             anything but arrays and containers.
-
     """
     machine = _Machine(buffer, start, [] if storages is None else storages)
     try:

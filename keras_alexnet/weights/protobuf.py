@@ -26,7 +26,6 @@ class Message:
     Args:
         buffer: The message's bytes.
         budget: How many fields may still be read, shared by all messages of a file.
-
     """
 
     def __init__(self, buffer: memoryview, budget: list[int] | None = None):
@@ -77,7 +76,6 @@ class Message:
         Args:
             number: The field.
             dtype: `"<f4"` or `"<f8"`.
-
         """
         size = np.dtype(dtype).itemsize
         single = FIXED32 if size == 4 else FIXED64

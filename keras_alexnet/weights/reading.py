@@ -47,7 +47,6 @@ def read_weights(path: str | Path, *, mean: str | Path | None = None) -> WeightF
     Raises:
         WeightFileError: There is no such file, it is damaged, of an unknown format, or
             holds no AlexNet.
-
     """
     with _mapped(path) as buffer:
         weights = _read(buffer, Path(path))
@@ -64,7 +63,6 @@ def read_mean(path: str | Path) -> np.ndarray:
 
     Raises:
         WeightFileError: There is no such file, or it is no mean image.
-
     """
     with _mapped(path) as buffer:
         if _protobuf_kind(buffer) != "mean":

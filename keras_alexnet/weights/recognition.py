@@ -65,7 +65,6 @@ def recognise(weight_file: WeightFile) -> tuple[str, ...]:
 
     Returns:
         Names of architectures; none if no published network has these shapes.
-
     """
     shapes = {name: layer.kernel.shape for name, layer in weight_file.layers.items()}
     candidates = [

@@ -156,7 +156,6 @@ def from_state_dict(
 
     Raises:
         WeightFileError: It is no AlexNet.
-
     """
     parts: dict[str, dict[int, dict[str, Callable]]] = {
         "features": {},

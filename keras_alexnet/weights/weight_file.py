@@ -25,7 +25,6 @@ class LayerWeights(NamedTuple):
             dense layer `(in, out)`, where fc6 counts its inputs by row, then column,
             then channel, as Keras flattens them.
         bias: float32, `(out,)`.
-
     """
 
     kernel: np.ndarray
@@ -49,7 +48,6 @@ class WeightFile:
         name: What the file calls the network, or None.
         mean_image: float32, `(height, width, channels)`, channels in the file's order:
             what to subtract from images. None where the file has none.
-
     """
 
     format: str

@@ -29,7 +29,6 @@ def value(layer, position, scale=256.0):
         layer: Position of the layer in SHAPES.
         position: Position of the weight in the flattened array; of a bias, counted on
             after the kernel's.
-
     """
     return ((position * 37 + layer * 11) % 101 - 50) / scale
 

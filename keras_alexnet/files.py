@@ -1,0 +1,49 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives the name under which to write a file that then takes the place of `path`.
+
+    The content is on disk before the name is: after a crash or on a full disk, what
+    stood at `path` before still does.
+
+    Args:
+        path: Where the file shall be.
+
+    Yields:
+        A path beside it, with the same ending.
+    """
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        _flush(partial)
+        os.replace(partial, path)
+        _flush(path.parent)
+    except BaseException:
+        # On a full disk, what could not be finished would only take more room.
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Writes a file so that it is there whole or not at all, whatever happens."""
+    if isinstance(content, str):
+        content = content.encode()
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

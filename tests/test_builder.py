@@ -1,0 +1,498 @@
+"""From an architecture and overrides to a model: what `build()` promises."""
+
+import functools
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_alexnet
+from keras_alexnet.layers import (
+    GroupedConv2D,
+    LocalResponseNormalization,
+    OverlappingMaxPooling2D,
+    ScheduledDropout,
+)
+
+# === AlexNet 2012 ===
+
+# The fact sheet, sections 1.2 (geometry), 1.3 (parameters) and 4 (biases).
+SHAPES = {
+    "conv1": (55, 55, 96),
+    "relu1": (55, 55, 96),
+    "norm1": (55, 55, 96),
+    "pool1": (27, 27, 96),
+    "conv2": (27, 27, 256),
+    "relu2": (27, 27, 256),
+    "norm2": (27, 27, 256),
+    "pool2": (13, 13, 256),
+    "conv3": (13, 13, 384),
+    "relu3": (13, 13, 384),
+    "conv4": (13, 13, 384),
+    "relu4": (13, 13, 384),
+    "conv5": (13, 13, 256),
+    "relu5": (13, 13, 256),
+    "pool5": (6, 6, 256),
+    "flatten": (9216,),
+    "fc6": (4096,),
+    "relu6": (4096,),
+    "drop6": (4096,),
+    "fc7": (4096,),
+    "relu7": (4096,),
+    "drop7": (4096,),
+    "fc8": (1000,),
+    "predictions": (1000,),
+}
+PARAMETERS = {
+    "conv1": 34_944,
+    "conv2": 307_456,
+    "conv3": 885_120,
+    "conv4": 663_936,
+    "conv5": 442_624,
+    "fc6": 37_752_832,
+    "fc7": 16_781_312,
+    "fc8": 4_097_000,
+}
+BIASES = {
+    "conv1": 0,
+    "conv2": 1,
+    "conv3": 0,
+    "conv4": 1,
+    "conv5": 1,
+    "fc6": 1,
+    "fc7": 1,
+    "fc8": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def alexnet_2012():
+    """The network without any argument: a quarter of a gigabyte, so made once."""
+    keras.utils.set_random_seed(0)
+    return keras_alexnet.build()
+
+
+def test_default_is_alexnet_2012_with_60_965_224_parameters(alexnet_2012):
+    assert alexnet_2012.name == "alexnet_2012"
+    assert alexnet_2012.input_shape == (None, 227, 227, 3)
+    assert alexnet_2012.output_shape == (None, 1000)
+    assert alexnet_2012.count_params() == 60_965_224
+    assert all(weight.trainable for weight in alexnet_2012.weights)
+
+
+def test_layers_have_the_names_order_and_shapes_of_2012(alexnet_2012):
+    layers = alexnet_2012.layers[1:]
+    assert {layer.name: layer.output.shape[1:] for layer in layers} == SHAPES
+    assert [layer.name for layer in layers] == list(SHAPES)
+
+
+def test_layers_have_the_parameters_of_2012(alexnet_2012):
+    counts = {x.name: x.count_params() for x in alexnet_2012.layers if x.weights}
+    assert counts == PARAMETERS
+    assert sum(PARAMETERS.values()) == 60_965_224
+
+
+def test_normalisation_pooling_and_dropout_are_those_of_the_paper(alexnet_2012):
+    for name in ("norm1", "norm2"):
+        layer = alexnet_2012.get_layer(name)
+        assert isinstance(layer, LocalResponseNormalization)
+        assert (layer.size, layer.alpha, layer.beta, layer.k) == (5, 1e-4, 0.75, 2)
+        assert not layer.alpha_over_size
+    for name in ("pool1", "pool2", "pool5"):
+        layer = alexnet_2012.get_layer(name)
+        assert isinstance(layer, OverlappingMaxPooling2D)
+        assert (layer.pool_size, layer.strides) == ((3, 3), (2, 2))
+    for name in ("drop6", "drop7"):
+        assert alexnet_2012.get_layer(name).rate == 0.5
+    for name in ("conv2", "conv4", "conv5"):
+        assert alexnet_2012.get_layer(name).groups == 2
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_initial_weights_are_normal_and_biases_constant(alexnet_2012, name):
+    layer = alexnet_2012.get_layer(name)
+    kernel = layer.kernel.numpy()
+    # Five standard errors of the mean and of the standard deviation.
+    assert abs(kernel.mean(dtype="float64")) < 5 * 0.01 / kernel.size**0.5
+    deviation = kernel.std(dtype="float64")
+    assert abs(deviation - 0.01) < 5 * 0.01 / (2 * kernel.size) ** 0.5
+    # Not truncated: one in 16,000 lies beyond four deviations.
+    assert np.mean(np.abs(kernel) > 0.04) == pytest.approx(6.3e-5, rel=0.9)
+    np.testing.assert_array_equal(layer.bias.numpy(), BIASES[name])
+
+
+def test_layers_start_from_different_numbers(alexnet_2012):
+    fc6, fc7 = (alexnet_2012.get_layer(name).kernel for name in ("fc6", "fc7"))
+    assert (fc6.numpy()[:10, :10] != fc7.numpy()[:10, :10]).all()
+
+
+def test_output_is_a_probability_for_each_class(alexnet_2012):
+    x = np.random.default_rng(0).normal(0, 60, (2, 227, 227, 3))
+    y = alexnet_2012(x.astype("float32")).numpy()
+    assert y.shape == (2, 1000)
+    np.testing.assert_allclose(y.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_towers_that_are_joined_give_62_378_344_parameters():
+    # Without the top, to save memory: fc6 to fc8 have no groups.
+    base = keras_alexnet.build(include_top=False, groups=1)
+    top = sum(PARAMETERS[name] for name in ("fc6", "fc7", "fc8"))
+    assert base.count_params() + top == 62_378_344
+
+
+# === Arguments of keras.applications ===
+
+
+def mini(**arguments):
+    """The small network for a small image."""
+    arguments.setdefault("input_shape", (16, 16, 1))
+    return keras_alexnet.build("alexnet_mini", **arguments)
+
+
+def layer_names(model):
+    return [layer.name for layer in model.layers]
+
+
+def types(model, role):
+    return {type(layer) for layer in model.layers if layer.name.startswith(role)}
+
+
+def ones(model, count=2):
+    return np.ones((count, *model.input_shape[1:]), "float32")
+
+
+def test_every_argument_of_keras_applications_is_taken():
+    theirs = inspect.signature(keras.applications.VGG16).parameters
+    ours = inspect.signature(keras_alexnet.build).parameters
+    assert set(theirs) <= set(ours)
+    for name in set(theirs) - {"weights", "classes", "name"}:
+        assert ours[name].default == theirs[name].default, name
+
+
+def test_without_the_top_the_features_come_out():
+    model = mini(include_top=False, input_shape=(28, 28, 3))
+    assert layer_names(model)[-1] == "pool5"
+    assert model.output_shape == (None, 2, 2, 64)
+
+
+@pytest.mark.parametrize("pooling, reduce", [("avg", np.mean), ("max", np.max)])
+def test_pooling_reduces_features_over_all_pixels(pooling, reduce):
+    model = mini(include_top=False, pooling=pooling, input_shape=(32, 28, 1))
+    assert model.output_shape == (None, 64)
+    features = keras.Model(model.input, model.get_layer("pool5").output)
+    x = np.random.default_rng(0).normal(size=(2, 32, 28, 1)).astype("float32")
+    np.testing.assert_allclose(
+        model(x), reduce(features(x), axis=(1, 2)), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_features_work_on_images_of_any_size():
+    model = mini(include_top=False, input_shape=(None, None, 1))
+    for size in ((16, 16), (31, 20)):
+        x = np.ones((1, *size, 1), "float32")
+        assert model(x).shape == model.compute_output_shape(x.shape)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 17])
+def test_classes_set_the_width_of_the_output(classes):
+    model = mini(classes=classes)
+    assert model.output_shape == (None, classes)
+    assert model.get_layer("fc8").units == classes
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_any_number_of_channels_enters(channels):
+    model = mini(input_shape=(16, 20, channels))
+    assert model.input_shape == (None, 16, 20, channels)
+    assert model.get_layer("conv1").kernel.shape[2] == channels
+    assert model(ones(model)).shape == (2, 10)
+
+
+def test_input_tensor_becomes_the_input():
+    inputs = keras.Input((16, 16, 1), name="mine")
+    model = mini(input_tensor=inputs, input_shape=None)
+    assert model.input is inputs
+    assert model(ones(model)).shape == (2, 10)
+
+
+def test_input_tensor_may_be_the_output_of_other_layers():
+    inputs = keras.Input((16, 16, 1))
+    scaled = keras.layers.Rescaling(0.5, name="halve")(inputs)
+    model = mini(input_tensor=scaled, input_shape=None)
+    assert "halve" in layer_names(model)
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype("float32")
+    plain = mini()
+    plain.set_weights(model.get_weights())
+    np.testing.assert_allclose(model(x), plain(0.5 * x), rtol=1e-5)
+
+
+def test_classifier_activation_turns_logits_into_the_output():
+    softmax, logits = mini(), mini(classifier_activation=None)
+    sigmoid = mini(classifier_activation="sigmoid")
+    assert layer_names(softmax)[-1] == "predictions"
+    assert logits(np.zeros((1, 16, 16, 1), "float32")).dtype == "float32"
+    for model in (softmax, sigmoid):
+        model.set_weights(logits.get_weights())
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype("float32")
+    z = logits(x).numpy()
+    by_hand = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(softmax(x), by_hand, rtol=1e-5)
+    np.testing.assert_allclose(sigmoid(x), 1 / (1 + np.exp(-z)), rtol=1e-5)
+
+
+def test_name_is_that_of_the_architecture_or_the_one_given():
+    assert mini().name == "alexnet_mini"
+    assert mini(name="mine").name == "mine"
+
+
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+def test_weights_are_loaded_from_a_file(tmp_path, ending):
+    model = mini()
+    path = tmp_path / f"saved{ending}"
+    (model.save if ending == ".keras" else model.save_weights)(path)
+    keras.utils.set_random_seed(1)
+    for weights in (path, str(path)):
+        loaded = mini(weights=weights)
+        np.testing.assert_array_equal(loaded(ones(model)), model(ones(model)))
+
+
+# === Overrides ===
+
+
+@pytest.mark.parametrize(
+    "role, override, cls",
+    [
+        ("norm", "batch_normalization", keras.layers.BatchNormalization),
+        ("norm", keras.layers.LayerNormalization, keras.layers.LayerNormalization),
+        ("norm", "lrn", LocalResponseNormalization),
+        ("pool", "max_pooling2d", keras.layers.MaxPooling2D),
+        ("pool", keras.layers.AveragePooling2D, keras.layers.AveragePooling2D),
+        (
+            "pool",
+            functools.partial(OverlappingMaxPooling2D, padding="valid"),
+            OverlappingMaxPooling2D,
+        ),
+        ("conv", "grouped_conv", GroupedConv2D),
+        ("conv", GroupedConv2D, GroupedConv2D),
+        ("conv", keras.layers.Conv2D, keras.layers.Conv2D),
+        ("activation", "leaky_re_lu", keras.layers.LeakyReLU),
+        ("activation", "elu", keras.layers.Activation),
+        ("activation", keras.layers.LeakyReLU, keras.layers.LeakyReLU),
+        ("dropout", "gaussian_dropout", keras.layers.GaussianDropout),
+        ("dropout", keras.layers.Dropout, keras.layers.Dropout),
+        ("dense", lambda **options: keras.layers.Dense(**options), keras.layers.Dense),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)[:20]),
+)
+def test_role_is_overridden_by_name_class_or_function(role, override, cls):
+    model = mini(**{role: override})
+    prefix = {"activation": "relu", "dropout": "drop", "dense": "fc"}.get(role, role)
+    default = mini()
+    assert types(model, prefix) == {cls}
+    assert layer_names(model) == layer_names(default)
+    shapes = [layer.output.shape for layer in model.layers]
+    assert shapes == [layer.output.shape for layer in default.layers]
+    assert np.isfinite(model(ones(model), training=True)).all()
+
+
+def test_layer_that_stands_there_already_keeps_its_options_by_name_or_class():
+    for override in ("grouped_conv", GroupedConv2D):
+        assert mini(conv=override).count_params() == mini().count_params()
+
+
+@pytest.mark.parametrize(
+    "role, prefix",
+    [("norm", "norm"), ("pool", "pool"), ("activation", "relu"), ("dropout", "drop")],
+)
+def test_role_that_is_none_is_left_out(role, prefix):
+    names = layer_names(mini(**{role: None}))
+    kept = [name for name in layer_names(mini()) if not name.startswith(prefix)]
+    assert names == kept
+
+
+@pytest.mark.parametrize("role", ["conv", "dense"])
+def test_roles_that_make_the_network_cannot_be_left_out(role):
+    with pytest.raises(ValueError, match=f"{role} cannot be left out"):
+        mini(**{role: None})
+
+
+@pytest.mark.parametrize("rate", [0, 0.2, 0.75])
+def test_number_as_dropout_changes_the_rate_only(rate):
+    model = mini(dropout=rate)
+    assert types(model, "drop") == {ScheduledDropout}
+    assert [model.get_layer(f"drop{i}").rate for i in (6, 7)] == [rate, rate]
+
+
+def test_groups_set_the_towers_of_the_layers_that_have_two():
+    def groups(model):
+        return [model.get_layer(f"conv{i}").groups for i in (1, 2, 3, 4, 5)]
+
+    assert groups(mini()) == [1, 2, 1, 2, 2]
+    assert groups(mini(groups=1)) == [1, 1, 1, 1, 1]
+    assert groups(mini(groups=4)) == [1, 4, 1, 4, 4]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"norm": "lnr"}, "Did you mean 'lrn'?"),
+        ({"norm": lambda **_: "nothing"}, "expected a Keras layer, received str"),
+        ({"norm": lambda: None}, "cannot be the norm layer norm1"),
+        ({"pool": "dense"}, "cannot be the pool layer pool1"),
+        ({"dropout": 1.0}, "rate must be in"),
+        ({"groups": 3}, "groups"),
+        ({"pooling": "mean"}, "pooling must be None, 'avg' or 'max'"),
+        ({"classes": 0}, "classes must be at least 1"),
+        ({"weights": "nowhere.keras"}, "No such weights file: nowhere.keras"),
+        ({"input_shape": (16, 16)}, "input_shape must be three numbers"),
+        ({"input_shape": (None, None, 1)}, "Only without the top"),
+        ({"input_shape": (16, 16, None), "include_top": False}, "channels never"),
+        ({"input_tensor": np.ones((1, 16, 16, 1))}, "must be a Keras tensor"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_mistakes_are_value_errors_that_say_what_is_wrong(arguments, message):
+    with pytest.raises(ValueError) as raised:
+        mini(**arguments)
+    assert message in str(raised.value)
+
+
+def test_unknown_architecture_suggests_the_nearest():
+    with pytest.raises(ValueError, match="Did you mean 'alexnet_2012'.*alexnet_mini"):
+        keras_alexnet.build("alexnet2012")
+
+
+# === Sizes ===
+
+# Backwards from one pixel after pool5: 3, 7, 15 before the three poolings of 3x3 with
+# strides of 2, and 11 + 14 * 4 before conv1 of alexnet_2012.
+SMALLEST = {"alexnet_2012": 67, "alexnet_mini": 15}
+
+
+@pytest.mark.parametrize("architecture, size", SMALLEST.items())
+def test_smallest_size_works_and_leaves_one_pixel(architecture, size):
+    model = keras_alexnet.build(
+        architecture, include_top=False, input_shape=(size, size, 3)
+    )
+    assert model.output_shape[1:3] == (1, 1)
+    assert np.isfinite(model(ones(model, 1))).all()
+
+
+@pytest.mark.parametrize("include_top", [False, True])
+@pytest.mark.parametrize("architecture, size", SMALLEST.items())
+def test_smaller_sizes_get_an_error_that_names_the_smallest(
+    architecture, size, include_top
+):
+    for shape in ((size - 1, size - 1, 3), (size, size - 1, 3), (1, 1, 3)):
+        with pytest.raises(ValueError, match=f"smallest are {size} x {size} pixels"):
+            keras_alexnet.build(
+                architecture, include_top=include_top, input_shape=shape
+            )
+
+
+def test_smallest_size_is_that_of_the_network_with_its_overrides():
+    with pytest.raises(ValueError, match="smallest are 1 x 1 pixels"):
+        mini(pool=None, input_shape=(0, 16, 1))
+    assert mini(pool=None, input_shape=(1, 1, 1)).output_shape == (None, 10)
+
+
+# === An ordinary Keras model ===
+
+
+def test_clone_has_the_same_layers_and_fresh_weights():
+    model = mini()
+    clone = keras.models.clone_model(model)
+    assert layer_names(clone) == layer_names(model)
+    assert clone.count_params() == model.count_params()
+    assert (clone.get_weights()[0] != model.get_weights()[0]).any()
+    clone.set_weights(model.get_weights())
+    np.testing.assert_array_equal(clone(ones(model)), model(ones(model)))
+
+
+def test_saved_model_is_loaded_as_it_was(tmp_path):
+    model = mini(norm="batch_normalization", dropout=0.25)
+    model.save(tmp_path / "model.keras")
+    loaded = keras_alexnet.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded, keras_alexnet.AlexNet)
+    assert loaded.get_layer("drop6").rate == 0.25
+    np.testing.assert_array_equal(loaded(ones(model)), model(ones(model)))
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_gives_float32_probabilities(dtype):
+    model = mini(dtype=dtype)
+    reference = mini()
+    assert model.get_layer("conv2").compute_dtype == dtype.removeprefix("mixed_")
+    assert {weight.dtype for weight in model.weights} == {"float32"}
+    model.set_weights(reference.get_weights())
+    y = model(ones(model))
+    assert y.dtype == tf.float32
+    np.testing.assert_allclose(y, reference(ones(model)), atol=0.05)
+
+
+def test_global_dtype_policy_is_the_default():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = mini()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("norm1").compute_dtype == "bfloat16"
+    assert model(ones(model)).dtype == tf.float32
+
+
+def test_channels_first_is_the_same_network_with_other_axes():
+    reference = mini(include_top=False, input_shape=(18, 16, 3))
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = mini(include_top=False, input_shape=(3, 18, 16))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    model.set_weights(reference.get_weights())
+    x = np.random.default_rng(0).normal(size=(2, 18, 16, 3)).astype("float32")
+    y = np.moveaxis(model(np.moveaxis(x, -1, 1)), 1, -1)
+    np.testing.assert_allclose(y, reference(x), rtol=1e-4, atol=1e-5)
+
+
+# === Architectures ===
+
+
+@pytest.mark.parametrize(
+    "pattern, names",
+    [
+        ("*", ["alexnet_2012", "alexnet_mini"]),
+        ("*2012", ["alexnet_2012"]),
+        ("alex*", ["alexnet_2012", "alexnet_mini"]),
+        ("vgg*", []),
+    ],
+)
+def test_architectures_are_listed_by_pattern(pattern, names):
+    listed = keras_alexnet.list_architectures(pattern)
+    assert listed == sorted(listed)
+    assert set(names) <= set(listed)
+    assert bool(listed) == bool(names)
+
+
+def test_architecture_is_taken_as_it_is():
+    architecture = keras_alexnet.get_architecture("alexnet_mini")
+    model = keras_alexnet.build(architecture, input_shape=(16, 16, 1))
+    assert model.name == "alexnet_mini"
+
+
+def test_architectures_cannot_be_changed():
+    architecture = keras_alexnet.get_architecture("alexnet_mini")
+    with pytest.raises(AttributeError):
+        architecture.input_size = 1
+    with pytest.raises(TypeError):
+        architecture.features[0].options["filters"] = 1
+
+
+def test_building_twice_gives_the_same_weights_from_the_same_seed():
+    outputs = []
+    for seed in (1, 1, 2):
+        keras.utils.set_random_seed(seed)
+        model = mini()
+        outputs.append(model(ones(model)).numpy())
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert (outputs[0] != outputs[2]).any()

@@ -1,0 +1,322 @@
+"""The command line after a mistake: one line, exit code 2, nothing left on disk."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_alexnet
+from keras_alexnet import cli
+from keras_alexnet.recipes import get_recipe
+from keras_alexnet.training import train as training
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty directory to work in; a run that begins after all is stopped."""
+
+    def begin(*arguments, **options):
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(training.loop, "run", begin)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def on_disk(path):
+    return {
+        str(file): file.read_bytes() if file.is_file() else None
+        for file in path.rglob("*")
+    }
+
+
+@pytest.fixture
+def error(here, capsys):
+    """Runs a command that fails and returns the one line that it prints."""
+
+    def run(*arguments):
+        before = on_disk(here)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            cli.main(list(arguments))
+        printed = capsys.readouterr()
+        assert stop.value.code == 2
+        assert printed.err.count("\n") == 1 and printed.err.endswith("\n"), printed.err
+        assert printed.err.startswith("keras-alexnet: ")
+        assert "Traceback" not in printed.err and "───" not in printed.err
+        assert on_disk(here) == before
+        return printed.err
+
+    return run
+
+
+def images(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+
+
+# === What does not exist ===
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        (["--architecture", "alexnet_2021"], "Did you mean 'alexnet_2012'?"),
+        (["--norm", "lrm"], "Unknown layer 'lrm'. Did you mean 'lrn'?"),
+        (["--conv", "grouped_cnv"], "Did you mean 'grouped_conv'?"),
+        (["--pool", "nonsense"], "Unknown layer 'nonsense'."),
+        (["--recipe", "digts"], "Unknown recipe 'digts'. Did you mean 'digits'?"),
+        (
+            ["--lerning-rate", "1"],
+            "--lerning-rate, 1. Perhaps you meant: --learning-rate",
+        ),
+        (["--epoch", "3"], "--epoch, 3. Perhaps you meant: --epochs"),
+        (["--data", "digit"], "Did you mean 'digits'?"),
+        (["--data", "digits:8"], "Unknown data source 'digits:8'."),
+        (["--data", "folder:"], "Available: digits, folder:PATH."),
+        (["--data", "folder:nowhere"], "No such folder: nowhere"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(error, arguments, expected):
+    assert expected in error("train", *arguments)
+
+
+def test_an_unknown_command_is_refused_with_those_there_are(error):
+    message = error("trian")
+    assert "trian" in message and "train, evaluate, export, predict, list" in message
+
+
+def test_no_command_is_refused_with_those_there_are(error):
+    assert "{train, evaluate, export, predict, list}" in error()
+
+
+def test_a_flag_without_its_value_is_named(error):
+    assert "'--run-dir'" in error("train", "--run-dir")
+
+
+def test_a_missing_argument_is_asked_for(error):
+    assert "Directory of the run" in error("evaluate")
+
+
+def test_an_unknown_flag_of_another_command_is_refused_with_the_nearest(error):
+    assert "Perhaps you meant: --top" in error("predict", "run", "x.png", "--tpo", "3")
+
+
+def test_an_unknown_thing_to_list_is_refused_with_those_there_are(error):
+    message = error("list", "recipe")
+    assert "'recipe'" in message and "'recipes'" in message
+
+
+# === What makes no sense ===
+
+
+@pytest.mark.parametrize(
+    "flag, value, expected",
+    [
+        ("--channels", "2", "invalid choice '2' for argument '--channels'"),
+        ("--precision", "float16", "'float32', 'bfloat16'"),
+        ("--xla", "maybe", "'auto', 'on', 'off'"),
+        ("--epochs", "-3", "epochs must be at least 1. Received: -3"),
+        ("--epochs", "many", "invalid literal for int() with base 10: 'many'"),
+        ("--global-batch-size", "0", "global_batch_size must be at least 1"),
+        ("--replicas", "0", "replicas must be at least 1"),
+        ("--replicas", "64", "64 replicas"),
+        ("--seed", "-1", "seed must be in [0, 2**32). Received: -1"),
+        ("--rotation", "-4", "rotation must be finite and not negative"),
+        ("--weight-decay", "nan", "weight_decay must be finite"),
+        ("--zoom", "1.5", "zoom must be in [0, 1). Received: 1.5"),
+        ("--test-fraction", "0.9999", "cannot be split"),
+        ("--test-fraction", "0", "cannot be split"),
+        ("--image-size", "-5", "image_size must be at least 1"),
+        ("--image-size", "5", "The smallest are 15 x 15 pixels"),
+        ("--resize-size", "10", "Nothing to crop"),
+        ("--groups", "7", "groups=7"),
+        ("--learning-rate", "cosin(0.1)", "Did you mean 'cosine'?"),
+        ("--learning-rate", "cosine(0.1", "Received: 'cosine(0.1'"),
+        ("--learning-rate", "cosine(0.1, warm=1)", "Did you mean 'warmup'?"),
+        ("--learning-rate", "-1", "learning_rate must be a number in [0, inf)"),
+        ("--learning-rate", "step('a')", "Invalid schedule"),
+        ("--dropout", "banana", "Received: 'banana'"),
+        ("--dropout", "1.5", "dropout must be a number in [0, 1.0)"),
+    ],
+)
+def test_a_senseless_value_is_refused(error, flag, value, expected):
+    assert expected in error("train", flag, value)
+
+
+@pytest.mark.parametrize("batch", ["1", "9"])
+def test_a_batch_must_be_a_multiple_of_the_replicas(error, batch):
+    message = error("train", "--global-batch-size", batch, "--replicas", "2")
+    assert f"batch of {batch}" in message and "multiple of 2" in message
+
+
+# === Folders ===
+
+
+def train_on(error, path):
+    return error("train", "--data", f"folder:{path}", "--image-size", "67")
+
+
+def test_an_empty_folder_is_refused(error, here):
+    (here / "photos").mkdir()
+    assert "photos has no sub-folders" in train_on(error, "photos")
+
+
+def test_a_file_is_no_folder_of_images(error, here):
+    (here / "photos").write_text("")
+    assert "No such folder: photos" in train_on(error, "photos")
+
+
+def test_one_class_is_refused(error, here):
+    images(here / "photos/cat/0.png")
+    assert "only one class, 'cat'" in train_on(error, "photos")
+
+
+def test_a_class_without_images_is_refused(error, here):
+    images(here / "photos/cat/0.png")
+    (here / "photos/dog").mkdir()
+    assert "class 'dog' in photos has no images" in train_on(error, "photos")
+
+
+def test_a_class_of_broken_images_is_refused(error, here):
+    images(here / "photos/cat/0.png", here / "photos/dog/0.png")
+    (here / "photos/dog/0.png").write_text("no image")
+    message = train_on(error, "photos")
+    assert "No image of class 'dog'" in message and "photos/dog/0.png" in message
+
+
+def test_too_few_images_to_split_are_refused(error, here):
+    images(here / "photos/cat/0.png", here / "photos/dog/0.png")
+    assert "cannot be split" in train_on(error, "photos")
+
+
+# === Run directories ===
+
+
+@pytest.fixture
+def run_dir(here):
+    """A run as it is before its first checkpoint."""
+    path = here / "run"
+    path.mkdir()
+    (path / "config.json").write_text(get_recipe("digits").to_json())
+    return path
+
+
+def test_another_run_is_not_overwritten(error, run_dir):
+    message = error("train", "--run-dir", "run")
+    assert "run already holds a run" in message and "--resume" in message
+
+
+def test_another_run_is_not_continued(error, run_dir):
+    message = error("train", "--run-dir", "run", "--resume", "--seed", "5")
+    assert "its seed is 0, not 5" in message
+
+
+def test_a_broken_configuration_is_named(error, run_dir):
+    (run_dir / "config.json").write_text("{")
+    assert "run/config.json is not JSON" in error(
+        "train", "--run-dir", "run", "--resume"
+    )
+
+
+def test_a_directory_with_other_files_is_left_alone(error, here):
+    (here / "thesis").mkdir()
+    (here / "thesis/chapter1.tex").write_text("irreplaceable")
+    message = error("train", "--run-dir", "thesis")
+    assert "thesis holds files that are not a run's" in message
+
+
+@pytest.mark.parametrize("path", ["file", "file/run", "n" * 300])
+def test_a_run_directory_that_cannot_be_written_is_refused(error, here, path):
+    (here / "file").write_text("")
+    assert f"run directory {path} cannot be written" in error(
+        "train", "--run-dir", path
+    )
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["export"], ["predict"]])
+def test_a_missing_run_is_named(error, command):
+    arguments = ["x.png"] if command == ["predict"] else []
+    message = error(*command, "nowhere", *arguments)
+    assert "nowhere is not a run directory" in message
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export", "predict"])
+def test_a_run_without_a_model_says_so(error, run_dir, command):
+    arguments = ["x.png"] if command == "predict" else []
+    assert "run has no trained model yet" in error(command, "run", *arguments)
+
+
+# === Trained runs ===
+
+
+@pytest.fixture
+def trained(run_dir):
+    """A run with a model that has learnt nothing."""
+    model = keras_alexnet.build("alexnet_mini", input_shape=(28, 28, 1), classes=2)
+    model.save(run_dir / "model.keras")
+    preprocessing = {
+        "image_size": 28,
+        "resize_size": 28,
+        "channels": 1,
+        "mean": [128.0],
+        "scale": 1 / 64,
+    }
+    (run_dir / "data.json").write_text(
+        json.dumps({"class_names": ["[cat]", "dog"], "preprocessing": preprocessing})
+    )
+    return run_dir
+
+
+def test_other_classes_than_the_runs_are_refused(error, trained, here):
+    for name in ("ant", "bee"):
+        for number in range(5):
+            images(here / "other" / name / f"{number}.png")
+    message = error("evaluate", "run", "--data", "folder:other")
+    assert "folder:other has other classes than the run: ant, bee" in message
+
+
+def test_an_unknown_source_to_judge_by_is_refused(error, trained):
+    assert "No such folder" in error("evaluate", "run", "--data", "folder:nowhere")
+
+
+def test_no_files_to_predict_are_refused(error, trained):
+    assert "No image files" in error("predict", "run")
+
+
+def test_no_classes_to_print_are_refused(error, trained, here):
+    images(here / "x.png")
+    message = error("predict", "run", "x.png", "--top", "0")
+    assert "--top must be at least 1" in message
+
+
+def test_files_that_are_no_images_are_named_and_the_others_predicted(
+    trained, here, capsys
+):
+    images(here / "[bold]good.png")
+    (here / "garbage.png").write_text("no image")
+    (here / "empty.png").write_bytes(b"")
+    (here / "folder.png").mkdir()
+    bad = ["garbage.png", "empty.png", "folder.png", "missing.png"]
+    before = on_disk(here)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["predict", "run", *bad, "[bold]good.png"])
+    printed = capsys.readouterr()
+    assert stop.value.code == 2
+    lines = printed.err.splitlines()
+    assert len(lines) == 4
+    for line, name in zip(lines, bad, strict=True):
+        assert line.startswith(f"{name} cannot be read: ") and "{{" not in line
+    # Brackets are no markup.
+    assert "[bold]good.png" in printed.out and "[cat]" in printed.out
+    assert on_disk(here) == before
+
+
+def test_a_model_file_that_is_none_is_named(error, trained):
+    (trained / "model.keras").write_text("no model")
+    keras.utils.disable_interactive_logging()
+    assert "model.keras" in error("evaluate", "run")

@@ -1,0 +1,211 @@
+"""Grouped convolution against loops, and against Keras's own layer."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_alexnet.layers import GroupedConv2D
+
+CHANNELS, FILTERS = 4, 6
+
+
+def expected(x, kernel, bias, groups, strides, padding, dilation):
+    """Convolution as a loop over output pixels and groups, in float64."""
+    rows, columns, depth, filters = kernel.shape
+    if padding == "same":
+        # TensorFlow's rule: ceil(size / stride) outputs, the odd pixel at the end.
+        widths = []
+        for size, k, s, d in zip(
+            x.shape[1:3], (rows, columns), strides, dilation, strict=True
+        ):
+            missing = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+            widths.append((missing // 2, missing - missing // 2))
+        x = np.pad(x, ((0, 0), *widths, (0, 0)))
+    batch, height, width, _ = x.shape
+    span = ((rows - 1) * dilation[0] + 1, (columns - 1) * dilation[1] + 1)
+    out = (
+        (height - span[0]) // strides[0] + 1,
+        (width - span[1]) // strides[1] + 1,
+    )
+    y = np.zeros((batch, *out, filters))
+    per_group = filters // groups
+    for i in range(out[0]):
+        for j in range(out[1]):
+            for f in range(filters):
+                first = f // per_group * depth
+                top, left = i * strides[0], j * strides[1]
+                window = x[
+                    :,
+                    top : top + span[0] : dilation[0],
+                    left : left + span[1] : dilation[1],
+                    first : first + depth,
+                ]
+                y[:, i, j, f] = (window * kernel[..., f]).sum(axis=(1, 2, 3))
+    return y + bias
+
+
+def images(seed=0):
+    shape = (2, 7, 6, CHANNELS)
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def with_random_weights(layer, input_shape):
+    layer.build(input_shape)
+    rng = np.random.default_rng(3)
+    layer.set_weights([rng.normal(size=w.shape) for w in layer.weights])
+    return layer
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(
+    "kernel_size, strides, dilation",
+    [
+        ((3, 3), (1, 1), (1, 1)),
+        ((3, 2), (2, 1), (1, 1)),
+        ((5, 5), (3, 3), (1, 1)),
+        ((2, 3), (1, 1), (2, 2)),
+        ((1, 1), (1, 1), (1, 1)),
+    ],
+)
+def test_forward_is_the_convolution(groups, padding, kernel_size, strides, dilation):
+    x = images()
+    layer = GroupedConv2D(
+        FILTERS,
+        kernel_size,
+        groups=groups,
+        strides=strides,
+        padding=padding,
+        dilation_rate=dilation,
+    )
+    with_random_weights(layer, x.shape)
+    kernel, bias = layer.get_weights()
+    y = layer(x)
+    written_out = expected(x, kernel, bias, groups, strides, padding, dilation)
+    assert y.shape == layer.compute_output_shape(x.shape)
+    np.testing.assert_allclose(y, written_out, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_channels_first_is_the_same_with_other_axes(groups, padding):
+    x = images()
+    layer = GroupedConv2D(
+        FILTERS,
+        3,
+        groups=groups,
+        strides=(1, 2),
+        padding=padding,
+        data_format="channels_first",
+    )
+    with_random_weights(layer, (2, CHANNELS, 7, 6))
+    kernel, bias = layer.get_weights()
+    y = layer(np.moveaxis(x, -1, 1))
+    written_out = expected(x, kernel, bias, groups, (1, 2), padding, (1, 1))
+    np.testing.assert_allclose(np.moveaxis(y, 1, -1), written_out, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"groups": 1},
+        {"strides": 2, "padding": "same"},
+        {"dilation_rate": (2, 1)},
+        {"use_bias": False},
+        {"activation": "tanh"},
+        {"bias_initializer": "ones"},
+        {"kernel_regularizer": "l2", "bias_regularizer": "l1"},
+        {"activity_regularizer": "l2"},
+        {"kernel_constraint": "non_neg", "bias_constraint": "unit_norm"},
+    ],
+    ids=str,
+)
+def test_arguments_and_kernel_layout_are_those_of_conv2d(arguments):
+    x = images()
+    arguments = {"groups": 2, "kernel_initializer": "he_normal", **arguments}
+    ours = GroupedConv2D(FILTERS, 3, **arguments)
+    keras_own = keras.layers.Conv2D(FILTERS, 3, **arguments)
+    ours.build(x.shape)
+    keras_own.build(x.shape)
+    assert [(w.name, w.shape) for w in ours.weights] == [
+        (w.name, w.shape) for w in keras_own.weights
+    ]
+    ours.set_weights(keras_own.get_weights())
+    np.testing.assert_allclose(ours(x), keras_own(x), rtol=1e-4, atol=1e-5)
+    assert ours.get_config() | {"name": ""} == keras_own.get_config() | {"name": ""}
+    for attribute in ("kernel_constraint", "bias_constraint"):
+        assert type(getattr(ours, attribute)) is type(getattr(keras_own, attribute))
+    np.testing.assert_allclose(sum(ours.losses), sum(keras_own.losses), rtol=1e-4)
+
+
+def test_every_argument_of_conv2d_is_in_the_configuration():
+    parameters = inspect.signature(keras.layers.Conv2D.__init__).parameters
+    config = GroupedConv2D(FILTERS, 3).get_config()
+    assert set(parameters) - {"self", "kwargs"} <= set(config)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_gradients_are_those_of_two_separate_convolutions(jit_compile):
+    x = tf.constant(images())
+    layer = with_random_weights(GroupedConv2D(FILTERS, 3, padding="same"), x.shape)
+    kernel = tf.constant(layer.get_weights()[0])
+
+    @tf.function(jit_compile=jit_compile)
+    def ours():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x) ** 2)
+        return tape.gradient(loss, [x, layer.kernel.value])
+
+    with tf.GradientTape() as tape:
+        tape.watch([x, kernel])
+        towers = [
+            tf.nn.conv2d(part, weights, 1, "SAME")
+            for part, weights in zip(
+                tf.split(x, 2, -1), tf.split(kernel, 2, -1), strict=True
+            )
+        ]
+        loss = tf.reduce_sum((tf.concat(towers, -1) + layer.bias) ** 2)
+    separate = tape.gradient(loss, [x, kernel])
+    for one, other in zip(ours(), separate, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
+
+
+def test_first_half_of_the_filters_sees_the_first_half_of_the_channels_only():
+    a, b = np.split(images(), 2, axis=-1)
+    layer = GroupedConv2D(FILTERS, 3)
+    y = layer(np.concatenate([a, b], -1))
+    without_b = layer(np.concatenate([a, 0 * b], -1))
+    half = FILTERS // 2
+    np.testing.assert_array_equal(y[..., :half], without_b[..., :half])
+    assert np.abs(y[..., half:] - without_b[..., half:]).max() > 0
+
+
+def test_two_groups_are_the_default_and_halve_the_kernel():
+    layer = GroupedConv2D(256, 5)
+    layer.build((None, 27, 27, 96))
+    assert layer.groups == 2
+    assert layer.kernel.shape == (5, 5, 48, 256)
+
+
+def test_no_function_is_compiled_for_it():
+    layer = GroupedConv2D(FILTERS, 3)
+    signature = tf.TensorSpec((None, 7, 6, CHANNELS))
+    graph = tf.function(lambda x: layer(x)).get_concrete_function(signature).graph
+    library = graph.as_graph_def().library
+    assert not any(f.attr["_XlaMustCompile"].b for f in library.function)
+
+
+@pytest.mark.parametrize("filters, groups", [(5, 2), (6, 0), (6, 4), (6, -1)])
+def test_filters_that_cannot_be_split_are_refused(filters, groups):
+    with pytest.raises(ValueError, match="groups"):
+        GroupedConv2D(filters, 3, groups=groups)
+
+
+def test_channels_that_cannot_be_split_are_refused():
+    with pytest.raises(ValueError, match="groups"):
+        GroupedConv2D(FILTERS, 3).build((None, 7, 6, 3))

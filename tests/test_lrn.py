@@ -1,0 +1,258 @@
+"""Local response normalisation against the formula, written as loops."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from layer_checks import central_differences
+from tensorflow.core.protobuf import saved_model_pb2
+
+import keras_alexnet
+from keras_alexnet.layers import LocalResponseNormalization
+from keras_alexnet.layers.lrn import local_response_normalization, window_matrix
+
+# Strong enough for the normalisation to matter.
+STRONG = {"size": 3, "alpha": 0.5, "beta": 0.75, "k": 1.0}
+PATHS = pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+
+
+def expected(x, size=5, alpha=1e-4, beta=0.75, k=2.0, alpha_over_size=False, groups=1):
+    """The formula of the paper, section 3.3, in float64; channels last."""
+    x = np.asarray(x, "float64")
+    y = np.empty_like(x)
+    scale = alpha / size if alpha_over_size else alpha
+    channels = x.shape[-1]
+    tower = channels // groups
+    for c in range(channels):
+        first = max(c - size // 2, c // tower * tower)
+        last = min(c - size // 2 + size, (c // tower + 1) * tower)
+        energy = np.zeros(x.shape[:-1])
+        for j in range(first, last):
+            energy += x[..., j] ** 2
+        y[..., c] = x[..., c] / (k + scale * energy) ** beta
+    return y
+
+
+def normal(*shape, scale=3.0, seed=0):
+    return np.random.default_rng(seed).normal(0, scale, shape).astype("float32")
+
+
+@PATHS
+@pytest.mark.parametrize("alpha_over_size", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("size", [1, 3, 4, 5])
+def test_forward_is_the_formula(size, groups, alpha_over_size, fused):
+    arguments = {
+        "size": size,
+        "alpha": 0.3,
+        "groups": groups,
+        "alpha_over_size": alpha_over_size,
+    }
+    x = normal(2, 3, 2, 8)
+    y = LocalResponseNormalization(**arguments)(x, training=fused)
+    np.testing.assert_allclose(y, expected(x, **arguments), rtol=2e-6)
+
+
+@PATHS
+@pytest.mark.parametrize("beta, k", [(0.75, 1.0), (0.5, 2.0), (1.0, 0.1), (0.6, 5.0)])
+def test_exponent_and_constant_are_those_of_the_formula(beta, k, fused):
+    arguments = {"alpha": 0.7, "beta": beta, "k": k}
+    x = normal(4, 6)
+    y = LocalResponseNormalization(**arguments)(x, training=fused)
+    np.testing.assert_allclose(y, expected(x, **arguments), rtol=3e-6)
+
+
+@PATHS
+def test_defaults_are_those_of_the_paper(fused):
+    x = normal(1, 2, 2, 8, scale=200.0)
+    y = LocalResponseNormalization()(x, training=fused)
+    written_out = expected(x, size=5, alpha=1e-4, beta=0.75, k=2.0)
+    np.testing.assert_allclose(y, written_out, rtol=2e-6)
+
+
+@PATHS
+@pytest.mark.parametrize("shape", [(3, 6), (2, 3, 6), (2, 3, 2, 6), (2, 1, 3, 2, 6)])
+def test_any_rank_channels_last(shape, fused):
+    layer = LocalResponseNormalization(**STRONG, groups=2)
+    x = normal(*shape)
+    y = layer(x, training=fused)
+    np.testing.assert_allclose(y, expected(x, **STRONG, groups=2), rtol=2e-6)
+
+
+@PATHS
+@pytest.mark.parametrize("shape", [(3, 6), (2, 6, 3), (2, 6, 3, 2), (2, 6, 1, 3, 2)])
+def test_any_rank_channels_first(shape, fused):
+    layer = LocalResponseNormalization(**STRONG, groups=2, data_format="channels_first")
+    x = normal(*shape)
+    y = np.moveaxis(layer(x, training=fused), 1, -1)
+    written_out = expected(np.moveaxis(x, 1, -1), **STRONG, groups=2)
+    np.testing.assert_allclose(y, written_out, rtol=2e-6)
+
+
+@PATHS
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_windows_never_cross_from_one_tower_to_the_other(data_format, fused):
+    layer = LocalResponseNormalization(
+        size=5, alpha=1.0, groups=2, data_format=data_format
+    )
+    axis = -1 if data_format == "channels_last" else 1
+    a, b = normal(2, 4, 4, 4), normal(2, 4, 4, 4, seed=1)
+    quiet = layer(np.concatenate([a, 0 * b], axis), training=fused)
+    loud = layer(np.concatenate([a, 100 * b], axis), training=fused)
+    np.testing.assert_array_equal(
+        *(np.split(y, 2, axis)[0] for y in (quiet.numpy(), loud.numpy()))
+    )
+
+
+@pytest.mark.parametrize(
+    "size, channel, window", [(5, 3, range(1, 6)), (4, 3, range(1, 5)), (3, 0, (0, 1))]
+)
+def test_even_windows_lean_to_the_lower_channels(size, channel, window):
+    column = window_matrix(channels=8, size=size, groups=1)[:, channel]
+    assert np.flatnonzero(column).tolist() == list(window)
+
+
+def test_zeros_stay_zeros_and_signs_stay():
+    x = np.array([[0.0, 0.0, -2.0, 3.0, 0.0]], "float32")
+    np.testing.assert_array_equal(
+        np.sign(LocalResponseNormalization(alpha=1.0)(x)), np.sign(x)
+    )
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("size", [1, 3, 4, 5])
+def test_gradients_of_both_paths_equal_central_differences(size, data_format):
+    x = normal(2, 4, 2, 6, scale=1.0)
+    weighting = normal(2, 4, 2, 6, scale=1.0, seed=1)
+    gradients = []
+    for training in (False, True):
+        layer = LocalResponseNormalization(
+            size, alpha=0.5, k=1.0, groups=2, data_format=data_format
+        )
+        with tf.GradientTape() as tape:
+            inputs = tf.constant(x)
+            tape.watch(inputs)
+            loss = tf.reduce_sum(layer(inputs, training=training) * weighting)
+        gradients.append(tape.gradient(loss, inputs))
+    np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-6)
+
+    # Of the float64 formula, so that the step can be small.
+    axis = -1 if data_format == "channels_last" else 1
+
+    def written_out(x):
+        y = expected(np.moveaxis(x, axis, -1), size, 0.5, 0.75, 1.0, groups=2)
+        return (np.moveaxis(y, -1, axis) * weighting).sum()
+
+    differences = central_differences(written_out, x.astype("float64"), 1e-5)
+    np.testing.assert_allclose(gradients[0], differences, rtol=1e-5, atol=2e-6)
+
+
+@PATHS
+def test_second_derivative_is_that_of_the_formula(fused):
+    x = normal(2, 6, scale=1.0)
+    layer = LocalResponseNormalization(**STRONG)
+    inputs = tf.constant(x)
+    with tf.GradientTape() as outer:
+        outer.watch(inputs)
+        with tf.GradientTape() as inner:
+            inner.watch(inputs)
+            loss = tf.reduce_sum(layer(inputs, training=fused) ** 2)
+        penalty = tf.reduce_sum(inner.gradient(loss, inputs) ** 2)
+    second = outer.gradient(penalty, inputs)
+
+    def loss_written_out(x):
+        return (expected(x, **STRONG) ** 2).sum()
+
+    def penalty_written_out(x):
+        return (central_differences(loss_written_out, x, 1e-4) ** 2).sum()
+
+    differences = central_differences(penalty_written_out, x.astype("float64"), 1e-4)
+    np.testing.assert_allclose(second, differences, rtol=1e-3, atol=1e-4)
+
+
+@PATHS
+@pytest.mark.parametrize("dtype, bits", [("bfloat16", 8), ("float16", 11)])
+def test_half_precision_is_rounded_once(dtype, bits, fused):
+    x = tf.cast(normal(4, 5, 16, scale=10.0), dtype)
+    layer = LocalResponseNormalization(**STRONG, dtype=dtype)
+    y = layer(x, training=fused)
+    assert y.dtype == dtype
+    # Half a unit in the last place, plus what float32 costs on the way.
+    written_out = expected(tf.cast(x, "float64"), **STRONG)
+    np.testing.assert_allclose(tf.cast(y, "float64"), written_out, rtol=1.01 / 2**bits)
+
+
+@PATHS
+def test_squares_that_overflow_float16_do_no_harm(fused):
+    x = tf.constant([[1000.0, -40000.0, 300.0, 60000.0, 0.5, 2.0]], "float16")
+    layer = LocalResponseNormalization(dtype="float16")
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=fused)
+    written_out = expected(tf.cast(x, "float64"))
+    np.testing.assert_allclose(tf.cast(y, "float64"), written_out, rtol=1e-3)
+    assert np.isfinite(tape.gradient(y, x)).all()
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        ({"size": 0}, "size"),
+        ({"size": -3}, "size"),
+        ({"alpha": -1e-4}, "alpha"),
+        ({"k": -1.0}, "k=-1.0"),
+        ({"k": 0.0}, "k must be positive"),
+        ({"size": 2.5}, "whole number"),
+        ({"groups": 0}, "groups"),
+        ({"data_format": "NHWC"}, "data_format"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, word):
+    with pytest.raises(ValueError, match=word):
+        LocalResponseNormalization(**arguments)
+
+
+def test_channels_that_cannot_be_split_are_refused():
+    with pytest.raises(ValueError, match="groups=2, channels=5"):
+        LocalResponseNormalization(groups=2)(np.ones((1, 5), "float32"))
+
+
+def test_unknown_number_of_channels_is_refused():
+    with pytest.raises(ValueError, match="number of channels must be known"):
+        LocalResponseNormalization().build((None, 8, 8, None))
+
+
+def compiled_functions(library) -> list[str]:
+    return [
+        function.signature.name
+        for function in library.function
+        if function.attr["_XlaMustCompile"].b
+    ]
+
+
+def test_inference_graph_contains_no_compiled_function():
+    layer = LocalResponseNormalization()
+    signature = tf.TensorSpec((None, 4, 4, 8))
+    found = {}
+    for training in (False, True):
+        function = tf.function(lambda x, t=training: layer(x, training=t))
+        graph = function.get_concrete_function(signature).graph
+        found[training] = compiled_functions(graph.as_graph_def().library)
+    assert found[False] == []
+    assert found[True] != []  # So that the search is known to find them.
+
+
+def test_saved_model_contains_no_compiled_function(tmp_path):
+    model = keras_alexnet.build("alexnet_mini", input_shape=(28, 28, 1))
+    model.export(tmp_path / "model", format="tf_saved_model", verbose=False)
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((tmp_path / "model" / "saved_model.pb").read_bytes())
+    assert compiled_functions(saved.meta_graphs[0].graph_def.library) == []
+
+
+@PATHS
+def test_function_and_layer_agree(fused):
+    x = normal(2, 3, 3, 8)
+    y = local_response_normalization(
+        tf.constant(x), size=5, alpha=1e-4, beta=0.75, k=2.0, fused=fused
+    )
+    np.testing.assert_array_equal(y, LocalResponseNormalization()(x, training=fused))

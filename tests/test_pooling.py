@@ -1,0 +1,151 @@
+"""Overlapping max pooling against loops over clipped windows."""
+
+import math
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_alexnet.layers import OverlappingMaxPooling2D
+
+
+def expected(x, pool_size, strides, rounding):
+    """Maxima over windows that are clipped to the image; channels last."""
+    batch, height, width, channels = x.shape
+    count = {"floor": math.floor, "ceil": math.ceil}[rounding]
+    rows = count((height - pool_size[0]) / strides[0]) + 1
+    columns = count((width - pool_size[1]) / strides[1]) + 1
+    y = np.empty((batch, rows, columns, channels), x.dtype)
+    for i in range(rows):
+        for j in range(columns):
+            top, left = i * strides[0], j * strides[1]
+            window = x[:, top : top + pool_size[0], left : left + pool_size[1]]
+            y[:, i, j] = window.max(axis=(1, 2))
+    return y
+
+
+def negative(*shape):
+    """Numbers below zero, where padding with zeros would show."""
+    return -np.random.default_rng(0).uniform(1, 9, shape).astype("float32")
+
+
+@pytest.mark.parametrize("rounding", ["floor", "ceil"])
+@pytest.mark.parametrize("size", [(3, 3), (4, 4), (5, 8), (9, 6), (12, 13)])
+@pytest.mark.parametrize(
+    "pool_size, strides",
+    [((3, 3), (2, 2)), ((3, 2), (2, 1)), ((3, 3), (1, 1)), ((2, 3), (2, 3))],
+)
+@pytest.mark.filterwarnings("ignore:Windows")
+def test_outputs_are_maxima_over_clipped_windows(size, pool_size, strides, rounding):
+    x = negative(2, *size, 3)
+    y = OverlappingMaxPooling2D(pool_size, strides, rounding)(x)
+    np.testing.assert_array_equal(y, expected(x, pool_size, strides, rounding))
+
+
+@pytest.mark.parametrize("rounding", ["floor", "ceil"])
+def test_channels_first_is_the_same_with_other_axes(rounding):
+    x = negative(2, 6, 7, 3)
+    layer = OverlappingMaxPooling2D(rounding=rounding, data_format="channels_first")
+    y = layer(np.moveaxis(x, -1, 1))
+    written_out = expected(x, (3, 3), (2, 2), rounding)
+    np.testing.assert_array_equal(np.moveaxis(y, 1, -1), written_out)
+
+
+# The fact sheet's table of 3x3 windows with strides of 2 (section 3).
+@pytest.mark.parametrize(
+    "size, ceil, floor, same",
+    [
+        (57, 28, 28, 29),
+        (56, 28, 27, 28),
+        (55, 27, 27, 28),
+        (54, 27, 26, 27),
+        (28, 14, 13, 14),
+        (27, 13, 13, 14),
+        (26, 13, 12, 13),
+        (13, 6, 6, 7),
+        (12, 6, 5, 6),
+    ],
+)
+def test_sizes_are_those_of_caffe_torch_and_tensorflow(size, ceil, floor, same):
+    for options, length in (
+        ({"rounding": "ceil"}, ceil),
+        ({"rounding": "floor"}, floor),
+        ({"padding": "same"}, same),
+    ):
+        layer = OverlappingMaxPooling2D(**options)
+        promised = layer.compute_output_shape((1, size, size, 2))
+        assert promised == (1, length, length, 2)
+        assert layer(negative(1, size, size, 2)).shape == promised
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_ceil_never_invents_a_maximum(dtype, jit_compile):
+    lowest = tf.fill((1, 4, 4, 1), tf.as_dtype(dtype).min)
+    layer = OverlappingMaxPooling2D(rounding="ceil", dtype=dtype)
+    y = tf.function(layer, jit_compile=jit_compile)(lowest)
+    assert y.dtype == dtype
+    assert y.shape == (1, 2, 2, 1)
+    assert (y.numpy() == lowest.numpy().min()).all()
+
+
+def test_ceil_works_on_images_of_unknown_size():
+    inputs = keras.Input((None, None, 2))
+    model = keras.Model(inputs, OverlappingMaxPooling2D(rounding="ceil")(inputs))
+    assert model.output_shape == (None, None, None, 2)
+    for size in ((6, 7), (8, 5)):
+        x = negative(1, *size, 2)
+        written_out = expected(x, (3, 3), (2, 2), "ceil")
+        np.testing.assert_array_equal(model.predict(x, verbose=0), written_out)
+
+
+@pytest.mark.parametrize("rounding", ["floor", "ceil"])
+def test_gradient_goes_to_the_maximum_of_each_window(rounding):
+    # Distinct values: every window has one maximum.
+    x = np.random.default_rng(0).permutation(36).reshape(1, 6, 6, 1) - 50.0
+    inputs = tf.constant(x, "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        y = OverlappingMaxPooling2D(rounding=rounding)(inputs)
+    gradient = tape.gradient(y, inputs).numpy()
+    maxima, times = np.unique(expected(x, (3, 3), (2, 2), rounding), return_counts=True)
+    written_out = np.zeros_like(x)
+    for value, count in zip(maxima, times, strict=True):
+        written_out[x == value] = count
+    np.testing.assert_array_equal(gradient, written_out)
+
+
+@pytest.mark.parametrize(
+    "pool_size, strides", [(2, 3), ((3, 3), (2, 4)), ((3, 1), (2, 2))]
+)
+def test_strides_that_skip_pixels_are_refused(pool_size, strides):
+    with pytest.raises(ValueError, match="would skip pixels"):
+        OverlappingMaxPooling2D(pool_size, strides)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"rounding": "round"}, "Received: rounding='round'"),
+        ({"rounding": "ceil", "padding": "same"}, "Use padding='valid'"),
+        ({"data_format": "NHWC"}, "data_format"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        OverlappingMaxPooling2D(**arguments)
+
+
+@pytest.mark.parametrize("size", [2, 3, (3, 2)])
+def test_windows_that_do_not_overlap_draw_a_warning(size):
+    with pytest.warns(UserWarning, match="do not overlap"):
+        OverlappingMaxPooling2D(size, size)
+
+
+def test_windows_that_overlap_draw_none():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OverlappingMaxPooling2D()
+        OverlappingMaxPooling2D((3, 2), (3, 1))

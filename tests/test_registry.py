@@ -1,0 +1,222 @@
+"""Layers by name: registration, lookup and plugins."""
+
+import importlib.metadata
+
+import keras
+import pytest
+from keras.saving import get_custom_objects
+
+import keras_alexnet
+from keras_alexnet import registry
+from keras_alexnet.layers import LocalResponseNormalization
+
+OWN = ["grouped_conv", "lrn", "overlapping_max_pooling", "scheduled_dropout"]
+
+
+@pytest.fixture(autouse=True)
+def unchanged_registry(monkeypatch):
+    """No plugins, and after the test the registry as it was before."""
+    registry.list_layers()
+    layers = {name: registry._layers[name] for name in OWN}
+    monkeypatch.setattr(registry, "_layers", layers)
+    monkeypatch.setattr(registry, "_plugin_errors", {})
+    monkeypatch.setattr(registry, "_plugins_loaded", False)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: [])
+    known = dict(get_custom_objects())
+    yield
+    get_custom_objects().clear()
+    get_custom_objects().update(known)
+
+
+class EntryPoint:
+    """What importlib.metadata knows of a plugin."""
+
+    dist = None
+
+    def __init__(self, name, loaded):
+        self.name = name
+        self.loaded = loaded
+        self.loads = 0
+
+    def load(self):
+        self.loads += 1
+        if isinstance(self.loaded, Exception):
+            raise self.loaded
+        return self.loaded
+
+
+@pytest.fixture
+def plugins(monkeypatch):
+    """Makes entry points known, and counts how often they are asked for."""
+
+    def install(**loaded):
+        points = [EntryPoint(name, value) for name, value in loaded.items()]
+        asked = []
+
+        def entry_points(*, group):
+            asked.append(group)
+            return points
+
+        monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+        return points, asked
+
+    return install
+
+
+def new_layer(name="Norm", module="some_lab.norms"):
+    return type(name, (keras.layers.Layer,), {"__module__": module})
+
+
+def test_registered_layer_is_found_listed_and_returned_unchanged():
+    cls = new_layer()
+    assert keras_alexnet.register_layer("norm", package="lab")(cls) is cls
+    assert keras_alexnet.get_layer("norm") is cls
+    assert keras_alexnet.list_layers() == sorted([*OWN, "norm"])
+
+
+def test_registered_layer_is_known_to_keras_under_its_package():
+    @keras_alexnet.register_layer("norm", package="lab")
+    class Norm(keras.layers.Layer):
+        pass
+
+    assert keras.saving.get_registered_name(Norm) == "lab>Norm"
+    assert keras.saving.get_registered_object("lab>Norm") is Norm
+    serialised = keras.layers.serialize(Norm())
+    assert isinstance(keras.layers.deserialize(serialised), Norm)
+
+
+def test_name_that_is_taken_names_both_modules():
+    keras_alexnet.register_layer("norm", package="a")(new_layer(module="lab_a.norms"))
+    with pytest.raises(ValueError, match=r"'norm'.*lab_a\.norms.*lab_b\.norms.*force"):
+        keras_alexnet.register_layer("norm", package="b")(
+            new_layer(module="lab_b.norms")
+        )
+    assert keras_alexnet.get_layer("norm").__module__ == "lab_a.norms"
+
+
+def test_class_name_that_keras_has_already_is_refused():
+    keras_alexnet.register_layer("one", package="lab")(new_layer())
+    with pytest.raises(ValueError, match=r"lab>Norm.*some_lab\.norms.*package"):
+        keras_alexnet.register_layer("other", package="lab")(new_layer())
+    assert keras_alexnet.list_layers("o*") == ["one", "overlapping_max_pooling"]
+
+
+def test_force_replaces_both_the_name_and_the_saved_class():
+    keras_alexnet.register_layer("norm", package="lab")(new_layer())
+    replacement = new_layer()
+    keras_alexnet.register_layer("norm", package="lab", force=True)(replacement)
+    assert keras_alexnet.get_layer("norm") is replacement
+    assert keras.saving.get_registered_object("lab>Norm") is replacement
+
+
+def test_same_class_may_be_registered_twice():
+    cls = new_layer()
+    for _ in range(2):
+        keras_alexnet.register_layer("norm", package="lab")(cls)
+    assert keras_alexnet.get_layer("norm") is cls
+
+
+@pytest.mark.parametrize(
+    "name, nearest", [("lnr", "lrn"), ("groupedconv", "grouped_conv")]
+)
+def test_unknown_name_lists_what_exists_and_suggests_the_nearest(name, nearest):
+    with pytest.raises(ValueError) as raised:
+        keras_alexnet.get_layer(name)
+    message = str(raised.value)
+    assert f"Unknown layer '{name}'. Did you mean '{nearest}'?" in message
+    assert all(own in message for own in OWN)
+    assert "keras.layers" in message
+
+
+def test_unknown_name_unlike_any_other_suggests_nothing():
+    with pytest.raises(ValueError, match="Unknown layer 'xyzzy'. Available"):
+        keras_alexnet.get_layer("xyzzy")
+
+
+@pytest.mark.parametrize(
+    "name, cls",
+    [
+        ("batch_normalization", keras.layers.BatchNormalization),
+        ("BatchNormalization", keras.layers.BatchNormalization),
+        ("max_pooling2d", keras.layers.MaxPooling2D),
+        ("relu", keras.layers.ReLU),
+        ("dense", keras.layers.Dense),
+    ],
+)
+def test_layers_of_keras_go_by_their_names_in_any_case(name, cls):
+    assert keras_alexnet.get_layer(name) is cls
+
+
+def test_own_layers_come_before_those_of_keras():
+    cls = new_layer()
+    keras_alexnet.register_layer("dense", package="lab")(cls)
+    assert keras_alexnet.get_layer("dense") is cls
+
+
+@pytest.mark.parametrize(
+    "pattern, names",
+    [
+        ("*", OWN),
+        ("*conv*", ["grouped_conv"]),
+        ("l?n", ["lrn"]),
+        ("[lo]*", ["lrn", "overlapping_max_pooling"]),
+        ("nothing*", []),
+    ],
+)
+def test_list_takes_shell_patterns_and_is_sorted(pattern, names):
+    assert keras_alexnet.list_layers(pattern) == names
+
+
+def test_plugins_load_on_the_first_miss_and_only_once(plugins):
+    cls = new_layer()
+    (point,), asked = plugins(norm=cls)
+    assert keras_alexnet.get_layer("lrn") is LocalResponseNormalization
+    assert asked == []
+    for _ in range(2):
+        assert keras_alexnet.get_layer("norm") is cls
+        assert keras_alexnet.get_layer("dense") is keras.layers.Dense
+        assert "norm" in keras_alexnet.list_layers()
+    assert asked == [registry.ENTRY_POINT_GROUP]
+    assert point.loads == 1
+
+
+def test_plugins_load_for_the_first_listing(plugins):
+    plugins(norm=new_layer())
+    assert keras_alexnet.list_layers("n*") == ["norm"]
+
+
+def test_plugin_that_registers_itself_is_loaded_all_the_same(plugins):
+    cls = new_layer()
+
+    class Registering(EntryPoint):
+        def load(self):
+            return keras_alexnet.register_layer("norm", package="lab")(cls)
+
+    points, _ = plugins()
+    points.append(Registering("norm", None))
+    assert keras_alexnet.get_layer("norm") is cls
+    assert registry.plugin_errors() == {}
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("no torch here"), SyntaxError("bad"), KeyError("x")], ids=repr
+)
+def test_broken_plugin_breaks_nothing_but_its_own_name(plugins, error):
+    cls = new_layer()
+    plugins(broken=error, norm=cls)
+    assert keras_alexnet.get_layer("norm") is cls
+    assert keras_alexnet.get_layer("dense") is keras.layers.Dense
+    assert keras_alexnet.list_layers() == sorted([*OWN, "norm"])
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"'broken' failed to load") as raised:
+            keras_alexnet.get_layer("broken")
+        assert type(error).__name__ in str(raised.value)
+        assert raised.value.__cause__ is error
+    assert registry.plugin_errors() == {"broken": error}
+
+
+def test_plugin_that_takes_an_own_name_is_an_error_that_changes_nothing(plugins):
+    plugins(lrn=new_layer())
+    assert list(registry.plugin_errors()) == ["lrn"]
+    assert keras_alexnet.get_layer("lrn") is LocalResponseNormalization
+    assert keras_alexnet.list_layers() == OWN

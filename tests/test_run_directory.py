@@ -1,0 +1,179 @@
+"""Run directories: claimed once, continued only as what they are."""
+
+import csv
+import dataclasses
+import json
+
+import pytest
+
+from keras_alexnet.config import TrainConfig
+from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.run_directory import RunDirectory
+
+
+def claim(wanted):
+    run = RunDirectory.check(wanted)
+    run.begin(wanted)
+    return run
+
+
+def config(path, **settings):
+    return TrainConfig(run_dir=str(path), **settings)
+
+
+def contents(path):
+    return {
+        str(file.relative_to(path)): file.read_bytes() if file.is_file() else None
+        for file in path.rglob("*")
+    }
+
+
+# === Claiming ===
+
+
+def test_a_new_directory_is_made_with_its_configuration(tmp_path):
+    wanted = config(tmp_path / "runs" / "deep" / "1", epochs=3)
+    run = claim(wanted)
+    assert run.path == tmp_path / "runs" / "deep" / "1"
+    assert run.config() == wanted
+
+
+def test_an_empty_directory_may_be_used(tmp_path):
+    assert claim(config(tmp_path)).config() == config(tmp_path)
+
+
+def test_another_run_is_not_overwritten(tmp_path):
+    claim(config(tmp_path))
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="already holds a run: .*--resume.*--run-dir"):
+        claim(config(tmp_path))
+    assert contents(tmp_path) == before
+
+
+def test_the_same_run_is_continued_and_its_configuration_kept(tmp_path):
+    claim(config(tmp_path, epochs=3))
+    before = contents(tmp_path)
+    run = claim(config(tmp_path, epochs=3, resume=True))
+    assert run.path == tmp_path and contents(tmp_path) == before
+
+
+def test_a_run_may_be_continued_on_other_devices_and_after_a_move(tmp_path):
+    claim(config(tmp_path / "old", global_batch_size=8))
+    (tmp_path / "old").rename(tmp_path / "new")
+    claim(config(tmp_path / "new", global_batch_size=8, replicas=2, resume=True))
+
+
+DIFFERENT = {
+    "recipe": "digits",
+    "data": "folder:x",
+    "test_fraction": 0.3,
+    "architecture": "alexnet_mini",
+    "groups": 1,
+    "conv": "x",
+    "norm": "x",
+    "pool": "x",
+    "activation": "x",
+    "channels": 1,
+    "image_size": 64,
+    "resize_size": 64,
+    "crop_padding": 1,
+    "horizontal_flip": False,
+    "color_noise": 0.2,
+    "rotation": 1.0,
+    "zoom": 0.1,
+    "epochs": 4,
+    "global_batch_size": 64,
+    "learning_rate": "0.1",
+    "momentum": 0.8,
+    "weight_decay": 0.1,
+    "dropout": "0.1",
+    "seed": 1,
+    "precision": "bfloat16",
+    "xla": "on",
+}
+
+
+def test_every_setting_that_decides_the_result_is_compared():
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(DIFFERENT) == fields - {"run_dir", "replicas", "resume"}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_another_run_is_not_continued(tmp_path, name):
+    claim(config(tmp_path))
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=f"another run: its {name} is"):
+        claim(config(tmp_path, resume=True, **{name: DIFFERENT[name]}))
+    assert contents(tmp_path) == before
+
+
+def test_a_run_that_was_never_begun_begins(tmp_path):
+    claim(config(tmp_path / "run", resume=True))
+    assert (tmp_path / "run" / "config.json").is_file()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_directory_with_other_files_is_left_alone(tmp_path, resume):
+    (tmp_path / "thesis.tex").write_text("irreplaceable")
+    with pytest.raises(ValueError, match="holds files that are not a run's"):
+        claim(config(tmp_path, resume=resume))
+    assert contents(tmp_path) == {"thesis.tex": b"irreplaceable"}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("below", [".", "run", "runs/1", "n" * 300])
+def test_a_directory_that_cannot_be_written_is_named(tmp_path, below, resume):
+    # Not by its permissions, which do not stop root.
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="run directory .* cannot be written: [A-Z]"):
+        claim(config(tmp_path / "file" / below, resume=resume))
+    assert contents(tmp_path) == {"file": b""}
+
+
+def test_a_name_that_is_too_long_cannot_be_written(tmp_path):
+    with pytest.raises(ValueError, match="cannot be written: File name too long"):
+        claim(config(tmp_path / ("n" * 300)))
+
+
+# === Reading ===
+
+
+def test_a_directory_without_a_configuration_is_no_run(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match="is not a run directory"):
+            RunDirectory.open(path)
+
+
+def test_a_run_whose_training_has_not_finished_says_so(tmp_path):
+    run = claim(config(tmp_path))
+    with pytest.raises(ValueError, match="has no trained model yet"):
+        run.model()
+    with pytest.raises(ValueError, match="no result.json: has its training finished"):
+        run.read_json("result.json")
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    run = claim(config(tmp_path))
+    preprocessing = Preprocessing(28, 32, 3, (1.5, 2.5, 3.5), 1 / 64)
+    names = ["Käse", "猫"]
+    values = {
+        "class_names": names,
+        "preprocessing": dataclasses.asdict(preprocessing),
+    }
+    run.write_json("data.json", values)
+    assert RunDirectory.open(tmp_path).preprocessing() == preprocessing
+    assert run.class_names() == names
+
+
+def test_history_has_a_row_per_epoch(tmp_path):
+    run = claim(config(tmp_path))
+    history = [{"epoch": 1, "loss": 2.25}, {"epoch": 2, "loss": 0.5}]
+    run.write_history(history)
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [{name: float(row[name]) for name in row} for row in rows] == history
+
+
+def test_the_configuration_on_disk_is_plain_json(tmp_path):
+    claim(config(tmp_path, epochs=7))
+    assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 7
