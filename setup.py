@@ -31,6 +31,7 @@ setup(
         "keras_alexnet.layers": "layers",
         "keras_alexnet.tuning": "tuning",
     },
+    license_files=["LICENSE", "NOTICE"],
     package_data={"keras_alexnet": ["py.typed", "imagenet_classes.tsv"]},
     install_requires=[
         # The lower bounds are what pip resolves on Python 3.10, the upper bounds the

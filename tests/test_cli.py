@@ -5,7 +5,15 @@ import sys
 
 import pytest
 
-COMMANDS = ["train", "evaluate", "export", "predict", "list"]
+COMMANDS = [
+    "train",
+    "evaluate",
+    "export",
+    "predict",
+    "features",
+    "import-weights",
+    "list",
+]
 
 
 def run(*arguments):

@@ -87,11 +87,11 @@ def test_an_unknown_name_is_refused_with_the_nearest(error, arguments, expected)
 
 def test_an_unknown_command_is_refused_with_those_there_are(error):
     message = error("trian")
-    assert "trian" in message and "train, evaluate, export, predict, list" in message
+    assert "trian" in message and "train, evaluate, export, predict" in message
 
 
 def test_no_command_is_refused_with_those_there_are(error):
-    assert "{train, evaluate, export, predict, list}" in error()
+    assert "{train, evaluate, export, predict, features" in error()
 
 
 def test_a_flag_without_its_value_is_named(error):

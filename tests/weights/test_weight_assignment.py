@@ -28,6 +28,7 @@ from keras_alexnet.weights import (
     to_classic_dropout,
     to_inverted_dropout,
 )
+from keras_alexnet.weights.binding import bind_preprocessing
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY = FIXTURES / "tiny_zip.pth"
@@ -310,3 +311,57 @@ def test_the_command_line_imports(mini, tmp_path):
     bad = run(__file__, "--out", tmp_path / "c.keras")
     assert bad.returncode == 2 and "none of the known formats" in bad.stderr
     assert bad.stderr.count("\n") == 1
+
+
+# === What weights expect ===
+
+
+@pytest.mark.parametrize(
+    ("format", "order", "mean"),
+    [
+        ("torch", "rgb", (0.485, 0.456, 0.406)),
+        ("caffe", "bgr", (104.0, 117.0, 123.0)),
+        ("cuda-convnet", "rgb", (127.23, 118.59, 103.45)),
+    ],
+)
+def test_weights_bring_what_they_expect_of_images(format, order, mean, tmp_path):
+    model = reduced("bvlc_alexnet")
+    layers = {
+        layer.name: LayerWeights(*layer.get_weights())
+        for layer in model.layers
+        if layer.name in LAYER_NAMES
+    }
+    bind_preprocessing(model, WeightFile(format, layers))
+    model.save(tmp_path / "model.keras")
+    again = keras_alexnet.load_model(tmp_path / "model.keras")
+    for one in (model, again):
+        assert one.metadata.preprocessing.channel_order == order
+        assert one.metadata.preprocessing.mean == mean
+        assert one.metadata.preprocessing.image_size == 227
+        assert one.metadata.class_order is None  # They are not ImageNet's 1,000.
+
+
+def test_a_mean_image_takes_the_place_of_the_mean():
+    model = reduced("bvlc_alexnet")
+    layers = {"conv1": LayerWeights(*model.get_layer("conv1").get_weights())}
+    mean = np.random.default_rng(0).uniform(90, 130, (256, 256, 3)).astype("float32")
+    bind_preprocessing(model, WeightFile("caffe", layers, mean_image=mean))
+    image = np.full((227, 227, 3), (200, 150, 100), "uint8")
+    found = model.metadata.preprocessing.normalize(image)
+    # The channels turned round, and the centre of the mean image subtracted.
+    centre = mean[14 : 14 + 227, 14 : 14 + 227]
+    np.testing.assert_allclose(found, np.float32([100, 150, 200]) - centre, atol=1e-4)
+
+
+def test_a_file_of_ours_fills_layers_of_a_users_own(tmp_path):
+    settings = {"norm": "batch_normalization", "input_shape": (16, 16, 1)}
+    model = keras_alexnet.build("alexnet_mini", **settings)
+    scale = model.get_layer("norm1").gamma
+    scale.assign(scale + 1)
+    model.save(tmp_path / "model.keras")
+    keras.utils.set_random_seed(5)
+    again = keras_alexnet.build(
+        "alexnet_mini", **settings, weights=tmp_path / "model.keras"
+    )
+    for ours, theirs in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
