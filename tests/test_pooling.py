@@ -53,7 +53,7 @@ def test_channels_first_is_the_same_with_other_axes(rounding):
     np.testing.assert_array_equal(np.moveaxis(y, 1, -1), written_out)
 
 
-# The fact sheet's table of 3x3 windows with strides of 2 (section 3).
+# Windows of 3x3 with strides of 2, worked out by hand from the two rounding rules.
 @pytest.mark.parametrize(
     "size, ceil, floor, same",
     [

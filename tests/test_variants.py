@@ -38,7 +38,7 @@ MULTIPLICATIONS = {
     **dict.fromkeys(TWO_TOWERS, 724_406_816),
     "alexnet_owt": 714_188_480,
     "alexnet_slim_v2": 736_555_776,
-    # Places times kernel, layer by layer; 391.5 million in the fact sheet.
+    # Places times kernel, layer by layer; 391.5 million by hand.
     "alexnet_2012_half": 55 * 55 * 363 * 48
     + 27 * 27 * 1200 * 128
     + 13 * 13 * (1152 * 192 + 1728 * 192 + 1728 * 256)

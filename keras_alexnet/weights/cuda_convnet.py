@@ -4,7 +4,7 @@ A pickle of Python 2, perhaps compressed: a dict whose `model_state` has the `la
 dict by name or a list. Each layer names its `inputs`; those with weights have a matrix
 for each input. The network of 2012 is two towers, conv1a and conv1b and so on, which
 are joined here: what stands at the same depth becomes one layer, with the towers' maps
-side by side. The fact sheet behind this is section 9 of the project's notes on AlexNet.
+side by side.
 """
 
 from __future__ import annotations

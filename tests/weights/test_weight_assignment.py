@@ -252,7 +252,7 @@ def test_weights_under_one_lrn_run_under_another():
 
     load_weights_into(after, TINY, convert=convert)
     np.testing.assert_allclose(after(image), expected, rtol=0, atol=1e-6)
-    # The fact sheet's numbers.
+    # Worked out by hand: 2 ** -0.75, and halves.
     factor = convert_lrn(weights, 2.0, 1.0).layers["conv2"].kernel
     kernel = weights.layers["conv2"].kernel
     np.testing.assert_allclose(factor, kernel * 0.594604, rtol=1e-5)
