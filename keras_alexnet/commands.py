@@ -109,9 +109,7 @@ def _export(command: cli.Export) -> int:
     export_saved_model(model, path, preprocessing, run.class_names())
     images = np.stack(
         [
-            preprocessing.center_crop(
-                preprocessing.resize(examples.read(tf.constant(index)))
-            )
+            preprocessing.prepare(examples.read(tf.constant(index)))
             for index in range(min(16, len(examples)))
         ]
     )
@@ -142,7 +140,7 @@ def _predict(command: cli.Predict) -> int:
             failed += 1
             print(f"{file} cannot be read: {reason(error)}", file=sys.stderr)
             continue
-        image = preprocessing.center_crop(preprocessing.resize(image))
+        image = preprocessing.prepare(image)
         row = model.predict_on_batch(preprocessing.normalize(image)[None])[0]
         for place, best in enumerate(np.argsort(row)[::-1][: command.top]):
             # Text, because brackets in a string would be taken for markup.

@@ -265,11 +265,7 @@ def extract_features(
 def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"No such folder: {folder}")
-    paths = sorted(
-        path
-        for path in sources._visible_files(folder)
-        if path.suffix.lower() in sources.IMAGE_SUFFIXES
-    )
+    paths = sorted(filter(sources.is_image, sources.visible_files(folder)))
     if not paths:
         suffixes = ", ".join(sorted(sources.IMAGE_SUFFIXES))
         raise ValueError(f"{folder} has no images ({suffixes}).")

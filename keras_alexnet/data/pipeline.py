@@ -90,7 +90,7 @@ def evaluation_batches(
 
     def image(position: tf.Tensor) -> tf.Tensor:
         index = tf.minimum(position, count - 1)
-        return preprocessing.center_crop(preprocessing.resize(examples.read(index)))
+        return preprocessing.prepare(examples.read(index))
 
     return (
         tf.data.Dataset.range(-(-count // batch_size) * batch_size)

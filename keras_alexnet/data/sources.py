@@ -207,8 +207,8 @@ def _class_files(path: Path, class_names: Sequence[str]) -> list[tuple[Path, int
     """Lists the files below each class's folder, however deep, with their labels."""
     files = []
     for label, name in enumerate(class_names):
-        found = sorted(_visible_files(path / name))
-        if not any(_is_image(file) for file in found):
+        found = sorted(visible_files(path / name))
+        if not any(is_image(file) for file in found):
             raise ValueError(
                 f"The class {name!r} in {path} has no images "
                 f"({', '.join(sorted(IMAGE_SUFFIXES))})."
@@ -217,11 +217,12 @@ def _class_files(path: Path, class_names: Sequence[str]) -> list[tuple[Path, int
     return files
 
 
-def _is_image(file: Path) -> bool:
+def is_image(file: Path) -> bool:
+    """Says whether a file's name ends as that of an image that can be decoded."""
     return file.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _visible_files(path: Path) -> Iterator[Path]:
+def visible_files(path: Path) -> Iterator[Path]:
     """Lists the files below a folder, through links but through each folder once."""
     seen = set()
     for folder, subfolders, files in os.walk(path, followlinks=True):
@@ -249,7 +250,7 @@ def _readable_files(
     if missing:
         name = class_names[min(missing)]
         of_class = [file for file, label in files if label == min(missing)]
-        first = str(next(file for file in of_class if _is_image(file)))
+        first = str(next(file for file in of_class if is_image(file)))
         raise ValueError(
             f"No image of class {name!r} in {path} can be read; the first that was "
             f"tried: {first}: {dict(skipped)[first]}"
@@ -263,7 +264,7 @@ def _readable(
     """Separates the files that decode from those that do not, with the reasons."""
 
     def problem(item: tuple[Path, int]) -> str | None:
-        if not _is_image(item[0]):
+        if not is_image(item[0]):
             return "not a JPEG, PNG, GIF or BMP file"
         try:
             encoded = item[0].read_bytes()

@@ -50,8 +50,7 @@ def export_saved_model(
         return {"probabilities": probabilities(images)}
 
     def prepare(encoded: tf.Tensor) -> tf.Tensor:
-        image = preprocessing.resize(preprocessing.decode(encoded))
-        return preprocessing.center_crop(image)
+        return preprocessing.prepare(preprocessing.decode(encoded))
 
     def classify(encoded):
         images = tf.map_fn(prepare, encoded, fn_output_signature=tf.float32)
