@@ -18,8 +18,17 @@ from typing import Literal
 
 import tyro
 
-from keras_alexnet.config import TrainConfig
-from keras_alexnet.recipes import get_recipe
+from keras_alexnet.config import TrainConfig, read_settings
+from keras_alexnet.recipes import configure
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(TrainConfig):
+    """Train a network and keep everything about the run in one directory."""
+
+    config: str | None = None
+    """JSON file of settings, such as a run's config.json. They outrank the recipe's;
+    flags outrank them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +98,20 @@ class ImportWeights:
 
 
 @dataclasses.dataclass(frozen=True)
+class Inspect:
+    """Draw schedules, or all those of a configuration, before any run."""
+
+    schedule: tuple[str, ...] = ()
+    """Schedules to compare, such as "cosine(0.02, warmup=0.05)" "dexp(0.01)"."""
+    recipe: str | None = None
+    """Recipe whose learning rate, dropout, multipliers and colour noise to draw."""
+    config: str | None = None
+    """JSON file of settings whose schedules to draw, such as a run's config.json."""
+    out: str = "schedules.png"
+    """The picture to write."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """List architectures, layers, recipes, and plugins that failed to load."""
 
@@ -126,31 +149,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(
     arguments: list[str],
-) -> TrainConfig | Evaluate | Export | Predict | Features | ImportWeights | List:
+) -> (
+    TrainConfig
+    | Evaluate
+    | Export
+    | Predict
+    | Features
+    | ImportWeights
+    | Inspect
+    | List
+):
     """Parses a command line.
 
     Raises:
         ValueError: It is wrong.
     """
     subcommands = {
-        "train": TrainConfig,
+        "train": Train,
         "evaluate": Evaluate,
         "export": Export,
         "predict": Predict,
         "features": Features,
         "import-weights": ImportWeights,
+        "inspect": Inspect,
         "list": List,
     }
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             if arguments[:1] == ["train"]:
-                return tyro.cli(
-                    TrainConfig,
+                flags = tyro.cli(
+                    Train,
                     prog="keras-alexnet train",
                     args=arguments[1:],
-                    default=_base_config(arguments[1:]),
+                    default=_before_flags(arguments[1:]),
                 )
+                return _without_file(flags)
             return tyro.extras.subcommand_cli_from_dict(
                 subcommands, prog="keras-alexnet", args=arguments
             )
@@ -160,20 +194,33 @@ def _parse(
         raise
 
 
-def _base_config(arguments: list[str]) -> TrainConfig:
-    """Returns what flags start from: a run to resume, or a recipe."""
+def _before_flags(arguments: list[str]) -> Train:
+    """Returns what flags start from: a recipe or a run to resume, then a file."""
 
     @dataclasses.dataclass(frozen=True)
     class Base:
-        run_dir: str = TrainConfig.run_dir
-        recipe: str = TrainConfig.recipe
-        data: str = TrainConfig.data
+        run_dir: str | None = None
+        recipe: str | None = None
+        data: str | None = None
         resume: bool = False
+        config: str | None = None
 
     base, _ = tyro.cli(Base, args=arguments, return_unknown_args=True, add_help=False)
-    if base.resume and (Path(base.run_dir) / "config.json").is_file():
-        return TrainConfig.from_file(Path(base.run_dir) / "config.json")
-    return get_recipe(base.recipe, base.data)
+    values = read_settings(base.config) if base.config else {}
+    run_dir = Path(base.run_dir or values.get("run_dir", TrainConfig.run_dir))
+    if base.resume and (run_dir / "config.json").is_file():
+        start = TrainConfig.from_file(run_dir / "config.json").updated(values)
+    else:
+        flags = {"recipe": base.recipe, "data": base.data}
+        given = {name: value for name, value in flags.items() if value is not None}
+        start = configure({**values, **given})
+    return Train(**vars(start), config=base.config)
+
+
+def _without_file(flags: Train) -> TrainConfig:
+    """Returns the settings alone: the file that some are from is none of them."""
+    fields = dataclasses.fields(TrainConfig)
+    return TrainConfig(**{field.name: getattr(flags, field.name) for field in fields})
 
 
 def _one_line(message: str) -> str:
@@ -183,7 +230,7 @@ def _one_line(message: str) -> str:
     parts = [" ".join(part.split()) for part in re.split("─+|-{3,}", text)]
     heading, *details = [part for part in parts if part]
     text = ". ".join(part.rstrip(".") for part in details or [heading])
-    text = text.replace("Error parsing TrainConfig: ", "")
+    text = text.replace("Error parsing Train: ", "")
     return re.sub(r"For full helptext, (run|see):? (.*?--help)", r"See \2.", text)
 
 

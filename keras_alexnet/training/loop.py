@@ -11,9 +11,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_alexnet.layers import ScheduledDropout
-from keras_alexnet.schedules import Schedule
-
 
 class Interrupted(Exception):
     """Training was asked to stop, and did so after finishing its step.
@@ -25,48 +22,6 @@ class Interrupted(Exception):
     def __init__(self, signal_number: int):
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
-
-
-class ScheduleCallback(keras.callbacks.Callback):
-    """Sets the learning rate and the dropout rate before every step.
-
-    Works in `fit` and in `run`. Progress is counted from the optimizer's own number of
-    steps, so a restored model goes on where it stopped.
-
-    Args:
-        total_steps: Length of the whole run.
-        learning_rate: A schedule, or None to leave the optimizer's as it is.
-        dropout: A schedule, or None to leave the layers' rates as they are.
-    """
-
-    def __init__(
-        self,
-        total_steps: int,
-        learning_rate: Schedule | None = None,
-        dropout: Schedule | None = None,
-    ):
-        super().__init__()
-        self.total_steps = total_steps
-        self.learning_rate = learning_rate
-        self.dropout = dropout
-        self._step = 0
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Finds out at which step training begins."""
-        self._step = int(self.model.optimizer.iterations.numpy())
-        self._dropouts = [
-            layer for layer in self.model.layers if isinstance(layer, ScheduledDropout)
-        ]
-
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Sets both for the step that follows."""
-        progress = self._step / self.total_steps
-        if self.learning_rate is not None:
-            self.model.optimizer.learning_rate = self.learning_rate(progress)
-        if self.dropout is not None:
-            for layer in self._dropouts:
-                layer.rate = self.dropout(progress)
-        self._step += 1
 
 
 def epoch_ends(examples: int, batch_size: int, epochs: int) -> list[int]:

@@ -32,6 +32,7 @@ from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
 from keras_alexnet.training.checkpoint import CheckpointStore, restore
 from keras_alexnet.training.optimizer import DecayedMomentum
+from keras_alexnet.training.schedule_callback import ScheduleCallback
 from keras_alexnet.training.strategy import describe, make_strategy, use_xla
 
 
@@ -149,10 +150,11 @@ def train(
         ends=ends,
         first_step=first_step,
         callbacks=[
-            loop.ScheduleCallback(
+            ScheduleCallback(
                 ends[-1],
                 parse_schedule(config.learning_rate),
                 parse_schedule(config.dropout),
+                history=history,
             ),
             keras.callbacks.TensorBoard(run / "logs", write_graph=False),
             *(callbacks or []),
@@ -284,7 +286,7 @@ def _augmentation(
         horizontal_flip=config.horizontal_flip,
         rotation=config.rotation,
         zoom=config.zoom,
-        color_noise=config.color_noise if colored else 0.0,
+        color_noise=parse_schedule(config.color_noise)(0.0) if colored else 0.0,
         color_axes=tuple(map(tuple, color_axes)) if colored else (),
     )
 
