@@ -19,6 +19,7 @@ from typing import Literal
 import tyro
 
 from keras_alexnet.config import TrainConfig
+from keras_alexnet.errors import TrainingFailed
 from keras_alexnet.recipes import get_recipe
 
 
@@ -98,6 +99,21 @@ class List:
     """What to list."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """Run a command in several processes on this machine, as if on several hosts.
+
+    `keras-alexnet launch --hosts 2 -- train --run-dir runs/two`. On a cluster, run the
+    same `train` command on each host, with TF_CONFIG set and a run directory that all
+    share.
+    """
+
+    command: tyro.conf.Positional[tuple[str, ...]]
+    """The command and its options, after two dashes."""
+    hosts: int = 2
+    """How many processes."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits.
 
@@ -115,8 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Some errors of the libraries below span lines.
         print("keras-alexnet:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        # The machine's failure, not the user's: a full disk, a directory taken away.
+    except (OSError, TrainingFailed) as error:
+        # Not the user's mistake: a full disk, a directory taken away, a lost host.
         print(f"keras-alexnet: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -126,7 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(
     arguments: list[str],
-) -> TrainConfig | Evaluate | Export | Predict | Features | ImportWeights | List:
+) -> (
+    TrainConfig | Evaluate | Export | Predict | Features | ImportWeights | List | Launch
+):
     """Parses a command line.
 
     Raises:
@@ -140,7 +158,13 @@ def _parse(
         "features": Features,
         "import-weights": ImportWeights,
         "list": List,
+        "launch": Launch,
     }
+    # What comes after two dashes belongs to the command that is launched.
+    launched: list[str] = []
+    if arguments[:1] == ["launch"] and "--" in arguments:
+        dashes = arguments.index("--")
+        arguments, launched = arguments[:dashes], arguments[dashes + 1 :]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -151,9 +175,12 @@ def _parse(
                     args=arguments[1:],
                     default=_base_config(arguments[1:]),
                 )
-            return tyro.extras.subcommand_cli_from_dict(
+            command = tyro.extras.subcommand_cli_from_dict(
                 subcommands, prog="keras-alexnet", args=arguments
             )
+            if launched:
+                command = dataclasses.replace(command, command=tuple(launched))
+            return command
     except SystemExit as stop:
         if stop.code:
             raise ValueError(_one_line(errors.getvalue())) from None
