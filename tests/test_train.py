@@ -237,3 +237,20 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert json.loads(checkpoint.read_text())["step"] == 6
     result = train(config(tmp_path / "run", resume=True))
     assert [row["epoch"] for row in result.history] == [1, 2]
+
+
+def test_a_run_in_rounds_ends_as_one_without(finished, tmp_path):
+    first = train(config(tmp_path / "run"), until_epoch=1)
+    assert [row["epoch"] for row in first.history] == [1]
+    assert first.metrics["top1_error"] == first.history[-1]["val_top1_error"]
+    assert not (tmp_path / "run" / "result.json").exists()
+    again = train(config(tmp_path / "run", resume=True), until_epoch=1)
+    assert again.history == first.history  # That far it has come already.
+    result = train(config(tmp_path / "run", resume=True), until_epoch=5)
+    assert result.history == finished.history
+    for ours, theirs in zip(
+        weights(result.run_dir).values(),
+        weights(finished.run_dir).values(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)

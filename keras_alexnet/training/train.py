@@ -43,6 +43,8 @@ from keras_alexnet.training.strategy import (
     use_xla,
 )
 
+METRICS = ("loss", "top1_error", "top5_error")
+
 # Keras's names for them: computations in it, weights in float32.
 PRECISIONS = {
     "float32": "float32",
@@ -71,7 +73,9 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, callbacks: list[keras.callbacks.Callback] | None = None
+    config: TrainConfig,
+    callbacks: list[keras.callbacks.Callback] | None = None,
+    until_epoch: int | None = None,
 ) -> TrainResult:
     """Trains a network and keeps everything about the run in `config.run_dir`.
 
@@ -82,6 +86,8 @@ def train(
     Args:
         config: What to train, on what, how and where.
         callbacks: More Keras callbacks.
+        until_epoch: Pause after this epoch, with a checkpoint but no result.json;
+            `resume=True` goes on later. Schedules are those of all `config.epochs`.
 
     Returns:
         The result, which is also in the run directory's result.json.
@@ -120,7 +126,15 @@ def train(
         loop.noticing_lost_hosts(hosts),
         run.claimed(config) if hosts.is_chief else contextlib.nullcontext(),
     ):
-        return _train(config, run, hosts, source, model, callbacks or [])
+        return _train(
+            config,
+            run,
+            hosts,
+            source,
+            model,
+            callbacks or [],
+            min(until_epoch or config.epochs, config.epochs),
+        )
 
 
 def _train(
@@ -130,6 +144,7 @@ def _train(
     source: Source,
     model: AlexNet,
     callbacks: list[keras.callbacks.Callback],
+    until_epoch: int,
 ) -> TrainResult:
     """Trains, in a run directory that is this process's own."""
     # === Data ===
@@ -188,7 +203,7 @@ def _train(
             model,
             batches,
             strategy=hosts.strategy,
-            ends=ends,
+            ends=ends[:until_epoch],
             first_step=first_step,
             callbacks=[
                 loop.ScheduleCallback(
@@ -207,6 +222,10 @@ def _train(
         )
 
     # === Results ===
+    if until_epoch < config.epochs:
+        metrics = {name: history[-1][f"val_{name}"] for name in METRICS}
+        failures = tuple(saver.failures)
+        return TrainResult(run.path, metrics, history, failures=failures)
     evaluation = _evaluate(model, source, preprocessing, config)
     speed = steps_per_second and round(steps_per_second * config.global_batch_size, 1)
     result = {
