@@ -46,12 +46,13 @@ setup(
         "tensorboard>=2.19,<3",
         "importlib_resources>=6",
         "scipy>=1.13,<2",
-        # The embedded digits, figures, command line, tables, checkpoints.
+        # The embedded digits, figures, command line, tables, checkpoints, locks.
         "scikit-learn>=1.5,<2",
         "matplotlib>=3.9,<4",
         "tyro>=1.0,<1.1",
         "rich>=13,<16",
         "safetensors>=0.5,<1",
+        "filelock>=3.12,<5",
     ],
     extras_require={
         "dev": [

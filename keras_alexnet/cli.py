@@ -19,6 +19,7 @@ from typing import Literal
 import tyro
 
 from keras_alexnet.config import TrainConfig, read_settings
+from keras_alexnet.errors import TrainingFailed
 from keras_alexnet.recipes import configure
 
 
@@ -121,6 +122,21 @@ class List:
     """What to list."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """Run a command in several processes on this machine, as if on several hosts.
+
+    `keras-alexnet launch --hosts 2 -- train --run-dir runs/two`. On a cluster, run the
+    same `train` command on each host, with TF_CONFIG set and a run directory that all
+    share.
+    """
+
+    command: tyro.conf.Positional[tuple[str, ...]]
+    """The command and its options, after two dashes."""
+    hosts: int = 2
+    """How many processes."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits.
 
@@ -138,8 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Some errors of the libraries below span lines.
         print("keras-alexnet:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        # The machine's failure, not the user's: a full disk, a directory taken away.
+    except (OSError, TrainingFailed) as error:
+        # Not the user's mistake: a full disk, a directory taken away, a lost host.
         print(f"keras-alexnet: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -158,6 +174,7 @@ def _parse(
     | ImportWeights
     | Inspect
     | List
+    | Launch
 ):
     """Parses a command line.
 
@@ -173,7 +190,13 @@ def _parse(
         "import-weights": ImportWeights,
         "inspect": Inspect,
         "list": List,
+        "launch": Launch,
     }
+    # What comes after two dashes belongs to the command that is launched.
+    launched: list[str] = []
+    if arguments[:1] == ["launch"] and "--" in arguments:
+        dashes = arguments.index("--")
+        arguments, launched = arguments[:dashes], arguments[dashes + 1 :]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -185,9 +208,12 @@ def _parse(
                     default=_before_flags(arguments[1:]),
                 )
                 return _without_file(flags)
-            return tyro.extras.subcommand_cli_from_dict(
+            command = tyro.extras.subcommand_cli_from_dict(
                 subcommands, prog="keras-alexnet", args=arguments
             )
+            if launched:
+                command = dataclasses.replace(command, command=tuple(launched))
+            return command
     except SystemExit as stop:
         if stop.code:
             raise ValueError(_one_line(errors.getvalue())) from None

@@ -55,7 +55,20 @@ def _train(config: TrainConfig) -> int:
         f"Test images: top-1 error {top1:.2%}, top-5 error {top5:.2%} "
         f"(accuracy {1 - top1:.2%}). Everything is in {result.run_dir}."
     )
-    return 0
+    if result.failures:
+        print(
+            f"But {len(result.failures)} files could not be written, the last: "
+            f"{result.failures[-1]}. Repair that and repeat the command with --resume.",
+            file=sys.stderr,
+        )
+    return 1 if result.failures else 0
+
+
+def _launch(command: cli.Launch) -> int:
+    """Runs a command in several processes."""
+    from keras_alexnet.training.launch import launch
+
+    return launch(command.hosts, command.command)
 
 
 def _evaluate(command: cli.Evaluate) -> int:
@@ -286,4 +299,5 @@ _COMMANDS = {
     cli.ImportWeights: _import_weights,
     cli.Inspect: _inspect,
     cli.List: _list,
+    cli.Launch: _launch,
 }

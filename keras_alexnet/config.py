@@ -95,13 +95,31 @@ class TrainConfig:
 
     seed: int = 0
     """Seed of the split, the initial weights, the data order, augmentation, dropout."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the computations; weights are kept in float32."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the computations; weights are kept in float32. With float16 the
+    loss is scaled."""
+    clip_norm: float | None = None
+    """Largest norm of the gradients, over all replicas and weights; no limit by
+    default."""
+    micro_batches: int = 1
+    """Parts into which each device cuts its share of a batch, to save memory."""
+    max_skipped_steps: int = 20
+    """How many steps in a row may have gradients that are not finite before the run
+    stops. Such a step changes nothing."""
     xla: Literal["auto", "on", "off"] = "auto"
     """Whether XLA compiles the step on each replica; auto: on GPUs, not on CPUs."""
     replicas: int | None = None
     """Devices to train on: all GPUs by default, or one CPU. On a CPU, more than one
     makes as many logical devices."""
+    deterministic: bool = False
+    """Whether the same run gives the same bits on GPUs too, at some cost. On CPUs it
+    does anyway."""
+    checkpoint_minutes: float | None = 10.0
+    """Time between two checkpoints within an epoch; there is one after each epoch."""
+    checkpoint_steps: int | None = None
+    """Steps between two checkpoints within an epoch."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay, besides the best."""
     resume: bool = False
     """Continue the run in the run directory from its last checkpoint."""
 
@@ -109,7 +127,16 @@ class TrainConfig:
         for name, hint in hints_of(type(self)).items():
             value = conform(name, getattr(self, name), hint)
             object.__setattr__(self, name, value)
-        for name in ("epochs", "global_batch_size", "image_size", "resize_size"):
+        for name in (
+            "epochs",
+            "global_batch_size",
+            "image_size",
+            "resize_size",
+            "micro_batches",
+            "max_skipped_steps",
+            "checkpoint_steps",
+            "keep_checkpoints",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {value}")
@@ -119,6 +146,10 @@ class TrainConfig:
                 raise ValueError(
                     f"{name} must be finite and not negative. Received: {value}"
                 )
+        for name in ("clip_norm", "checkpoint_minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive. Received: {value}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32). Received: {self.seed}")
         for name in ("groups", "replicas"):
@@ -146,6 +177,12 @@ class TrainConfig:
                 f"A batch of {self.global_batch_size} cannot be shared equally by "
                 f"{self.replicas} replicas: choose a multiple of {self.replicas} as "
                 "global_batch_size."
+            )
+        if self.global_batch_size % ((self.replicas or 1) * self.micro_batches):
+            raise ValueError(
+                f"A batch of {self.global_batch_size} cannot be cut into "
+                f"{self.micro_batches} equal parts on each replica: choose another "
+                "global_batch_size or micro_batches."
             )
 
     def layer_multipliers(self) -> dict[str, Schedule]:

@@ -10,9 +10,7 @@ import keras
 from keras_alexnet.config import TrainConfig
 from keras_alexnet.errors import unknown
 from keras_alexnet.schedules import Constant, Schedule, parse_schedule
-
-# The multiplier of all biases, among those of layers.
-BIASES = "biases"
+from keras_alexnet.training.optimizer import BIASES
 
 
 def multipliers(config: TrainConfig, model: keras.Model) -> dict[str, Schedule]:
