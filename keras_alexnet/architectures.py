@@ -75,6 +75,32 @@ class Architecture:
     pixel_scale: float = 1.0
     notes: str = ""
 
+    def widened(self, factor: float) -> Architecture:
+        """Returns the architecture with more or fewer filters and hidden units.
+
+        Args:
+            factor: What their numbers are multiplied by; filters stay multiples of the
+                most towers that a layer has.
+        """
+        if factor == 1:
+            return self
+        layers = self.features + self.top
+        towers = max(spec.options.get("groups", 1) for spec in layers)
+
+        def scaled(spec: LayerSpec) -> LayerSpec:
+            options = dict(spec.options)
+            for name, multiple in (("filters", towers), ("units", 1)):
+                if options.get(name) is not None:
+                    count = max(1, round(options[name] * factor / multiple))
+                    options[name] = count * multiple
+            return dataclasses.replace(spec, options=MappingProxyType(options))
+
+        return dataclasses.replace(
+            self,
+            features=tuple(map(scaled, self.features)),
+            top=tuple(map(scaled, self.top)),
+        )
+
 
 def _spec(role: str, name: str, layer: str | None, **options: Any) -> LayerSpec:
     return LayerSpec(role, name, layer, MappingProxyType(options))

@@ -137,6 +137,49 @@ class Launch:
     """How many processes."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Tune:
+    """Search for the best schedules and settings; continue a search that was stopped.
+
+    Settings of the runs are those of the recipe, then of --config, then of the flags.
+    """
+
+    run_dir: str = "runs/search"
+    """Directory of the search: state, a run directory for each trial, best.json."""
+    trials: int = 30
+    """How many trials there are at most."""
+    tuner: Literal["random", "bayesian", "hyperband", "grid"] = "random"
+    """How the next trial is chosen. Hyperband continues the best of many short trials;
+    each of its rounds counts as one."""
+    space: str = "schedules"
+    """What is searched: schedules, recipe, everything, or a JSON file."""
+    objective: str = "val_top1_error"
+    """What is compared: a column of history.csv, after the last epoch."""
+    early_stopping: Literal["none", "median"] = "none"
+    """Whether trials stop early that are worse than most others at the same epoch."""
+    keep: int = 3
+    """How many of the best trials keep their weights."""
+    workers: int = 1
+    """How many trials run at the same time, on this machine."""
+    search_seed: int = 0
+    """Seed of what is tried."""
+
+    data: str | None = None
+    """Images to train on; see `keras-alexnet train --help`."""
+    recipe: str | None = None
+    """Recipe that the search varies."""
+    config: str | None = None
+    """JSON file of settings that the search varies, such as a run's config.json."""
+    epochs: int | None = None
+    """Passes over the training images."""
+    seed: int | None = None
+    """Seed of the runs."""
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    """Precision of the computations."""
+    replicas: int | None = None
+    """Devices to train each trial on."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits.
 
@@ -175,6 +218,7 @@ def _parse(
     | Inspect
     | List
     | Launch
+    | Tune
 ):
     """Parses a command line.
 
@@ -189,6 +233,7 @@ def _parse(
         "features": Features,
         "import-weights": ImportWeights,
         "inspect": Inspect,
+        "tune": Tune,
         "list": List,
         "launch": Launch,
     }

@@ -71,6 +71,41 @@ def _launch(command: cli.Launch) -> int:
     return launch(command.hosts, command.command)
 
 
+def _tune(command: cli.Tune) -> int:
+    """Searches, and prints what was found."""
+    from keras_alexnet.tuning import search
+    from keras_alexnet.tuning.progress import Progress
+    from keras_alexnet.tuning.tuner import SearchInterrupted
+
+    values = read_settings(command.config) if command.config else {}
+    names = ("data", "recipe", "epochs", "seed", "precision", "replicas")
+    flags = {name: getattr(command, name) for name in names}
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        result = search(
+            configure({**values, **given}),
+            command.space,
+            trials=command.trials,
+            tuner=command.tuner,
+            objective=command.objective,
+            run_dir=command.run_dir,
+            seed=command.search_seed,
+            keep=command.keep,
+            early_stopping=command.early_stopping,
+            workers=command.workers,
+        )
+    except SearchInterrupted as stop:
+        print(f"Stopped by {stop}; everything is saved. The same command continues.")
+        return 128 + stop.signal_number
+    progress = Progress(result.objective, result.direction, command.trials)
+    console.print(progress.leaderboard(result.trials))
+    print(
+        f"The best of {len(result.trials)} trials is {result.best.name}. Train it: "
+        f"keras-alexnet train --config {result.run_dir / 'best.json'} --run-dir ..."
+    )
+    return 0
+
+
 def _evaluate(command: cli.Evaluate) -> int:
     """Prints and draws what a run's model makes of its test images."""
     from keras_alexnet.evaluation import Evaluation, evaluate
@@ -299,5 +334,6 @@ _COMMANDS = {
     cli.ImportWeights: _import_weights,
     cli.Inspect: _inspect,
     cli.List: _list,
+    cli.Tune: _tune,
     cli.Launch: _launch,
 }

@@ -37,6 +37,8 @@ class TrainConfig:
     """Network: see `keras-alexnet list`."""
     groups: int | None = None
     """Towers in the layers that have two; 1 joins them."""
+    width: float = 1.0
+    """What the filters and hidden units of the architecture are multiplied by."""
     conv: str = "default"
     """Registered name of a layer that takes the place of the convolutions."""
     norm: str = "default"
@@ -92,6 +94,9 @@ class TrainConfig:
     """Decay of the kernels: an L2 penalty of half this size on each."""
     dropout: ScheduleText = "0.5"
     """Dropout rate: a number, or a schedule such as curriculum(0.5)."""
+    dropout_by_layer: tuple[str, ...] = ()
+    """Dropout rates of single layers, each LAYER=RATE, such as drop7=0.3 or
+    "drop6=linear(0.5, end=0.2)"; the others have that of dropout."""
 
     seed: int = 0
     """Seed of the split, the initial weights, the data order, augmentation, dropout."""
@@ -146,7 +151,7 @@ class TrainConfig:
                 raise ValueError(
                     f"{name} must be finite and not negative. Received: {value}"
                 )
-        for name in ("clip_norm", "checkpoint_minutes"):
+        for name in ("clip_norm", "checkpoint_minutes", "width"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive. Received: {value}")
@@ -172,6 +177,7 @@ class TrainConfig:
         for name in ("color_noise", "bias_multiplier"):
             _check_schedule(name, getattr(self, name), (Curriculum, Plateau))
         self.layer_multipliers()
+        self.layer_dropouts()
         if self.replicas and self.global_batch_size % self.replicas:
             raise ValueError(
                 f"A batch of {self.global_batch_size} cannot be shared equally by "
@@ -194,18 +200,22 @@ class TrainConfig:
         Raises:
             ValueError: One is not written as LAYER=FACTOR, or is given twice.
         """
-        multipliers = {}
-        for text in self.rate_multipliers:
-            pattern, equals, factor = (part.strip() for part in text.partition("="))
-            if not pattern or not equals or pattern in multipliers:
-                raise ValueError(
-                    "rate_multipliers are written LAYER=FACTOR, each layer once. "
-                    f"Received: {text!r}"
-                )
-            multipliers[pattern] = _check_schedule(
-                f"rate_multipliers {pattern}", factor, (Curriculum, Plateau)
-            )
-        return multipliers
+        return _by_layer(
+            "rate_multipliers", "FACTOR", self.rate_multipliers, (Curriculum, Plateau)
+        )
+
+    def layer_dropouts(self) -> dict[str, Schedule]:
+        """Reads `dropout_by_layer`.
+
+        Returns:
+            Functions of progress by layer, in the order given.
+
+        Raises:
+            ValueError: One is not written as LAYER=RATE, or is given twice.
+        """
+        return _by_layer(
+            "dropout_by_layer", "RATE", self.dropout_by_layer, (Plateau,), limit=1.0
+        )
 
     def to_json(self) -> str:
         """Returns the configuration as JSON, ready for a file."""
@@ -273,6 +283,32 @@ def _conforming(values: dict[str, Any]) -> dict[str, Any]:
         if name not in hints:
             raise ValueError(unknown(name, "setting", hints))
     return {name: conform(name, value, hints[name]) for name, value in values.items()}
+
+
+def _by_layer(
+    name: str,
+    what: str,
+    texts: tuple[str, ...],
+    unsuitable: tuple[type, ...],
+    *,
+    limit: float = math.inf,
+) -> dict[str, Schedule]:
+    """Reads a list of LAYER=SCHEDULE.
+
+    Raises:
+        ValueError: One is written otherwise, is given twice, or is no such schedule.
+    """
+    schedules = {}
+    for text in texts:
+        layer, equals, value = (part.strip() for part in text.partition("="))
+        if not layer or not equals or layer in schedules:
+            raise ValueError(
+                f"{name} are written LAYER={what}, each layer once. Received: {text!r}"
+            )
+        schedules[layer] = _check_schedule(
+            f"{name} {layer}", value, unsuitable, limit=limit
+        )
+    return schedules
 
 
 def _check_schedule(

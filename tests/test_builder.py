@@ -496,3 +496,16 @@ def test_building_twice_gives_the_same_weights_from_the_same_seed():
         outputs.append(model(ones(model)).numpy())
     np.testing.assert_array_equal(outputs[0], outputs[1])
     assert (outputs[0] != outputs[2]).any()
+
+
+def test_a_network_is_widened_in_filters_and_hidden_units():
+    mini = keras_alexnet.get_architecture("alexnet_mini")
+    model = keras_alexnet.build(mini.widened(0.5), input_shape=(28, 28, 1))
+    filters = [model.get_layer(f"conv{i}").kernel.shape[-1] for i in range(1, 6)]
+    assert filters == [16, 32, 48, 48, 32]
+    units = [model.get_layer(f"fc{i}").kernel.shape[-1] for i in (6, 7, 8)]
+    assert units == [128, 128, 10]
+    odd = keras_alexnet.build(mini.widened(0.53), input_shape=(28, 28, 1))
+    # Two towers must share them.
+    assert all(odd.get_layer(f"conv{i}").kernel.shape[-1] % 2 == 0 for i in (2, 4, 5))
+    assert mini.widened(1.0) is mini

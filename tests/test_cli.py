@@ -13,6 +13,7 @@ COMMANDS = [
     "features",
     "import-weights",
     "inspect",
+    "tune",
     "list",
 ]
 

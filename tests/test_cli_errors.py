@@ -149,6 +149,10 @@ def test_an_unknown_thing_to_list_is_refused_with_those_there_are(error):
         ("--bias-multiplier", "twice", "bias_multiplier: A schedule is a number or a"),
         ("--rate-multipliers", "fc8", "LAYER=FACTOR, each layer once. Received: 'fc8'"),
         ("--rate-multipliers", "fc8=x", "rate_multipliers fc8: A schedule is"),
+        ("--dropout-by-layer", "drop6", "LAYER=RATE, each layer once"),
+        ("--dropout-by-layer", "drop6=1.5", "drop6 must be a number in [0, 1.0)"),
+        ("--dropout-by-layer", "fc6=0.5", "Unknown dropout layer 'fc6'"),
+        ("--width", "0", "width must be positive"),
         ("--recipe", "fine-tune", "name their file with --weights"),
     ],
 )
@@ -387,3 +391,28 @@ def test_a_model_file_that_is_none_is_named(error, trained):
     (trained / "model.keras").write_text("no model")
     keras.utils.disable_interactive_logging()
     assert "model.keras" in error("evaluate", "run")
+
+
+# === A search ===
+
+
+@pytest.mark.parametrize(
+    "flag, value, expected",
+    [
+        ("--objective", "val_acc", "Available: accuracy, loss, val_loss, val_top1_err"),
+        ("--space", "recipes", "Unknown search space 'recipes'. Did you mean 'recipe'"),
+        ("--space", "none.json", "Cannot read none.json"),
+        ("--tuner", "lucky", "'hyperband', 'grid'"),
+        ("--trials", "0", "trials must be at least 1"),
+        ("--data", "folder:nowhere", "No such folder: nowhere"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(error, flag, value, expected):
+    assert expected in error("tune", flag, value)
+
+
+def test_a_space_that_is_upside_down_is_refused(error, here):
+    content = '{"parameters": {"momentum": {"low": 0.9, "high": 0.5}}}'
+    (here / "my.json").write_text(content)
+    message = error("tune", "--space", "my.json")
+    assert "my.json: momentum: low must be below high" in message

@@ -6,7 +6,7 @@ import keras_alexnet
 from keras_alexnet.config import TrainConfig
 from keras_alexnet.recipes import RECIPES, get_recipe
 from keras_alexnet.schedules import Constant, Linear, Piecewise
-from keras_alexnet.training.rates import BIASES, frozen_layers, multipliers
+from keras_alexnet.training.rates import BIASES, dropouts, frozen_layers, multipliers
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
@@ -78,3 +78,24 @@ def test_something_is_left_to_train(model):
 def test_the_layers_that_recipes_name_exist(model, name):
     multipliers(get_recipe(name), model)
     frozen_layers(get_recipe(name), model)
+
+
+# === Dropout ===
+
+
+def test_dropout_layers_have_the_common_rate_or_their_own(model):
+    config = TrainConfig(dropout="0.4", dropout_by_layer=("drop7=linear(0.6, end=0)",))
+    assert dropouts(TrainConfig(dropout="0.4"), model) == {
+        "drop6": Constant(0.4),
+        "drop7": Constant(0.4),
+    }
+    assert dropouts(config, model) == {
+        "drop6": Constant(0.4),
+        "drop7": Linear(0.6, end=0),
+    }
+
+
+def test_an_unknown_dropout_layer_is_refused_with_the_nearest(model):
+    config = TrainConfig(dropout_by_layer=("drop8=0.5",))
+    with pytest.raises(ValueError, match="Unknown dropout layer 'drop8'. Did you mean"):
+        dropouts(config, model)

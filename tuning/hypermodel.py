@@ -1,4 +1,7 @@
-"""The network as Keras Tuner sees it."""
+"""The network for programs that use Keras Tuner themselves.
+
+`keras_alexnet.tuning.search` does not need it: its trials are whole runs.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ import keras_tuner
 
 from keras_alexnet.builder import build
 from keras_alexnet.training.optimizer import DecayedMomentum
+from keras_alexnet.tuning.presets import RECIPE
 
 
 class AlexNetHyperModel(keras_tuner.HyperModel):
     """An AlexNet whose learning rate, momentum, weight decay and dropout are searched.
 
-    For any tuner of Keras Tuner; its `search` takes the arguments of `fit`. The 2012
-    values lie in the middle of the ranges.
+    For any tuner of Keras Tuner; its `search` takes the arguments of `fit`. The ranges
+    are those of the search space `recipe`; nothing follows a schedule.
 
     Args:
         architecture: A name or an `Architecture`.
@@ -34,18 +38,18 @@ class AlexNetHyperModel(keras_tuner.HyperModel):
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Builds and compiles the network of one trial."""
+
+        def value(name: str) -> float:
+            return RECIPE[name].declare(hp, name)
+
         model = build(
-            self.architecture,
-            dropout=hp.Float("dropout", 0.0, 0.8, default=0.5),
-            **self.build_arguments,
+            self.architecture, dropout=value("dropout.value"), **self.build_arguments
         )
         model.compile(
             optimizer=DecayedMomentum(
-                hp.Float("learning_rate", 1e-3, 1e-1, sampling="log", default=1e-2),
-                momentum=hp.Float("momentum", 0.8, 0.99, default=0.9),
-                weight_decay=hp.Float(
-                    "weight_decay", 5e-5, 5e-3, sampling="log", default=5e-4
-                ),
+                value("learning_rate.value"),
+                momentum=value("momentum"),
+                weight_decay=value("weight_decay"),
             ),
             loss="sparse_categorical_crossentropy",
             metrics=["accuracy"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 from rich.text import Text
@@ -26,13 +26,14 @@ def panels_of(config: TrainConfig) -> Panels:
         "Learning rate": panel(config.learning_rate),
         "Dropout rate": panel(config.dropout),
     }
+    _add_by_layer(
+        panels, "Dropout rate", config.dropout_by_layer, config.layer_dropouts()
+    )
     if parse_schedule(config.bias_multiplier) != Constant(1.0):
         panels["Multiplier of biases"] = panel(config.bias_multiplier)
-    texts = (text.partition("=")[2].strip() for text in config.rate_multipliers)
-    for text, (layers, schedule) in zip(
-        texts, config.layer_multipliers().items(), strict=True
-    ):
-        panels[f"Multiplier of {layers}"] = {text: schedule}
+    _add_by_layer(
+        panels, "Multiplier", config.rate_multipliers, config.layer_multipliers()
+    )
     noise = parse_schedule(config.color_noise)
     if noise != Constant(0.0):
 
@@ -41,6 +42,17 @@ def panels_of(config: TrainConfig) -> Panels:
 
         panels["Colour noise"] = {config.color_noise: at_epoch}
     return panels
+
+
+def _add_by_layer(
+    panels: dict[str, Mapping[str, Schedule]],
+    what: str,
+    texts: Iterable[str],
+    schedules: Mapping[str, Schedule],
+) -> None:
+    """Adds a panel for each layer that has a schedule of its own."""
+    for text, (layer, schedule) in zip(texts, schedules.items(), strict=True):
+        panels[f"{what} of {layer}"] = {text.partition("=")[2].strip(): schedule}
 
 
 def table_of(panels: Panels, epochs: int | None = None) -> Table:

@@ -1,4 +1,4 @@
-"""Which layers learn how fast, from a configuration and the model that it builds."""
+"""The rates of single layers, from a configuration and the model that it builds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import keras
 
 from keras_alexnet.config import TrainConfig
 from keras_alexnet.errors import unknown
+from keras_alexnet.layers import ScheduledDropout
 from keras_alexnet.schedules import Constant, Schedule, parse_schedule
 from keras_alexnet.training.optimizer import BIASES
 
@@ -40,6 +41,25 @@ def multipliers(config: TrainConfig, model: keras.Model) -> dict[str, Schedule]:
                 schedules[name] = schedule
     schedules[BIASES] = parse_schedule(config.bias_multiplier)
     return {name: one for name, one in schedules.items() if one != Constant(1.0)}
+
+
+def dropouts(config: TrainConfig, model: keras.Model) -> dict[str, Schedule]:
+    """Returns the schedules of the dropout rates, by layer name.
+
+    Args:
+        config: Its `dropout`, and its `dropout_by_layer` for single layers.
+        model: The model that is trained.
+
+    Raises:
+        ValueError: `dropout_by_layer` names what is no dropout layer of the model.
+    """
+    layers = [one.name for one in model.layers if isinstance(one, ScheduledDropout)]
+    schedules = dict.fromkeys(layers, parse_schedule(config.dropout))
+    for name, schedule in config.layer_dropouts().items():
+        if name not in schedules:
+            raise ValueError(unknown(name, "dropout layer", layers))
+        schedules[name] = schedule
+    return schedules
 
 
 def frozen_layers(config: TrainConfig, model: keras.Model) -> tuple[str, ...]:

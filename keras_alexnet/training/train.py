@@ -35,7 +35,7 @@ from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restor
 from keras_alexnet.training.diagnosis import FlatLossHint
 from keras_alexnet.training.hosts import Hosts
 from keras_alexnet.training.optimizer import DecayedMomentum
-from keras_alexnet.training.rates import frozen_layers, multipliers
+from keras_alexnet.training.rates import dropouts, frozen_layers, multipliers
 from keras_alexnet.training.saver import Saver
 from keras_alexnet.training.schedule_callback import ScheduleCallback
 from keras_alexnet.training.strategy import (
@@ -211,7 +211,7 @@ def _train(
                 ScheduleCallback(
                     ends[-1],
                     parse_schedule(config.learning_rate),
-                    parse_schedule(config.dropout),
+                    dropouts(config, model),
                     multipliers=multipliers(config, model),
                     history=history,
                 ),
@@ -318,7 +318,7 @@ def _make_model(config: TrainConfig, source: Source) -> AlexNet:
         return None if value.lower() == "none" else value
 
     model = build(
-        config.architecture,
+        get_architecture(config.architecture).widened(config.width),
         input_shape=(image_size, image_size, source.channels),
         classes=classes,
         groups=config.groups,
@@ -330,6 +330,8 @@ def _make_model(config: TrainConfig, source: Source) -> AlexNet:
         dtype=PRECISIONS[config.precision],
         weights=config.weights,
     )
+    for name, schedule in dropouts(config, model).items():
+        model.get_layer(name).rate = schedule(0.0)
     for name in frozen_layers(config, model):
         model.get_layer(name).trainable = False
     factors = multipliers(config, model)

@@ -1,0 +1,283 @@
+"""A search: from a configuration and a space to the best configuration found.
+
+search.json       what is searched; the same search continues, another is refused
+oracle.json       the state of Keras Tuner's oracle; trial_NAME/ what it knows of each
+trials/NAME/      a run directory for each trial
+best.json         the best configuration so far: `keras-alexnet train --config` takes it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import keras_tuner
+from filelock import FileLock, Timeout
+
+from keras_alexnet.architectures import get_architecture
+from keras_alexnet.config import TrainConfig
+from keras_alexnet.errors import TrainingFailed, unknown
+from keras_alexnet.files import write_whole
+from keras_alexnet.tuning.oracles import (
+    TUNERS,
+    is_chief,
+    is_distributed,
+    make_oracle,
+)
+from keras_alexnet.tuning.progress import Progress
+from keras_alexnet.tuning.reading import best_first
+from keras_alexnet.tuning.space import SearchSpace, get_space
+from keras_alexnet.tuning.trial_process import check_in_process
+from keras_alexnet.tuning.trials import Trial
+from keras_alexnet.tuning.tuner import ScheduleTuner, Settings
+
+# What a run's history holds after each epoch, and which way is better.
+OBJECTIVES = {
+    "val_loss": "min",
+    "val_top1_error": "min",
+    "val_top5_error": "min",
+    "loss": "min",
+    "accuracy": "max",
+}
+# The median rule leaves every trial so much of its run.
+GRACE = 0.25
+LOCK = ".lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What a search has found.
+
+    Attributes:
+        run_dir: Where everything about the search is.
+        config: The best configuration, which is also in best.json.
+        best: The trial that it is from.
+        trials: All trials, in the order in which they began.
+        objective: What was compared.
+        direction: `"min"` or `"max"`.
+    """
+
+    run_dir: Path
+    config: TrainConfig
+    best: Trial
+    trials: tuple[Trial, ...]
+    objective: str
+    direction: str
+
+
+def search(
+    config: TrainConfig,
+    space: str | Path | SearchSpace = "schedules",
+    *,
+    trials: int = 30,
+    tuner: str = "random",
+    objective: str = "val_top1_error",
+    run_dir: str | Path = "runs/search",
+    seed: int = 0,
+    keep: int = 3,
+    early_stopping: Literal["none", "median"] = "none",
+    workers: int = 1,
+) -> SearchResult:
+    """Searches for the best training settings.
+
+    Each trial is a run of `keras_alexnet.train` in a process of its own, with the same
+    data, seed and number of epochs; the objective is its value after the last epoch. A
+    search that was killed continues when it is called again: the trials that were
+    running go on from their last checkpoints.
+
+    Hyperband gives most trials few epochs and continues the best ones. Schedules are
+    those of all epochs from the start, so a trial that is continued is, bit for bit,
+    one that never paused.
+
+    Several hosts search together where the environment variables of Keras Tuner's
+    distributed mode are set and `run_dir` is on storage that they share; see
+    docs/tuning.md. A program that calls this does so under
+    `if __name__ == "__main__":`.
+
+    Args:
+        config: What the search varies. Its `run_dir` and `resume` do not matter.
+        space: What to search: `"schedules"`, `"recipe"` or `"everything"`, a JSON file,
+            or a `SearchSpace`.
+        trials: How many trials there are at most. Each round of Hyperband counts as
+            one, and one sweep of it ends the search.
+        tuner: `"random"`, `"bayesian"`, `"hyperband"` or `"grid"`.
+        objective: A column of history.csv.
+        run_dir: Where to keep everything about the search.
+        seed: Decides what is tried. The runs' own seed is that of `config`.
+        keep: How many of the best trials keep their checkpoints and model.
+        early_stopping: `"median"` stops trials that are worse than most others were at
+            the same epoch, after a quarter of their epochs.
+        workers: How many trials run at the same time, on this machine.
+
+    Returns:
+        What was found.
+
+    Raises:
+        ValueError: An argument makes no sense, `run_dir` holds something else, or three
+            different trials in a row failed by the same mistake in their settings.
+        keras_alexnet.errors.TrainingFailed: Three different trials in a row failed with
+            the same error, or no trial succeeded.
+        keras_alexnet.tuning.tuner.SearchInterrupted: SIGINT or SIGTERM came; the same
+            call continues.
+        OSError: The disk is full, or the directory cannot be written.
+    """
+    space = get_space(space)
+    config = dataclasses.replace(config, run_dir=TrainConfig.run_dir, resume=False)
+    direction = _check(config, space, trials, tuner, objective, keep, workers)
+    if early_stopping not in ("none", "median"):
+        raise ValueError(
+            f"early_stopping must be 'none' or 'median'. Received: {early_stopping!r}"
+        )
+    run_dir = Path(run_dir)
+    identity = {
+        "tuner": tuner,
+        "objective": objective,
+        "early_stopping": early_stopping,
+        "seed": seed,
+        "config": json.loads(config.to_json()),
+        "space": space.to_dict(),
+    }
+    hp = keras_tuner.HyperParameters()
+    space.declare(hp, config)
+    oracle = make_oracle(
+        tuner,
+        hp,
+        keras_tuner.Objective(objective, direction),
+        trials=trials,
+        epochs=config.epochs,
+        seed=seed,
+    )
+    grace = max(1, round(GRACE * config.epochs)) if early_stopping == "median" else None
+    settings = Settings(config, space, run_dir.absolute(), keep, grace, workers)
+    progress = Progress(objective, direction, trials, workers)
+    _check_directory(run_dir, identity)
+    if not (run_dir / "search.json").is_file():
+        check_in_process(config)
+    with _claimed(run_dir, identity):
+        one = ScheduleTuner(
+            oracle,
+            settings,
+            lambda all_trials, ended: progress.update(
+                all_trials, ended, len(oracle.end_order)
+            ),
+        )
+        with progress.shown():
+            one.search()
+        if is_distributed() and not is_chief():
+            # Its own oracle is empty; the chief's files are whole at any time.
+            oracle.reload()
+        found = one.trials()
+    return _result(run_dir, found, objective, direction)
+
+
+def _check(
+    config: TrainConfig,
+    space: SearchSpace,
+    trials: int,
+    tuner: str,
+    objective: str,
+    keep: int,
+    workers: int,
+) -> str:
+    """Checks everything that can be wrong before anything begins.
+
+    Returns:
+        The objective's direction.
+
+    Raises:
+        ValueError: Something is.
+    """
+    for name, value in (("trials", trials), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1. Received: {value}")
+    if keep < 0:
+        raise ValueError(f"keep must not be negative. Received: {keep}")
+    if tuner not in TUNERS:
+        raise ValueError(unknown(tuner, "tuner", TUNERS))
+    if objective not in OBJECTIVES:
+        raise ValueError(unknown(objective, "objective", OBJECTIVES))
+    get_architecture(config.architecture)
+    space.check(config)
+    return OBJECTIVES[objective]
+
+
+@contextlib.contextmanager
+def _claimed(run_dir: Path, identity: dict[str, Any]) -> Iterator[None]:
+    """Keeps other searches out of the directory; writes search.json where it is new.
+
+    Raises:
+        ValueError: It holds something else, another process searches here, or it cannot
+            be written.
+    """
+    try:
+        _check_directory(run_dir, identity)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run_dir / LOCK, timeout=0)
+        if not is_distributed() or is_chief():
+            lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"Another process is searching in {run_dir} at this moment."
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"The directory {run_dir} cannot be written: {error.strerror}"
+        ) from None
+    try:
+        _check_directory(run_dir, identity)
+        if not (run_dir / "search.json").is_file():
+            text = json.dumps(identity, indent=2) + "\n"
+            write_whole(run_dir / "search.json", text)
+        yield
+    finally:
+        lock.release()
+
+
+def _check_directory(run_dir: Path, identity: dict[str, Any]) -> None:
+    """Raises a ValueError unless a directory is empty or holds this search."""
+    path = run_dir / "search.json"
+    if not path.is_file():
+        if run_dir.is_dir() and {one.name for one in run_dir.iterdir()} - {LOCK}:
+            raise ValueError(
+                f"{run_dir} holds files that are not a search's: choose another "
+                "--run-dir."
+            )
+        return
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    for name, value in _flat(identity).items():
+        if _flat(saved).get(name) != value:
+            raise ValueError(
+                f"{run_dir} holds another search: its {name} is "
+                f"{_flat(saved).get(name)!r}, not {value!r}. Continue it with the "
+                "settings that it began with, or choose another --run-dir."
+            )
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a search is, the configuration's settings one by one."""
+    return {**identity.get("config", {}), **{**identity, "config": None}}
+
+
+def _result(
+    run_dir: Path, trials: list[Trial], objective: str, direction: str
+) -> SearchResult:
+    """Returns what was found.
+
+    Raises:
+        keras_alexnet.errors.TrainingFailed: No trial succeeded.
+    """
+    best = best_first(trials, direction)
+    if not best:
+        errors = [trial.error for trial in trials if trial.error]
+        reason = f", the last with this error: {errors[-1]}" if errors else "."
+        raise TrainingFailed(f"None of {len(trials)} trials succeeded{reason}")
+    return SearchResult(
+        run_dir, best[0].config, best[0], tuple(trials), objective, direction
+    )

@@ -1,0 +1,361 @@
+"""The tuner: it asks an oracle what to try, and has it tried."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial as Assignment
+from keras_tuner.engine.trial import TrialStatus
+
+from keras_alexnet.config import TrainConfig
+from keras_alexnet.errors import TrainingFailed
+from keras_alexnet.files import write_whole
+from keras_alexnet.tuning.applying import with_run_dir
+from keras_alexnet.tuning.oracles import (
+    DurableOracle,
+    is_chief,
+    is_distributed,
+    same_errors,
+)
+from keras_alexnet.tuning.reading import (
+    best_first,
+    first_round,
+    read_error,
+    read_trials,
+)
+from keras_alexnet.tuning.space import SearchSpace
+from keras_alexnet.tuning.trial_process import (
+    Outcome,
+    Task,
+    TrialProcess,
+    modules_of_layers,
+)
+from keras_alexnet.tuning.trials import Trial
+
+IDLE_SECONDS = 0.2
+# How often a worker on another host says that it is alive.
+HEARTBEAT_SECONDS = 15.0
+
+
+class SearchInterrupted(Exception):
+    """A search was asked to stop; the runs under way have saved their state.
+
+    Attributes:
+        signal_number: The signal that asked.
+    """
+
+    def __init__(self, signal_number: int):
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a tuner needs to know besides its oracle.
+
+    Attributes:
+        config: What the search varies.
+        space: How.
+        run_dir: Where everything is.
+        keep: How many of the best trials keep their weights.
+        grace_epochs: When the median rule begins; None where there is none.
+        workers: How many trials run at the same time.
+    """
+
+    config: TrainConfig
+    space: SearchSpace
+    run_dir: Path
+    keep: int
+    grace_epochs: int | None
+    workers: int
+
+
+class ScheduleTuner(BaseTuner):
+    """A tuner of Keras Tuner that trains each trial as a run of its own.
+
+    Its directory is that of every tuner; the runs are in `trials/`. Each worker is a
+    thread that has one trial after the other carried out by a process.
+
+    Args:
+        oracle: Decides what to try.
+        settings: Everything else.
+        on_change: Called with all trials whenever one has begun or ended.
+    """
+
+    def __init__(
+        self,
+        oracle: DurableOracle,
+        settings: Settings,
+        on_change: Callable[[list[Trial], Trial | None], None],
+    ):
+        self.settings = settings
+        self._on_change = on_change
+        self._state = oracle
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._processes: list[TrialProcess] = []
+        directory = settings.run_dir
+        with contextlib.redirect_stdout(None):
+            super().__init__(
+                oracle, directory=str(directory.parent), project_name=directory.name
+            )
+        oracle.on_end = self._ended
+        self.save()
+
+    def save(self) -> None:
+        """Writes the state."""
+        if not self._is_worker():
+            self.oracle.save()
+        write_whole(Path(self._get_tuner_fname()), json.dumps(self.get_state()))
+
+    def search(self) -> None:
+        """Searches until there is nothing more to try.
+
+        Raises:
+            SearchInterrupted: SIGINT or SIGTERM came.
+            ValueError, keras_alexnet.errors.TrainingFailed: Three different trials in a
+                row failed with the same error.
+            OSError: The disk is full, or the directory cannot be written.
+        """
+        with self._heeding_signals(), contextlib.ExitStack() as stack:
+            if is_distributed():
+                # Keras Tuner prints every condition that it sends to another host.
+                stack.enter_context(contextlib.redirect_stdout(None))
+            if is_chief():
+                self._serve()
+            else:
+                self._work_in_threads()
+        if self._failure is not None:
+            raise self._failure
+
+    def trials(self) -> list[Trial]:
+        """Reads all trials, in the order in which they began."""
+        settings = self.settings
+        return read_trials(
+            self._state, settings.space, settings.config, settings.run_dir
+        )
+
+    # === Workers ===
+
+    def _serve(self) -> None:
+        """Gives out trials to other hosts."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(1.0):
+                self._state.take_back_from_silent()
+
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            super().search()
+        finally:
+            done.set()
+
+    def _work_in_threads(self) -> None:
+        names = [self.tuner_id]
+        if not is_distributed():
+            names = [f"tuner{index}" for index in range(self.settings.workers)]
+        self._processes = [TrialProcess(self._stopping) for _ in names]
+        threads = [
+            threading.Thread(target=self._work, args=pair, name=pair[0])
+            for pair in zip(names, self._processes, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.5)
+
+    def _work(self, name: str, process: TrialProcess) -> None:
+        """Carries out one trial after the other."""
+        try:
+            while not self._stopping.is_set():
+                with self._oracle_alone():
+                    if self._stopping.is_set():
+                        return
+                    trial = self.oracle.create_trial(name)
+                if trial.status == TrialStatus.STOPPED:
+                    return
+                if trial.status == TrialStatus.IDLE:
+                    time.sleep(IDLE_SECONDS)
+                    continue
+                self._change(None)
+                with self._heartbeat(name):
+                    outcome = self.run_trial(trial, process)
+                self._report(trial, outcome)
+        except BaseException as error:
+            self._stop(error)
+
+    def run_trial(self, trial: Assignment, process: TrialProcess) -> Outcome:
+        """Has a trial trained.
+
+        Args:
+            trial: Its hyperparameters have values.
+            process: What trains it.
+        """
+        settings = self.settings
+        hp = trial.hyperparameters
+        name = first_round(self.oracle.get_trial, trial)
+        run_dir = settings.run_dir / "trials" / name
+        try:
+            values, config = settings.space.configure(hp, settings.config)
+        except ValueError as error:
+            return Outcome(error=str(error), by_user=True)
+        objective = self.oracle.objective
+        task = Task(
+            with_run_dir(config, str(run_dir)),
+            until_epoch=hp.values.get("tuner/epochs"),
+            values=values,
+            log=Path(self.get_trial_dir(name)) / "output.txt",
+            grace_epochs=settings.grace_epochs,
+            objective=objective.name,
+            largest=objective.direction == "max",
+            modules=modules_of_layers(),
+        )
+        return process.run(task)
+
+    def _report(self, trial: Assignment, outcome: Outcome) -> None:
+        """Tells the oracle what came of a trial."""
+        if outcome.signal_number is not None:
+            self._stop(SearchInterrupted(outcome.signal_number))
+            return
+        if outcome.ends_search:
+            raise OSError(
+                f"Trial {trial.trial_id} cannot go on: {outcome.error}. Everything "
+                "finished is kept; repair that and repeat the command."
+            )
+        objective = self.oracle.objective.name
+        error = outcome.error
+        if error is None:
+            value = outcome.history[-1][objective]
+            if not math.isfinite(value):
+                error = f"{objective} is {value} after the last epoch."
+        with self._oracle_alone():
+            if self._stopping.is_set() and self._failure is not None:
+                return
+            if error is None:
+                metrics = {objective: value, "seconds": outcome.seconds}
+                self.oracle.update_trial(trial.trial_id, metrics)
+                trial.status = TrialStatus.COMPLETED
+            else:
+                record = {"error": error, "by_user": outcome.by_user}
+                directory = Path(self.get_trial_dir(trial.trial_id))
+                write_whole(directory / "error.json", json.dumps(record))
+                trial.status, trial.message = TrialStatus.FAILED, error
+            self.oracle.end_trial(trial)
+
+    @contextlib.contextmanager
+    def _oracle_alone(self) -> Iterator[None]:
+        """Keeps other threads from the oracle; after an error for good.
+
+        Keras Tuner's own lock would hold them for ever.
+        """
+        with self._lock:
+            try:
+                yield
+            except BaseException as error:
+                self._stop(error)
+                raise
+
+    @contextlib.contextmanager
+    def _heartbeat(self, name: str) -> Iterator[None]:
+        """Lets the chief on another host know that this worker is alive."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(HEARTBEAT_SECONDS):
+                # Answered with the trial that is under way.
+                self.oracle.create_trial(name)
+
+        if is_distributed():
+            threading.Thread(target=beat, daemon=True).start()
+        try:
+            yield
+        finally:
+            done.set()
+
+    # === What has ended ===
+
+    def _ended(self, assignment: Assignment) -> None:
+        """Takes note of a trial that has ended, where the oracle is."""
+        errors = [
+            read_error(self.settings.run_dir, name)
+            if self._state.trials[name].status == TrialStatus.FAILED
+            else None
+            for name in self._state.end_order
+        ]
+        texts = [one and one["error"] for one in errors]
+        if (text := same_errors(texts)) is not None:
+            kind = ValueError if errors[-1]["by_user"] else TrainingFailed
+            self._stop(
+                kind(f"Three trials in a row failed with the same error: {text}")
+            )
+        name = first_round(self._state.get_trial, assignment)
+        trials = self.trials()
+        self._prune(trials)
+        self._write_best(trials)
+        self._change(next(one for one in trials if one.name == name))
+
+    def _prune(self, trials: list[Trial]) -> None:
+        """Deletes the weights of all but the best trials and those that go on."""
+        best = best_first(trials, self._state.objective.direction)
+        kept = {trial.name for trial in best[: self.settings.keep]}
+        kept |= {
+            first_round(self._state.get_trial, self._state.trials[name])
+            for name in self._state.unfinished()
+        }
+        for trial in trials:
+            directory = self.settings.run_dir / "trials" / trial.name
+            if trial.name not in kept:
+                shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+                (directory / "model.keras").unlink(missing_ok=True)
+
+    def _write_best(self, trials: list[Trial]) -> None:
+        best = best_first(trials, self._state.objective.direction)
+        if best:
+            path = self.settings.run_dir / "best.json"
+            write_whole(path, best[0].config.to_json())
+
+    def _change(self, trial: Trial | None) -> None:
+        if self._is_worker():  # The chief has the trials.
+            return
+        with self._lock:
+            self._on_change(self.trials(), trial)
+
+    def _stop(self, failure: BaseException) -> None:
+        """Ends the search; other runs under way save their state."""
+        self._failure = self._failure or failure
+        self._stopping.set()
+        self._state.stopped = True
+        for process in self._processes:
+            process.stop()
+
+    @contextlib.contextmanager
+    def _heeding_signals(self) -> Iterator[None]:
+        """Lets SIGINT and SIGTERM end the search after the step under way."""
+
+        def forward(number: int, _) -> None:
+            self._stop(SearchInterrupted(number))
+            if is_chief():
+                raise SearchInterrupted(number)
+
+        previous = {}
+        with contextlib.suppress(ValueError):  # Only the main thread receives signals.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous[number] = signal.signal(number, forward)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
