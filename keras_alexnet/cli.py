@@ -99,6 +99,28 @@ class ImportWeights:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tune:
+    """Train without each of the paper's inventions, to see what each is worth."""
+
+    data: str | None = None
+    """Images to train on, as for train; digits by default."""
+    run_dir: str = "runs/tune"
+    """Directory of all the runs and of what came of them. What has finished there is
+    not trained again."""
+    ablation: bool = False
+    """Leave out normalisation, overlapping pooling, towers, dropout and augmentation,
+    one after the other."""
+    seeds: int = 3
+    """How often each is trained, each time with another seed."""
+    epochs: int | None = None
+    """Length of each run; the recipe's by default."""
+    recipe: str | None = None
+    """Recipe for all other settings."""
+    config: str | None = None
+    """JSON file of settings, which outrank the recipe's."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Inspect:
     """Draw schedules, or all those of a configuration, before any run."""
 
@@ -172,6 +194,7 @@ def _parse(
     | Predict
     | Features
     | ImportWeights
+    | Tune
     | Inspect
     | List
     | Launch
@@ -188,6 +211,7 @@ def _parse(
         "predict": Predict,
         "features": Features,
         "import-weights": ImportWeights,
+        "tune": Tune,
         "inspect": Inspect,
         "list": List,
         "launch": Launch,

@@ -208,6 +208,36 @@ def _import_weights(command: cli.ImportWeights) -> int:
     return 0
 
 
+def _tune(command: cli.Tune) -> int:
+    """Runs the paper's ablations and prints what came of them."""
+    if not command.ablation:
+        raise ValueError("Nothing to do: give --ablation.")
+    if command.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1. Received: {command.seeds}")
+    from keras_alexnet.training.loop import Interrupted
+    from keras_alexnet.tuning.ablation import ablate, table_of
+
+    values = read_settings(command.config) if command.config else {}
+    flags = {"data": command.data, "epochs": command.epochs, "recipe": command.recipe}
+    given = {name: value for name, value in flags.items() if value is not None}
+    config = configure({**values, **given})
+    seeds = range(config.seed, config.seed + command.seeds)
+    try:
+        result = ablate(config, Path(command.run_dir), seeds)
+    except Interrupted as stop:
+        print(f"\nStopped by {stop}; repeat the command to go on.")
+        return 128 + stop.signal_number
+    console.print(table_of(result))
+    print(f"Also in {command.run_dir}: ablation.csv, ablation.json and the runs.")
+    failed = sum(len(row.failures) for row in result.rows)
+    if failed:
+        print(
+            f"{failed} runs failed; repeat the command to try them again.",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
+
+
 def _inspect(command: cli.Inspect) -> int:
     """Draws schedules and prints some of their values."""
     from keras_alexnet.inspect import figures
@@ -297,6 +327,7 @@ _COMMANDS = {
     cli.Predict: _predict,
     cli.Features: _features,
     cli.ImportWeights: _import_weights,
+    cli.Tune: _tune,
     cli.Inspect: _inspect,
     cli.List: _list,
     cli.Launch: _launch,

@@ -59,6 +59,30 @@ def images(*paths):
         Image.fromarray(pixels).save(path)
 
 
+# === Ablations ===
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ([], "give --ablation"),
+        (["--ablation", "--seeds", "0"], "--seeds must be at least 1. Received: 0"),
+        (["--ablation", "--epochs", "0"], "epochs must be at least 1. Received: 0"),
+        (["--ablation", "--recipe", "digts"], "Did you mean 'digits'?"),
+        (["--ablation", "--data", "folder:nowhere"], "No such folder: nowhere"),
+        (["--ablation", "--config", "nowhere.json"], "Cannot read nowhere.json"),
+    ],
+)
+def test_an_ablation_of_nothing_is_refused(error, arguments, expected):
+    assert expected in error("tune", *arguments)
+
+
+def test_an_ablation_whose_base_cannot_be_trained_is_refused(error, here):
+    (here / "lrm.json").write_text('{"norm": "lrm"}')
+    message = error("tune", "--ablation", "--config", "lrm.json")
+    assert "Did you mean 'lrn'?" in message
+
+
 # === What does not exist ===
 
 
