@@ -24,12 +24,19 @@ from keras_alexnet.recipes import get_recipe
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Print the errors of a trained run on its test images, class by class."""
+    """Print the errors of a network on labelled images, class by class."""
 
-    run: tyro.conf.Positional[str]
-    """Directory of the run."""
+    model: tyro.conf.Positional[str]
+    """Directory of the run, or a .keras file."""
     data: str | None = None
-    """Other images to judge by, all of them; the run's own test images by default."""
+    """Images to judge by, all of them; by default the run's own test images."""
+    views: Literal[1, 10] = 1
+    """Views of each image: its centre; or corners and centre, and these mirrored."""
+    batch_size: int = 128
+    """Images per pass."""
+    out: str | None = None
+    """Where to write evaluation.json and figures/; by default the run's directory, and
+    nowhere for a .keras file."""
 
 
 @dataclasses.dataclass(frozen=True)

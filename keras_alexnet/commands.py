@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,10 +17,13 @@ from keras_alexnet import cli
 from keras_alexnet.architectures import get_architecture, list_architectures
 from keras_alexnet.config import TrainConfig
 from keras_alexnet.data.pipeline import evaluation_batches
-from keras_alexnet.data.sources import Source, open_source, reason
+from keras_alexnet.data.sources import Examples, Source, open_source, reason
 from keras_alexnet.recipes import RECIPES
 from keras_alexnet.registry import get_layer, list_layers, plugin_errors
 from keras_alexnet.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from keras_alexnet.evaluation import Evaluation
 
 # In a file or a pipe there is no width to fit.
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -53,48 +58,103 @@ def _train(config: TrainConfig) -> int:
 
 
 def _evaluate(command: cli.Evaluate) -> int:
-    """Prints and draws what a run's model makes of its test images."""
-    from keras_alexnet.evaluation import Evaluation, evaluate
-    from keras_alexnet.inspect import figures
+    """Prints and draws what a network makes of labelled images."""
+    from keras_alexnet.evaluation import Evaluation, Evaluator, match_classes
+    from keras_alexnet.features import load_network
+    from keras_alexnet.model import Metadata
 
-    run = RunDirectory.open(command.run)
-    model, preprocessing, names = run.model(), run.preprocessing(), run.class_names()
-    others = command.data if command.data != run.config().data else None
-    source = _source(run, others)
-    if list(source.class_names) != names:
+    if command.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1. Got {command.batch_size}.")
+    run = RunDirectory.open(command.model) if Path(command.model).is_dir() else None
+    if run is None and Path(command.model).is_file() and command.data is None:
         raise ValueError(
-            f"{command.data} has other classes than the run: "
-            f"{', '.join(source.class_names)} instead of {', '.join(names)}."
+            f"{command.model} has no test images of its own: name some with --data."
         )
+    if run is None and not Path(command.model).is_file():
+        raise ValueError(
+            f"{command.model} is not a run directory and not a model file."
+        )
+    model, preprocessing = load_network(command.model)
+    preprocessing = preprocessing.with_image_size(model.inputs[0].shape[1])
+    if run is not None:
+        metadata = Metadata(class_names=tuple(run.class_names()))
+        others = command.data if command.data != run.config().data else None
+        source = _source(run, others)
+    else:
+        metadata, others = getattr(model, "metadata", Metadata()), command.data
+        source = open_source(others, seed=0, channels=preprocessing.channels)
+        source.print_skipped()
+    outputs = match_classes(source.class_names, metadata)
+    evaluator = Evaluator(model, views=command.views, preprocessing=preprocessing)
     # Other images were not trained on, so all of them count.
     parts = [source.train, source.test] if others else [source.test]
     evaluations = [
-        evaluate(model, evaluation_batches(part, preprocessing, 128), part.labels)
+        evaluator(
+            evaluation_batches(
+                part, preprocessing, command.batch_size, whole=command.views == 10
+            )
+        )
         for part in parts
     ]
     evaluation = Evaluation(
         np.concatenate([one.probabilities for one in evaluations]),
-        np.concatenate([one.labels for one in evaluations]),
+        outputs[np.concatenate([one.labels for one in evaluations])],
     )
-    counts = evaluation.confusion()
-    metrics = evaluation.metrics()
+    counts, metrics = evaluation.confusion(), evaluation.metrics()
 
-    table = Table(title=f"{len(evaluation.labels):,} images")
+    views = "1 view" if command.views == 1 else f"{command.views} views"
+    table = Table(title=f"{len(evaluation.labels):,} images, {views} of each")
     for heading in ("class", "images", "right", "error"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    for name, row, right in zip(names, counts, counts.diagonal(), strict=True):
-        error = f"{1 - right / row.sum():.2%}" if row.sum() else "-"
-        table.add_row(Text(name), f"{row.sum():,}", f"{right:,}", error)
+    for name, output in zip(source.class_names, outputs, strict=True):
+        images, right = counts[output].sum(), counts[output, output]
+        error = f"{1 - right / images:.2%}" if images else "-"
+        table.add_row(Text(name), f"{images:,}", f"{right:,}", error)
     console.print(table)
     print(
         f"top-1 error {metrics['top1_error']:.2%}, "
         f"top-5 error {metrics['top5_error']:.2%}, loss {metrics['loss']:.4f}"
     )
-    (run / "figures").mkdir(exist_ok=True)
-    figures.confusion(counts, names, run / "figures" / "confusion.png")
-    print(f"Confusion matrix: {run / 'figures' / 'confusion.png'}")
-    run.write_json("evaluation.json", {**metrics, "confusion": counts.tolist()})
+    out = command.out or (run.path if run is not None else None)
+    if out is not None:
+        readers = [
+            (part, position)
+            for part, one in zip(parts, evaluations, strict=True)
+            for position in one.positions
+        ]
+        values = {**metrics, "views": command.views, "data": command.data}
+        _write_evaluation(Path(out), evaluation, metadata.class_names, readers, values)
     return 0
+
+
+def _write_evaluation(
+    out: Path,
+    evaluation: Evaluation,
+    class_names: Sequence[str],
+    readers: Sequence[tuple[Examples, int]],
+    values: dict[str, Any],
+) -> None:
+    """Writes evaluation.json, the confusion matrix and the surest mistakes."""
+    from keras_alexnet.inspect import figures
+
+    directory = out / "figures"
+    directory.mkdir(parents=True, exist_ok=True)
+    counts = evaluation.confusion()
+    figures.confusion(counts, class_names, directory / "confusion.png")
+    print(f"Confusion matrix: {directory / 'confusion.png'}")
+    if len(mistakes := evaluation.mistakes(18)):
+        pictures = [readers[index] for index in mistakes]
+        figures.predictions(
+            [part.read(tf.constant(position)).numpy() for part, position in pictures],
+            evaluation.probabilities[mistakes],
+            evaluation.labels[mistakes],
+            class_names,
+            directory / "mistakes.png",
+        )
+        print(f"Most confident mistakes: {directory / 'mistakes.png'}")
+    RunDirectory(out).write_json(
+        "evaluation.json", {**values, "confusion": counts.tolist()}
+    )
 
 
 def _export(command: cli.Export) -> int:

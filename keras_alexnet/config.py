@@ -21,6 +21,11 @@ CHOICES = {
     "channels": (None, 1, 3),
     "precision": ("float32", "bfloat16"),
     "xla": ("auto", "on", "off"),
+    "mean": ("pixel", "image"),
+    "augmentation": ("2012", "modern"),
+    "color_noise_form": ("paper", "program"),
+    "color_statistics": ("measured", "published"),
+    "augment_on": ("host", "device"),
 }
 
 
@@ -61,6 +66,18 @@ class TrainConfig:
     resize_size: int | None = None
     """Length to which the shorter side of an image is resized, before cropping; by
     default as much larger than the input as 256 is than 227."""
+    fused_decode: bool = True
+    """Whether large JPEG files are shrunk while they are decoded: faster, and nearly
+    the same."""
+    mean: Literal["pixel", "image"] = "pixel"
+    """What is subtracted from images: the training images' mean pixel, or their mean
+    image, as the 2012 program does."""
+    augmentation: Literal["2012", "modern"] = "2012"
+    """Random changes of training images: crop, flip and colour noise as in 2012; or a
+    part of random size, flip and colour jitter."""
+    augment_on: Literal["host", "device"] = "host"
+    """Where images are changed: the device gets them whole, as bytes, and does the
+    rest."""
     crop_padding: int = 0
     """Pixels of border added on each side before a random crop."""
     horizontal_flip: bool = True
@@ -68,6 +85,16 @@ class TrainConfig:
     color_noise: float = 0.1
     """Standard deviation of the colour noise along the principal axes of the training
     images' colours, in units of the axes' own; colour images only."""
+    color_noise_form: Literal["paper", "program"] = "paper"
+    """Colour noise as in the paper, which adds it; or as in the 2012 program, which
+    then divides by 1 + color_noise."""
+    color_statistics: Literal["measured", "published"] = "measured"
+    """Colour axes: the training images' own, or those published for ImageNet."""
+    mixup: float = 0.0
+    """Shape of the beta distribution by which images are mixed with others; 0 for
+    none."""
+    cutmix: float = 0.0
+    """The same for boxes of other images that are laid on images; 0 for none."""
     rotation: float = 0.0
     """Largest random rotation, in degrees."""
     zoom: float = 0.0
@@ -103,7 +130,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {value}")
-        for name in ("crop_padding", "color_noise", "weight_decay", "rotation"):
+        for name in (
+            *("crop_padding", "color_noise", "weight_decay", "rotation"),
+            *("mixup", "cutmix"),
+        ):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(
@@ -118,6 +148,7 @@ class TrainConfig:
                     f"{name} must be one of {', '.join(map(str, choices))}. "
                     f"Received: {value}"
                 )
+        self._check_augmentation()
         for name in ("groups", "replicas"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -140,6 +171,22 @@ class TrainConfig:
                 f"A batch of {self.global_batch_size} cannot be shared equally by "
                 f"{self.replicas} replicas: choose a multiple of {self.replicas} as "
                 "global_batch_size."
+            )
+
+    def _check_augmentation(self) -> None:
+        if self.augmentation == "modern" and (
+            self.crop_padding or self.rotation or self.zoom
+        ):
+            raise ValueError(
+                "augmentation=modern has no crop_padding, rotation and zoom. Leave "
+                "them at 0, or choose augmentation=2012."
+            )
+        if self.augment_on == "device" and (
+            self.augmentation == "modern" or self.mixup or self.cutmix
+        ):
+            raise ValueError(
+                "augmentation=modern, mixup and cutmix happen on the host. Choose "
+                "augment_on=host."
             )
 
     def to_json(self) -> str:

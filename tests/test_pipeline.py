@@ -5,9 +5,10 @@ import pytest
 import tensorflow as tf
 
 from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.data.pipeline import (
+    augment_batch,
     evaluation_batches,
-    measure_colors,
     training_batches,
 )
 from keras_alexnet.data.sources import Examples
@@ -50,7 +51,7 @@ def batches(first, last, batch=5, seed=0, augmentation=PLAIN, source=None):
 
 
 def order(*arguments, **options):
-    return np.concatenate([labels for _, labels in batches(*arguments, **options)])
+    return np.concatenate([labels for _, labels, _ in batches(*arguments, **options)])
 
 
 # === Training ===
@@ -61,9 +62,10 @@ def test_a_batch_holds_normalised_images_and_their_labels():
     dataset = training_batches(
         source, expected, PLAIN, batch_size=5, seed=0, first_step=0, last_step=2
     )
-    for images, labels in dataset.as_numpy_iterator():
+    for images, labels, weights in dataset.as_numpy_iterator():
         assert images.shape == (5, 4, 4, 1) and images.dtype == np.float32
         assert labels.dtype == np.int32
+        np.testing.assert_array_equal(weights, np.ones(5, np.float32))
         np.testing.assert_allclose(images, (pixels(source)[labels] - 100.0) * 0.5)
 
 
@@ -94,7 +96,7 @@ def test_orders_are_like_those_of_shuffled_cards():
         first_step=0,
         last_step=1000,
     )
-    epochs = np.stack([labels for _, labels in dataset.as_numpy_iterator()])
+    epochs = np.stack([labels for _, labels, _ in dataset.as_numpy_iterator()])
     # Every image stands in every place equally often: 6 x 6 degrees of freedom, whose
     # chi-squared exceeds 80 once in thirty thousand times.
     places = np.stack([np.bincount(place, minlength=7) for place in epochs.T])
@@ -105,7 +107,7 @@ def test_orders_are_like_those_of_shuffled_cards():
 
 
 def test_all_batches_are_full_and_run_on_over_the_ends_of_epochs():
-    sizes = [len(labels) for _, labels in batches(0, 12)]
+    sizes = [len(labels) for _, labels, _ in batches(0, 12)]
     assert sizes == [5] * 12
     # 23 = 4 * 5 + 3: the fifth batch ends one epoch and begins the next.
     labels = order(0, 10)
@@ -117,7 +119,9 @@ def test_a_run_that_starts_late_sees_what_it_would_have_seen(first):
     whole = batches(0, 12, augmentation=RANDOM)
     late = batches(first, 12, augmentation=RANDOM)
     assert len(late) == 12 - first
-    for (images, labels), (expected, names) in zip(late, whole[first:], strict=True):
+    for (images, labels, _), (expected, names, _) in zip(
+        late, whole[first:], strict=True
+    ):
         np.testing.assert_array_equal(labels, names)
         np.testing.assert_array_equal(images, expected)
 
@@ -150,14 +154,14 @@ def test_the_size_of_batches_changes_neither_order_nor_augmentation(batch):
 
 def test_an_image_is_augmented_differently_in_every_epoch():
     parts = batches(0, 46, augmentation=RANDOM)
-    images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    images, labels, _ = (np.concatenate(part) for part in zip(*parts, strict=True))
     views = {view.tobytes() for view in images[labels == 3]}
     assert len(views) == 10
 
 
 def test_the_seed_decides_order_and_augmentation():
     one, same, other = (batches(0, 5, seed=s, augmentation=RANDOM) for s in (1, 1, 2))
-    for (images, labels), (again, names) in zip(one, same, strict=True):
+    for (images, labels, _), (again, names, _) in zip(one, same, strict=True):
         np.testing.assert_array_equal(labels, names)
         np.testing.assert_array_equal(images, again)
     assert any((a[1] != b[1]).any() for a, b in zip(one, other, strict=True))
@@ -175,69 +179,56 @@ def test_the_largest_seed_is_as_good_as_any():
 def test_evaluation_sees_every_image_once_in_order(batch):
     source = examples()
     parts = list(evaluation_batches(source, preprocessing(), batch))
-    assert [len(part) for part in parts] == [batch] * -(-len(source) // batch)
-    np.testing.assert_array_equal(np.concatenate(parts)[: len(source)], pixels(source))
+    assert [len(part) for part, _, _ in parts] == [batch] * -(-len(source) // batch)
+    images, labels, weights = (np.concatenate(one) for one in zip(*parts, strict=True))
+    np.testing.assert_array_equal(images[weights > 0], pixels(source))
+    np.testing.assert_array_equal(labels[weights > 0], source.labels)
+    assert weights.sum() == len(source)
 
 
 def test_evaluation_sees_the_normalised_centre():
     source = examples(size=6)
-    part = next(
+    part, _, _ = next(
         iter(evaluation_batches(source, Preprocessing(4, 6, 1, (9.0,), 2.0), 3))
     )
     np.testing.assert_array_equal(part, (pixels(source)[:3, 1:5, 1:5] - 9.0) * 2.0)
 
 
-# === Colours ===
-
-
-def colored(count):
-    """Noise along one direction, more than across it."""
-    generator = np.random.default_rng(0)
-    values = generator.normal(0, 30, (count, 4, 4, 1)) * [1.0, 0.8, 0.4]
-    values += generator.normal(128, 8, (count, 4, 4, 3))
-    values = values.clip(0, 255).astype(np.uint8)
-    labels = np.zeros(count, np.int32)
-    return values, Examples(
-        labels, [""] * count, lambda index: tf.gather(tf.constant(values), index)
+def test_for_ten_views_evaluation_sees_the_resized_image():
+    source = examples(size=6)
+    batches = evaluation_batches(
+        source, Preprocessing(4, 6, 1, (9.0,), 2.0), 3, whole=True
     )
+    part, labels, _ = next(iter(batches))
+    np.testing.assert_array_equal(part, pixels(source)[:3])
+    np.testing.assert_array_equal(labels, [0, 1, 2])
 
 
-def test_mean_and_axes_of_the_colours_are_those_of_all_pixels():
-    values, source = colored(50)
-    mean, axes = measure_colors(source, preprocessing(channels=3), seed=0)
-    every = values.reshape(-1, 3).astype(np.float64)
-    np.testing.assert_allclose(mean, every.mean(axis=0))
-    # Axes p_i as long as their deviations: the covariance is the sum of p_i p_i^T.
-    np.testing.assert_allclose(axes.T @ axes, np.cov(every.T, bias=True), atol=1e-6)
-    lengths = np.linalg.norm(axes, axis=1)
-    np.testing.assert_allclose(axes @ axes.T, np.diag(lengths**2), atol=1e-6)
-    assert list(lengths) == sorted(lengths, reverse=True)
+# === Mixing, and augmentation on the device ===
 
 
-def test_of_many_images_as_many_as_asked_are_measured():
-    values, source = colored(50)
-    means = [
-        measure_colors(source, preprocessing(channels=3), seed=seed, most=10)[0]
-        for seed in (0, 0, 1)
-    ]
-    np.testing.assert_array_equal(means[0], means[1])
-    assert (means[0] != means[2]).any()
-    np.testing.assert_allclose(means[0], values.mean(axis=(0, 1, 2)), atol=10)
-
-
-def test_images_of_one_colour_have_no_axes():
-    source = Examples(
-        np.zeros(3, np.int32),
-        [""] * 3,
-        lambda index: tf.fill((4, 4, 3), tf.constant(200, tf.uint8)),
-    )
-    mean, axes = measure_colors(source, preprocessing(channels=3), seed=0)
-    np.testing.assert_allclose(mean, [200.0] * 3)
-    np.testing.assert_allclose(axes, np.zeros((3, 3)), atol=1e-4)
-
-
-def test_grey_images_have_one_mean_and_one_axis():
+def test_mixed_batches_have_probabilities_in_place_of_labels():
     source = examples()
-    mean, axes = measure_colors(source, preprocessing(), seed=0)
-    np.testing.assert_allclose(mean, [pixels(source).mean()])
-    np.testing.assert_allclose(np.abs(axes), [[pixels(source).std()]])
+    options = {"batch_size": 5, "seed": 1, "first_step": 3, "last_step": 5}
+    plain, mixed = (
+        list(training_batches(source, preprocessing(), PLAIN, mixing=one, **options))
+        for one in (None, Mixing(COUNT, mixup=1.0))
+    )
+    for (images, labels, _), (blend, shares, _) in zip(plain, mixed, strict=True):
+        assert shares.shape == (5, COUNT) and blend.shape == images.shape
+        own = tf.gather(shares, labels, batch_dims=1)[:, None, None, None]
+        expected = own * images + (1 - own) * tf.roll(images, -1, axis=0)
+        np.testing.assert_allclose(blend, expected, atol=1e-3)
+
+
+def test_the_device_makes_the_batches_that_the_host_makes():
+    source, expected = examples(), preprocessing(mean=(100.0,), scale=0.5)
+    options = {"batch_size": 5, "seed": 1, "first_step": 3, "last_step": 6}
+    host = training_batches(source, expected, RANDOM, **options)
+    device = training_batches(source, expected, RANDOM, on_device=True, **options)
+    for batch, (images, labels, weights) in zip(device, host, strict=True):
+        assert batch[0][0].dtype == tf.uint8
+        made = augment_batch(batch, expected, RANDOM)
+        np.testing.assert_allclose(made[0], images, atol=1e-3)
+        np.testing.assert_array_equal(made[1], labels)
+        np.testing.assert_array_equal(made[2], weights)

@@ -229,3 +229,57 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     result = train(config(tmp_path / "run", resume=True))
     assert [row["epoch"] for row in result.history] == [1, 2]
+
+
+# === Images ===
+
+
+def colored_folder(path):
+    """Two classes of small images in colour."""
+    rng = np.random.default_rng(0)
+    for name, light in (("dark", 60), ("light", 180)):
+        for number in range(10):
+            pixels = rng.normal(light, 20, (36, 40, 3)).clip(0, 255).astype(np.uint8)
+            (path / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path / name / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augmentation": "modern", "mixup": 0.2, "cutmix": 1.0},
+        {
+            "color_noise": 0.1,
+            "color_noise_form": "program",
+            "color_statistics": "published",
+            "mean": "image",
+        },
+    ],
+    ids=["modern", "program"],
+)
+def test_a_run_trains_on_colours_in_every_way(tmp_path, changes):
+    colored_folder(tmp_path / "photos")
+    result = train(
+        config(
+            tmp_path / "run",
+            data=f"folder:{tmp_path / 'photos'}",
+            global_batch_size=8,
+            horizontal_flip=True,
+            crop_padding=0,
+            **{"image_size": 28, "resize_size": 32, "epochs": 1, **changes},
+        )
+    )
+    assert np.isfinite(result.history[0]["loss"])
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    has_image = data["preprocessing"]["mean_image"] is not None
+    assert has_image == (changes.get("mean") == "image")
+    assert data["preprocessing"]["fused_decode"] is True
+    published = abs(data["color_axes"][0][0]) == pytest.approx(68.6, abs=0.1)
+    assert published == (changes.get("color_statistics") == "published")
+
+
+def test_a_run_that_augments_on_the_device_is_the_same_run(finished, tmp_path):
+    on_device = train(config(tmp_path / "run", augment_on="device"))
+    # The host does not round what it has resized.
+    for row, expected in zip(on_device.history, finished.history, strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=0.01)

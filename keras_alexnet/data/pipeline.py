@@ -10,10 +10,10 @@ batch is full.
 
 from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
 
 from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.data.sources import Examples
 from keras_alexnet.preprocessing import Preprocessing
 
@@ -27,6 +27,8 @@ def training_batches(
     seed: int,
     first_step: int,
     last_step: int,
+    mixing: Mixing | None = None,
+    on_device: bool = False,
 ) -> tf.data.Dataset:
     """Returns the batches of the steps from `first_step` up to `last_step`.
 
@@ -38,10 +40,13 @@ def training_batches(
         seed: Decides order and augmentation.
         first_step: The first step, counted from 0.
         last_step: The step after the last.
+        mixing: Mixes the images of a batch, which makes probabilities of labels.
+        on_device: Whether to leave the random changes to `augment_batch`.
 
     Returns:
-        Batches of float32 images `(batch_size, height, width, channels)` and int32
-        labels `(batch_size,)`.
+        Batches of float32 images `(batch_size, height, width, channels)`, int32 labels
+        or float32 probabilities, and float32 weights `(batch_size,)`. With `on_device`
+        images are `(uint8 pixels, draws)`.
     """
     count = len(examples)
     labels = tf.constant(examples.labels)
@@ -62,78 +67,92 @@ def training_batches(
         index = tf.random.experimental.index_shuffle(place, key, count - 1)
         image = preprocessing.resize(examples.read(index))
         # Positions are never repeated, so neither are the random numbers.
-        image = augmentation(image, tf.stack([tf.constant(seed, tf.int64), position]))
-        return image, tf.gather(labels, index)
+        random = tf.stack([tf.constant(seed, tf.int64), position])
+        if on_device:
+            image = tf.cast(tf.round(image), tf.uint8)
+            image = image, augmentation.draw(random, epoch)
+        else:
+            image = augmentation(image, random, epoch)
+        return image, tf.gather(labels, index), tf.constant(1.0)
+
+    def finish(step, batch):
+        images, labels, weights = batch
+        if mixing is not None:
+            position = step * batch_size
+            random = tf.stack([tf.constant(seed, tf.int64), position])
+            images, labels, weights = mixing(images, labels, weights, random)
+        if not on_device:
+            images = preprocessing.normalize(images)
+        return images, labels, weights
 
     positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
     return (
         positions.map(example, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size, drop_remainder=True)
-        .map(lambda images, labels: (preprocessing.normalize(images), labels))
+        .enumerate(first_step)
+        .map(finish)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def augment_batch(
+    batch: tuple, preprocessing: Preprocessing, augmentation: Augmentation
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Does on a device what `training_batches` left to it.
+
+    Args:
+        batch: `((pixels, draws), labels, weights)`.
+        preprocessing: What the network expects.
+        augmentation: The random changes.
+
+    Returns:
+        Normalised float32 images, labels and weights.
+    """
+    (pixels, draws), labels, weights = batch
+    images = augmentation.batch(pixels, draws)
+    return preprocessing.normalize(images), labels, weights
 
 
 def evaluation_batches(
-    examples: Examples, preprocessing: Preprocessing, batch_size: int
+    examples: Examples,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    *,
+    whole: bool = False,
 ) -> tf.data.Dataset:
-    """Returns the centre crop of every image, in order, in batches of one size.
+    """Returns every image, in order, in batches of one size.
 
-    The last batch is filled up with the last image, so that every device has a share
-    of it and one traced function serves all; whoever uses the batches leaves out what
-    comes after `len(examples)` images.
-
-    Returns:
-        Batches of float32 images `(batch_size, height, width, channels)`.
-    """
-    count = len(examples)
-
-    def image(position: tf.Tensor) -> tf.Tensor:
-        index = tf.minimum(position, count - 1)
-        return preprocessing.prepare(examples.read(index))
-
-    return (
-        tf.data.Dataset.range(-(-count // batch_size) * batch_size)
-        .map(image, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size, drop_remainder=True)
-        .map(preprocessing.normalize)
-        .prefetch(tf.data.AUTOTUNE)
-    )
-
-
-def measure_colors(
-    examples: Examples, preprocessing: Preprocessing, *, seed: int, most: int = 2000
-) -> tuple[np.ndarray, np.ndarray]:
-    """Measures the mean colour of images and the principal axes of their colours.
+    The last batch is filled up with the last image, at a weight of 0, so that every
+    device has a share of it and one traced function serves all.
 
     Args:
-        examples: The training images.
-        preprocessing: How they are resized; its mean and scale are not used.
-        seed: Decides which images are measured where there are more than `most`.
-        most: Largest number of images to measure.
+        examples: The images.
+        preprocessing: What the network expects.
+        batch_size: Images per batch, over all replicas.
+        whole: Whether images are as `Preprocessing.resize` leaves them, 0-255, for 10
+            views. Otherwise they are the normalised centre.
 
     Returns:
-        The mean, float64 `(channels,)`, and the axes, float64 `(channels, channels)`:
-        one a row, as long as the standard deviation along it, the longest first.
+        Batches of float32 images `(batch_size, height, width, channels)`, int32 labels
+        and float32 weights `(batch_size,)`.
     """
     count = len(examples)
-    chosen = np.random.default_rng(seed).permutation(count)[:most]
+    labels = tf.constant(examples.labels)
 
-    def moments(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels = preprocessing.resize(examples.read(index))
-        pixels = tf.cast(tf.reshape(pixels, (-1, preprocessing.channels)), tf.float64)
-        size = tf.cast(tf.shape(pixels)[0], tf.float64)
-        return (
-            tf.reduce_mean(pixels, axis=0),
-            tf.matmul(pixels, pixels, transpose_a=True) / size,
-        )
+    def example(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        index = tf.minimum(position, count - 1)
+        image = examples.read(index)
+        image = preprocessing.resize(image) if whole else preprocessing.prepare(image)
+        weight = tf.cast(position < count, tf.float32)
+        return image, tf.gather(labels, index), weight
 
-    measured = tf.data.Dataset.from_tensor_slices(chosen.astype(np.int64)).map(
-        moments, num_parallel_calls=tf.data.AUTOTUNE
+    batches = (
+        tf.data.Dataset.range(-(-count // batch_size) * batch_size)
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(batch_size, drop_remainder=True)
     )
-    means, squares = zip(*measured.as_numpy_iterator(), strict=True)
-    mean = np.mean(means, axis=0)
-    covariance = np.mean(squares, axis=0) - np.outer(mean, mean)
-    variances, directions = np.linalg.eigh(covariance)
-    axes = directions.T * np.sqrt(np.maximum(variances, 0))[:, None]
-    return mean, axes[::-1]
+    if not whole:
+        batches = batches.map(
+            lambda images, *others: (preprocessing.normalize(images), *others)
+        )
+    return batches.prefetch(tf.data.AUTOTUNE)

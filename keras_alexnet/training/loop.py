@@ -87,6 +87,7 @@ def run(
     callbacks: list[keras.callbacks.Callback] | None = None,
     validate: Callable[[], dict[str, float]] | None = None,
     save: Callable[[int, int, dict[str, Any] | None], None] | None = None,
+    prepare: Callable[[Any], Any] | None = None,
 ) -> tuple[int, float | None]:
     """Trains a compiled model.
 
@@ -100,6 +101,8 @@ def run(
         validate: Called at the end of each epoch; its values join the epoch's logs.
         save: Called as `save(step, epoch, logs)` at the end of each epoch, and with
             `logs=None` when training is interrupted within one.
+        prepare: Called on each replica with its share of a batch, and returns what
+            `train_step` takes; by default the batch is that.
 
     Returns:
         The number of steps done, and how many were done per second, without the first,
@@ -118,9 +121,12 @@ def run(
         verbose=1,
     )
 
+    def replica_step(batch):
+        return model.train_step(prepare(batch) if prepare else batch)
+
     @tf.function(autograph=False)
     def train_step(batch):
-        strategy.run(model.train_step, args=(batch,))
+        strategy.run(replica_step, args=(batch,))
         # Outside the replicas, where the metrics of all of them are added up.
         return model.get_metrics_result()
 

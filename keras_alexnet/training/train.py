@@ -16,13 +16,15 @@ from keras_alexnet.architectures import get_architecture
 from keras_alexnet.builder import build
 from keras_alexnet.config import TrainConfig
 from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.data.measure import measure, published_axes
+from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.data.pipeline import (
+    augment_batch,
     evaluation_batches,
-    measure_colors,
     training_batches,
 )
 from keras_alexnet.data.sources import Source, open_source
-from keras_alexnet.evaluation import Evaluation, evaluate
+from keras_alexnet.evaluation import Evaluation, Evaluator
 from keras_alexnet.files import replacing
 from keras_alexnet.inspect import figures
 from keras_alexnet.model import AlexNet
@@ -117,8 +119,13 @@ def train(
         print(f"Continuing {run.path} after step {first_step}.")
     ends = loop.epoch_ends(len(source.train), config.global_batch_size, config.epochs)
 
+    evaluator = Evaluator(model, strategy=strategy)
+    test_batches = evaluation_batches(
+        source.test, preprocessing, config.global_batch_size
+    )
+
     def validate() -> dict[str, float]:
-        metrics = _evaluate(model, source, preprocessing, config).metrics()
+        metrics = evaluator(test_batches).metrics()
         return {f"val_{name}": value for name, value in metrics.items()}
 
     def save(step: int, epoch: int, logs: dict[str, float] | None) -> None:
@@ -128,6 +135,8 @@ def train(
         checkpoints.save(step, model, {"history": history})
 
     # === Training ===
+    augmentation = _augmentation(config, preprocessing, data["color_axes"])
+    on_device = config.augment_on == "device"
     print(
         f"{config.architecture}, {model.count_params():,} parameters; "
         f"{len(source.train):,} training and {len(source.test):,} test images of "
@@ -139,11 +148,13 @@ def train(
         training_batches(
             source.train,
             preprocessing,
-            _augmentation(config, preprocessing, data["color_axes"]),
+            augmentation,
             batch_size=config.global_batch_size,
             seed=config.seed,
             first_step=first_step,
             last_step=ends[-1],
+            mixing=_mixing(config, source),
+            on_device=on_device,
         ),
         strategy=strategy,
         ends=ends,
@@ -159,12 +170,15 @@ def train(
         ],
         validate=validate,
         save=save,
+        prepare=(lambda batch: augment_batch(batch, preprocessing, augmentation))
+        if on_device
+        else None,
     )
 
     # === Results ===
     with replacing(run / "model.keras") as partial:
         model.save(partial)
-    evaluation = _evaluate(model, source, preprocessing, config)
+    evaluation = evaluator(test_batches)
     _draw(run, model, source, evaluation, history)
     speed = steps_per_second and round(steps_per_second * config.global_batch_size, 1)
     # Last, because it says that the run has finished.
@@ -211,24 +225,32 @@ def _make_model(config: TrainConfig, source: Source, jit_compile: bool) -> AlexN
         dropout=parse_schedule(config.dropout)(0.0),
         dtype="mixed_bfloat16" if config.precision == "bfloat16" else "float32",
     )
+    # Mixed images have probabilities in place of labels.
+    mixed = bool(config.mixup or config.cutmix)
+    accuracy = (
+        keras.metrics.CategoricalAccuracy
+        if mixed
+        else keras.metrics.SparseCategoricalAccuracy
+    )
     model.compile(
         optimizer=DecayedMomentum(
             parse_schedule(config.learning_rate)(0.0),
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         ),
-        loss="sparse_categorical_crossentropy",
+        loss=f"{'' if mixed else 'sparse_'}categorical_crossentropy",
         # An object, whose variables exist now: by its name, Keras would make it within
         # the traced step, which several replicas do not allow.
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+        metrics=[accuracy("accuracy")],
         jit_compile=jit_compile,
     )
     # A checkpoint holds the states of optimizer and metrics, which must exist to be
     # restored; Keras would make them in the first step.
     model.optimizer.build(model.trainable_variables)
     outputs = tf.fill((1, classes), 1 / classes)
+    labels = outputs if mixed else tf.zeros((1,), tf.int32)
     tf.distribute.get_strategy().run(
-        model.compute_metrics, args=(None, tf.zeros((1,), tf.int32), outputs, None)
+        model.compute_metrics, args=(None, labels, outputs, None)
     )
     model.reset_metrics()
     return model
@@ -256,15 +278,22 @@ def _describe_data(
         channels=source.channels,
         mean=(0.0,) * source.channels,
         scale=pixel_scale,
+        fused_decode=config.fused_decode,
     )
-    mean, axes = measure_colors(source.train, unmeasured, seed=config.seed)
-    preprocessing = dataclasses.replace(unmeasured, mean=tuple(mean.tolist()))
+    measured = measure(source.train, unmeasured, seed=config.seed)
+    preprocessing = dataclasses.replace(
+        unmeasured,
+        mean=measured.mean,
+        mean_image=measured.mean_image if config.mean == "image" else None,
+    )
+    published = config.color_statistics == "published" and source.channels == 3
+    axes = published_axes() if published else measured.color_axes
     run.write_json(
         "data.json",
         {
             "class_names": source.class_names,
             "preprocessing": preprocessing.to_config(),
-            "color_axes": axes.tolist(),
+            "color_axes": axes,
             "train": len(source.train),
             "test": len(source.test),
             "skipped": source.skipped,
@@ -286,14 +315,17 @@ def _augmentation(
         zoom=config.zoom,
         color_noise=config.color_noise if colored else 0.0,
         color_axes=tuple(map(tuple, color_axes)) if colored else (),
+        color_mean=(preprocessing.mean_image or preprocessing.mean)
+        if config.color_noise_form == "program"
+        else None,
+        modern=config.augmentation == "modern",
     )
 
 
-def _evaluate(
-    model: AlexNet, source: Source, preprocessing: Preprocessing, config: TrainConfig
-) -> Evaluation:
-    batches = evaluation_batches(source.test, preprocessing, config.global_batch_size)
-    return evaluate(model, batches, source.test.labels)
+def _mixing(config: TrainConfig, source: Source) -> Mixing | None:
+    if config.mixup or config.cutmix:
+        return Mixing(len(source.class_names), config.mixup, config.cutmix)
+    return None
 
 
 def _draw(
