@@ -6,6 +6,7 @@ import threading
 import keras
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restore
 from keras_alexnet.training.saver import Saver
@@ -121,3 +122,16 @@ def test_what_a_killed_process_left_is_deleted(model, tmp_path):
         "step-000000001.json",
         "step-000000001.safetensors",
     ]
+
+
+def test_the_file_formats_own_error_counts_as_a_failing_write(
+    model, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("keras_alexnet.training.checkpoint.save_file", full)
+    ours = saver(tmp_path)
+    ours.save(1, model, {})
+    ours.close()
+    assert "No space left" in ours.failures[0]

@@ -19,6 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from keras_alexnet.files import replacing, write_whole
@@ -72,7 +73,11 @@ class CheckpointStore:
         self.directory.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         with replacing(self._arrays(step)) as partial:
-            save_file(arrays, partial)
+            try:
+                save_file(arrays, partial)
+            except SafetensorError as error:
+                # Its way of saying that the disk is full.
+                raise OSError(str(error)) from None
             with partial.open("rb") as file:
                 while block := file.read(2**24):
                     digest.update(block)
