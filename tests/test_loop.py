@@ -1,5 +1,6 @@
 """The loop: what it does about steps that go wrong, and what it points out."""
 
+import functools
 import math
 
 import keras
@@ -128,3 +129,62 @@ def test_what_cannot_be_deterministic_is_refused_with_the_reason():
     model = keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 1))
     with pytest.raises(ValueError, match="no deterministic gradient of max.*pool1"):
         make_deterministic(model, jit_compile=True)
+
+
+# === Keras callbacks ===
+
+
+class Recorder(keras.callbacks.Callback):
+    """Notes what is called, with which number and which logs."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+        for hook in ("train", "epoch", "train_batch"):
+            for moment in ("begin", "end"):
+                name = f"on_{hook}_{moment}"
+                setattr(self, name, functools.partial(self._note, name))
+
+    def _note(self, name, *number, logs=None):
+        number = [one for one in number if isinstance(one, int)]
+        self.calls.append((name, *number, sorted(set(logs or {}) - {"learning_rate"})))
+
+
+def test_callbacks_are_called_as_fit_calls_them():
+    ours, theirs = Recorder(), Recorder()
+    strategy, model = replicated_model(1)
+    images, labels = np.ones((12, 3), "float32"), np.zeros(12, "int32")
+    model.fit(images, labels, batch_size=4, epochs=2, verbose=0, callbacks=[theirs])
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4).repeat()
+    run(
+        model,
+        lambda: dataset,
+        strategy=strategy,
+        ends=[3, 6],
+        callbacks=[ours],
+    )
+    assert ours.calls == theirs.calls
+
+
+def test_keras_own_callbacks_work(tmp_path):
+    strategy, model = replicated_model()
+    errors = iter([0.5, 0.6, 0.7, 0.4])
+    callbacks = [
+        keras.callbacks.EarlyStopping("val_error", patience=1, mode="min"),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"),
+    ]
+    done, _ = run(
+        model,
+        lambda: batches([])().repeat(),
+        strategy=strategy,
+        ends=[2, 4, 6, 8],
+        callbacks=callbacks,
+        validate=lambda: {"val_error": next(errors)},
+    )
+    assert done == 4  # The second epoch was no better, and it has waited one.
+    assert (tmp_path / "log.csv").read_text().splitlines()[0].startswith("epoch,")
+    assert sorted(path.name for path in tmp_path.glob("*.keras")) == [
+        "1.keras",
+        "2.keras",
+    ]
