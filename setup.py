@@ -46,7 +46,7 @@ setup(
         "tensorboard>=2.19,<3",
         "importlib_resources>=6",
         "scipy>=1.13,<2",
-        # The embedded digits, figures, command line, tables, checkpoints.
+        # The embedded digits, figures, command line, tables, checkpoints, locks.
         "scikit-learn>=1.5,<2",
         "matplotlib>=3.9,<4",
         "tyro>=1.0,<1.1",
@@ -54,6 +54,7 @@ setup(
         # GIF and BMP files, of which TensorFlow reads some kinds wrongly.
         "pillow>=11,<14",
         "safetensors>=0.5,<1",
+        "filelock>=3.12,<5",
     ],
     extras_require={
         "dev": [

@@ -18,8 +18,18 @@ from typing import Literal
 
 import tyro
 
-from keras_alexnet.config import TrainConfig
-from keras_alexnet.recipes import get_recipe
+from keras_alexnet.config import TrainConfig, read_settings
+from keras_alexnet.errors import TrainingFailed
+from keras_alexnet.recipes import configure
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(TrainConfig):
+    """Train a network and keep everything about the run in one directory."""
+
+    config: str | None = None
+    """JSON file of settings, such as a run's config.json. They outrank the recipe's;
+    flags outrank them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +106,20 @@ class ImportWeights:
 
 
 @dataclasses.dataclass(frozen=True)
+class Inspect:
+    """Draw schedules, or all those of a configuration, before any run."""
+
+    schedule: tuple[str, ...] = ()
+    """Schedules to compare, such as "cosine(0.02, warmup=0.05)" "dexp(0.01)"."""
+    recipe: str | None = None
+    """Recipe whose learning rate, dropout, multipliers and colour noise to draw."""
+    config: str | None = None
+    """JSON file of settings whose schedules to draw, such as a run's config.json."""
+    out: str = "schedules.png"
+    """The picture to write."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """List architectures, layers, recipes, and plugins that failed to load."""
 
@@ -103,6 +127,21 @@ class List:
         "all"
     )
     """What to list."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """Run a command in several processes on this machine, as if on several hosts.
+
+    `keras-alexnet launch --hosts 2 -- train --run-dir runs/two`. On a cluster, run the
+    same `train` command on each host, with TF_CONFIG set and a run directory that all
+    share.
+    """
+
+    command: tyro.conf.Positional[tuple[str, ...]]
+    """The command and its options, after two dashes."""
+    hosts: int = 2
+    """How many processes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,8 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Some errors of the libraries below span lines.
         print("keras-alexnet:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        # The machine's failure, not the user's: a full disk, a directory taken away.
+    except (OSError, TrainingFailed) as error:
+        # Not the user's mistake: a full disk, a directory taken away, a lost host.
         print(f"keras-alexnet: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -133,54 +172,88 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(
     arguments: list[str],
-) -> TrainConfig | Evaluate | Export | Predict | Features | ImportWeights | List:
+) -> (
+    TrainConfig
+    | Evaluate
+    | Export
+    | Predict
+    | Features
+    | ImportWeights
+    | Inspect
+    | List
+    | Launch
+):
     """Parses a command line.
 
     Raises:
         ValueError: It is wrong.
     """
     subcommands = {
-        "train": TrainConfig,
+        "train": Train,
         "evaluate": Evaluate,
         "export": Export,
         "predict": Predict,
         "features": Features,
         "import-weights": ImportWeights,
+        "inspect": Inspect,
         "list": List,
+        "launch": Launch,
     }
+    # What comes after two dashes belongs to the command that is launched.
+    launched: list[str] = []
+    if arguments[:1] == ["launch"] and "--" in arguments:
+        dashes = arguments.index("--")
+        arguments, launched = arguments[:dashes], arguments[dashes + 1 :]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             if arguments[:1] == ["train"]:
-                return tyro.cli(
-                    TrainConfig,
+                flags = tyro.cli(
+                    Train,
                     prog="keras-alexnet train",
                     args=arguments[1:],
-                    default=_base_config(arguments[1:]),
+                    default=_before_flags(arguments[1:]),
                 )
-            return tyro.extras.subcommand_cli_from_dict(
+                return _without_file(flags)
+            command = tyro.extras.subcommand_cli_from_dict(
                 subcommands, prog="keras-alexnet", args=arguments
             )
+            if launched:
+                command = dataclasses.replace(command, command=tuple(launched))
+            return command
     except SystemExit as stop:
         if stop.code:
             raise ValueError(_one_line(errors.getvalue())) from None
         raise
 
 
-def _base_config(arguments: list[str]) -> TrainConfig:
-    """Returns what flags start from: a run to resume, or a recipe."""
+def _before_flags(arguments: list[str]) -> Train:
+    """Returns what flags start from: a recipe or a run to resume, then a file."""
 
     @dataclasses.dataclass(frozen=True)
     class Base:
-        run_dir: str = TrainConfig.run_dir
-        recipe: str = TrainConfig.recipe
-        data: str = TrainConfig.data
+        run_dir: str | None = None
+        recipe: str | None = None
+        data: str | None = None
         resume: bool = False
+        config: str | None = None
 
     base, _ = tyro.cli(Base, args=arguments, return_unknown_args=True, add_help=False)
-    if base.resume and (Path(base.run_dir) / "config.json").is_file():
-        return TrainConfig.from_file(Path(base.run_dir) / "config.json")
-    return get_recipe(base.recipe, base.data)
+    values = read_settings(base.config) if base.config else {}
+    run_dir = Path(base.run_dir or values.get("run_dir", TrainConfig.run_dir))
+    if base.resume and (run_dir / "config.json").is_file():
+        start = TrainConfig.from_file(run_dir / "config.json").updated(values)
+    else:
+        flags = {"recipe": base.recipe, "data": base.data}
+        given = {name: value for name, value in flags.items() if value is not None}
+        start = configure({**values, **given})
+    return Train(**vars(start), config=base.config)
+
+
+def _without_file(flags: Train) -> TrainConfig:
+    """Returns the settings alone: the file that some are from is none of them."""
+    fields = dataclasses.fields(TrainConfig)
+    return TrainConfig(**{field.name: getattr(flags, field.name) for field in fields})
 
 
 def _one_line(message: str) -> str:
@@ -190,7 +263,7 @@ def _one_line(message: str) -> str:
     parts = [" ".join(part.split()) for part in re.split("─+|-{3,}", text)]
     heading, *details = [part for part in parts if part]
     text = ". ".join(part.rstrip(".") for part in details or [heading])
-    text = text.replace("Error parsing TrainConfig: ", "")
+    text = text.replace("Error parsing Train: ", "")
     return re.sub(r"For full helptext, (run|see):? (.*?--help)", r"See \2.", text)
 
 

@@ -15,12 +15,13 @@ from rich.text import Text
 
 from keras_alexnet import cli
 from keras_alexnet.architectures import get_architecture, list_architectures
-from keras_alexnet.config import TrainConfig
+from keras_alexnet.config import TrainConfig, read_settings
 from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.data.sources import Examples, Source, open_source, reason
-from keras_alexnet.recipes import RECIPES
+from keras_alexnet.recipes import RECIPES, configure
 from keras_alexnet.registry import get_layer, list_layers, plugin_errors
 from keras_alexnet.run_directory import RunDirectory
+from keras_alexnet.schedules import parse_schedule
 
 if TYPE_CHECKING:
     from keras_alexnet.evaluation import Evaluation
@@ -39,6 +40,11 @@ def _train(config: TrainConfig) -> int:
     from keras_alexnet.training.loop import Interrupted
     from keras_alexnet.training.train import train
 
+    if config.recipe == "fine-tune" and config.weights is None:
+        raise ValueError(
+            "The recipe fine-tune starts from trained weights: name their file with "
+            "--weights."
+        )
     try:
         result = train(config)
     except Interrupted as stop:
@@ -54,7 +60,20 @@ def _train(config: TrainConfig) -> int:
         f"Test images: top-1 error {top1:.2%}, top-5 error {top5:.2%} "
         f"(accuracy {1 - top1:.2%}). Everything is in {result.run_dir}."
     )
-    return 0
+    if result.failures:
+        print(
+            f"But {len(result.failures)} files could not be written, the last: "
+            f"{result.failures[-1]}. Repair that and repeat the command with --resume.",
+            file=sys.stderr,
+        )
+    return 1 if result.failures else 0
+
+
+def _launch(command: cli.Launch) -> int:
+    """Runs a command in several processes."""
+    from keras_alexnet.training.launch import launch
+
+    return launch(command.hosts, command.command)
 
 
 def _evaluate(command: cli.Evaluate) -> int:
@@ -249,6 +268,36 @@ def _import_weights(command: cli.ImportWeights) -> int:
     return 0
 
 
+def _inspect(command: cli.Inspect) -> int:
+    """Draws schedules and prints some of their values."""
+    from keras_alexnet.inspect import figures
+    from keras_alexnet.inspect.schedules import panels_of, table_of
+
+    asked = (command.schedule, command.recipe, command.config)
+    if sum(bool(one) for one in asked) != 1:
+        raise ValueError(
+            "Nothing to draw: give --schedule, --recipe or --config."
+            if not any(asked)
+            else "Give only one of --schedule, --recipe and --config."
+        )
+    if command.schedule:
+        texts = {text: parse_schedule(text) for text in command.schedule}
+        panels, epochs = {"Schedules": texts}, None
+    else:
+        settings = (
+            read_settings(command.config)
+            if command.config
+            else {"recipe": command.recipe}
+        )
+        config = configure(settings)
+        panels, epochs = panels_of(config), config.epochs
+    Path(command.out).parent.mkdir(parents=True, exist_ok=True)
+    figures.schedules(panels, Path(command.out), epochs)
+    console.print(table_of(panels, epochs))
+    print(f"Drawn in {command.out}.")
+    return 0
+
+
 def _list(command: cli.List) -> int:
     """Prints what there is to choose from."""
     if command.kind in ("all", "architectures"):
@@ -308,5 +357,7 @@ _COMMANDS = {
     cli.Predict: _predict,
     cli.Features: _features,
     cli.ImportWeights: _import_weights,
+    cli.Inspect: _inspect,
     cli.List: _list,
+    cli.Launch: _launch,
 }

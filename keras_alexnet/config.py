@@ -14,19 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keras_alexnet.errors import unknown
-from keras_alexnet.schedules import parse_schedule
-
-# The type hints say the same, to the command line; a config.json is checked here.
-CHOICES = {
-    "channels": (None, 1, 3),
-    "precision": ("float32", "bfloat16"),
-    "xla": ("auto", "on", "off"),
-    "mean": ("pixel", "image"),
-    "augmentation": ("2012", "modern"),
-    "color_noise_form": ("paper", "program"),
-    "color_statistics": ("measured", "published"),
-    "augment_on": ("host", "device"),
-}
+from keras_alexnet.schedules import Curriculum, Plateau, Schedule, parse_schedule
+from keras_alexnet.setting_types import ScheduleText, conform, hints_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +25,8 @@ class TrainConfig:
     run_dir: str = "runs/latest"
     """Directory of the run: configuration, checkpoints, history, figures, model."""
     recipe: str = "auto"
-    """Named starting point for all other settings: digits, alexnet-2012, or auto, which
-    is digits for the embedded digits and alexnet-2012 for everything else."""
+    """Named starting point for all other settings (see `keras-alexnet list recipes`),
+    or auto: digits for the embedded digits, alexnet-2012 for everything else."""
     data: str = "digits"
     """Images to train on: digits (embedded), or folder:PATH with one sub-folder per
     class, or with train/ and val/ that hold them."""
@@ -57,6 +46,11 @@ class TrainConfig:
     """Registered name of a layer that takes the place of the pooling."""
     activation: str = "default"
     """Registered name of a layer that takes the place of the activations."""
+    weights: str | None = None
+    """File of weights to start from, of any format that import-weights reads; what does
+    not fit, such as an output layer for other classes, starts anew."""
+    freeze: tuple[str, ...] = ()
+    """Layers that are not trained: names, or patterns such as conv*."""
 
     channels: Literal[1, 3] | None = None
     """Colour channels of the network's input: 1 or 3; what the data have by default."""
@@ -82,9 +76,10 @@ class TrainConfig:
     """Pixels of border added on each side before a random crop."""
     horizontal_flip: bool = True
     """Whether half of the training images are mirrored."""
-    color_noise: float = 0.1
+    color_noise: ScheduleText = "0.1"
     """Standard deviation of the colour noise along the principal axes of the training
-    images' colours, in units of the axes' own; colour images only."""
+    images' colours, in units of the axes' own; colour images only. A number, or a
+    schedule such as piecewise((0.1, 0), (0.74,)), which changes between epochs."""
     color_noise_form: Literal["paper", "program"] = "paper"
     """Colour noise as in the paper, which adds it; or as in the 2012 program, which
     then divides by 1 + color_noise."""
@@ -104,50 +99,81 @@ class TrainConfig:
     """Passes over the training images."""
     global_batch_size: int = 128
     """Images per step, over all replicas."""
-    learning_rate: str = "step(0.01)"
-    """Learning rate: a number, or a schedule such as cosine(0.05, warmup=0.1)."""
+    learning_rate: ScheduleText = "step(0.01)"
+    """Learning rate: a number, or a schedule such as cosine(0.05, warmup=0.1) or
+    plateau(0.01)."""
+    bias_multiplier: ScheduleText = "1"
+    """What the learning rate is multiplied by for biases: a number or a schedule."""
+    rate_multipliers: tuple[str, ...] = ()
+    """What the learning rate is multiplied by in some layers, each LAYER=FACTOR: names
+    or patterns, numbers or schedules, such as fc8=10 or "conv*=linear(1, end=0)". Of
+    several that fit a layer the last one counts."""
     momentum: float = 0.9
     """Momentum of stochastic gradient descent."""
     weight_decay: float = 0.0005
     """Decay of the kernels: an L2 penalty of half this size on each."""
-    dropout: str = "0.5"
-    """Dropout rate: a number, or a schedule such as linear(0.5, end=0.2)."""
+    dropout: ScheduleText = "0.5"
+    """Dropout rate: a number, or a schedule such as curriculum(0.5)."""
 
     seed: int = 0
     """Seed of the split, the initial weights, the data order, augmentation, dropout."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the computations; weights are kept in float32."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the computations; weights are kept in float32. With float16 the
+    loss is scaled."""
+    clip_norm: float | None = None
+    """Largest norm of the gradients, over all replicas and weights; no limit by
+    default."""
+    micro_batches: int = 1
+    """Parts into which each device cuts its share of a batch, to save memory."""
+    max_skipped_steps: int = 20
+    """How many steps in a row may have gradients that are not finite before the run
+    stops. Such a step changes nothing."""
     xla: Literal["auto", "on", "off"] = "auto"
     """Whether XLA compiles the step on each replica; auto: on GPUs, not on CPUs."""
     replicas: int | None = None
     """Devices to train on: all GPUs by default, or one CPU. On a CPU, more than one
     makes as many logical devices."""
+    deterministic: bool = False
+    """Whether the same run gives the same bits on GPUs too, at some cost. On CPUs it
+    does anyway."""
+    checkpoint_minutes: float | None = 10.0
+    """Time between two checkpoints within an epoch; there is one after each epoch."""
+    checkpoint_steps: int | None = None
+    """Steps between two checkpoints within an epoch."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay, besides the best."""
     resume: bool = False
     """Continue the run in the run directory from its last checkpoint."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "global_batch_size", "image_size", "resize_size"):
+        for name, hint in hints_of(type(self)).items():
+            value = conform(name, getattr(self, name), hint)
+            object.__setattr__(self, name, value)
+        for name in (
+            "epochs",
+            "global_batch_size",
+            "image_size",
+            "resize_size",
+            "micro_batches",
+            "max_skipped_steps",
+            "checkpoint_steps",
+            "keep_checkpoints",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {value}")
-        for name in (
-            *("crop_padding", "color_noise", "weight_decay", "rotation"),
-            *("mixup", "cutmix"),
-        ):
+        for name in ("crop_padding", "weight_decay", "rotation", "mixup", "cutmix"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(
                     f"{name} must be finite and not negative. Received: {value}"
                 )
+        for name in ("clip_norm", "checkpoint_minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive. Received: {value}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32). Received: {self.seed}")
-        for name, choices in CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(map(str, choices))}. "
-                    f"Received: {value}"
-                )
         self._check_augmentation()
         for name in ("groups", "replicas"):
             value = getattr(self, name)
@@ -164,14 +190,45 @@ class TrainConfig:
                     f"least image_size. Received: resize_size={self.resize_size}, "
                     f"crop_padding={self.crop_padding}, image_size={self.image_size}"
                 )
-        _check_schedule("learning_rate", self.learning_rate, math.inf)
-        _check_schedule("dropout", self.dropout, 1.0)
+        _check_schedule("learning_rate", self.learning_rate, (Curriculum,))
+        _check_schedule("dropout", self.dropout, (Plateau,), limit=1.0)
+        for name in ("color_noise", "bias_multiplier"):
+            _check_schedule(name, getattr(self, name), (Curriculum, Plateau))
+        self.layer_multipliers()
         if self.replicas and self.global_batch_size % self.replicas:
             raise ValueError(
                 f"A batch of {self.global_batch_size} cannot be shared equally by "
                 f"{self.replicas} replicas: choose a multiple of {self.replicas} as "
                 "global_batch_size."
             )
+        if self.global_batch_size % ((self.replicas or 1) * self.micro_batches):
+            raise ValueError(
+                f"A batch of {self.global_batch_size} cannot be cut into "
+                f"{self.micro_batches} equal parts on each replica: choose another "
+                "global_batch_size or micro_batches."
+            )
+
+    def layer_multipliers(self) -> dict[str, Schedule]:
+        """Reads `rate_multipliers`.
+
+        Returns:
+            Functions of progress by name or pattern of layers, in the order given.
+
+        Raises:
+            ValueError: One is not written as LAYER=FACTOR, or is given twice.
+        """
+        multipliers = {}
+        for text in self.rate_multipliers:
+            pattern, equals, factor = (part.strip() for part in text.partition("="))
+            if not pattern or not equals or pattern in multipliers:
+                raise ValueError(
+                    "rate_multipliers are written LAYER=FACTOR, each layer once. "
+                    f"Received: {text!r}"
+                )
+            multipliers[pattern] = _check_schedule(
+                f"rate_multipliers {pattern}", factor, (Curriculum, Plateau)
+            )
+        return multipliers
 
     def _check_augmentation(self) -> None:
         if self.augmentation == "modern" and (
@@ -193,46 +250,93 @@ class TrainConfig:
         """Returns the configuration as JSON, ready for a file."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """Makes a configuration from a dictionary, such as a parsed config.json.
+    def updated(self, values: dict[str, Any]) -> TrainConfig:
+        """Returns this configuration with other values of some settings.
+
+        Args:
+            values: New values by name, such as a parsed config.json.
 
         Raises:
-            ValueError: A key that is no field, or a value out of range.
+            ValueError: A key that is no setting, or a value of a wrong type or out of
+                range.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                raise ValueError(unknown(key, "setting", known))
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(
-                f"A setting has a value of a wrong type: {error}"
-            ) from None
+        return dataclasses.replace(self, **_conforming(values))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Makes a configuration from a dictionary; what it lacks has its default.
+
+        Raises:
+            ValueError: As `updated`.
+        """
+        return cls().updated(values)
 
     @classmethod
     def from_file(cls, path: str | Path) -> TrainConfig:
-        """Reads a configuration from a JSON file.
+        """Reads a configuration from a JSON file; what it lacks has its default.
 
         Raises:
             ValueError: There is no such file, it is not JSON, or a setting is wrong.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"Cannot read {path}: {error.strerror}") from None
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"{path} does not hold settings.")
-        return cls.from_dict(values)
+        return cls.from_dict(read_settings(path))
 
 
-def _check_schedule(name: str, text: str, limit: float) -> None:
-    """Raises a ValueError unless a schedule stays in [0, limit) for the whole run."""
-    schedule = parse_schedule(text)
-    if not all(0 <= schedule(percent / 100) < limit for percent in range(101)):
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Reads settings, all or some, from a JSON file.
+
+    Returns:
+        The settings by name, each of its own type.
+
+    Raises:
+        ValueError: There is no such file, it is not JSON, or a setting is unknown or of
+            a wrong type.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"Cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} does not hold settings.")
+    try:
+        return _conforming(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _conforming(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings, each of its own type."""
+    hints = hints_of(TrainConfig)
+    for name in values:
+        if name not in hints:
+            raise ValueError(unknown(name, "setting", hints))
+    return {name: conform(name, value, hints[name]) for name, value in values.items()}
+
+
+def _check_schedule(
+    name: str, text: str, unsuitable: tuple[type, ...], *, limit: float = math.inf
+) -> Schedule:
+    """Returns a schedule that is of a suitable kind and stays in [0, limit).
+
+    Raises:
+        ValueError: It is not, or cannot be read.
+    """
+    try:
+        schedule = parse_schedule(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if isinstance(schedule, unsuitable):
+        kind = type(schedule).__name__.lower()
+        purpose = "the dropout rate" if kind == "curriculum" else "the learning rate"
+        raise ValueError(
+            f"{name} cannot be a {kind}, which is for {purpose} only. "
+            f"Received: {text!r}"
+        )
+    points = [percent / 100 for percent in range(101)]
+    points += getattr(schedule, "boundaries", ())
+    if not all(0 <= schedule(point) < limit for point in points):
         raise ValueError(
             f"{name} must be a number in [0, {limit}) throughout. Received: {text!r}"
         )
+    return schedule

@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Iterable
 
 
+class TrainingFailed(RuntimeError):
+    """Training cannot go on, though nothing about the command was wrong."""
+
+
 def unknown(
     name: str,
     kind: str,

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from keras_alexnet.preprocessing import Preprocessing
 from keras_alexnet.registry import list_layers
+from keras_alexnet.training.accumulation import averaged_over_parts
 
 # The key of a model's config under which its metadata are kept.
 METADATA = "keras_alexnet_metadata"
@@ -78,6 +79,10 @@ class AlexNet(keras.Model):
 
     # On the class, because Keras alone makes the instances.
     metadata: Metadata = Metadata()
+    # Into how many parts `train_step` cuts each replica's batch, one after the other.
+    # The gradients are averaged, so only memory and rounding change. The batch must be
+    # a multiple of it.
+    micro_batches: int = 1
 
     # === What the weights expect ===
 
@@ -228,9 +233,10 @@ class AlexNet(keras.Model):
                 scaled = self.optimizer.scale_loss(loss)
             return loss, predictions, tape.gradient(scaled, variables)
 
-        loss, predictions, gradients = self._on_replica(forward_backward)(
-            x, y, sample_weight
-        )
+        compute = self._on_replica(forward_backward)
+        if self.micro_batches > 1:
+            compute = averaged_over_parts(compute, self.micro_batches)
+        loss, predictions, gradients = compute(x, y, sample_weight)
         if variables:  # None where every layer is frozen.
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return self._update_metrics(x, y, predictions, sample_weight, loss)
@@ -273,12 +279,17 @@ class AlexNet(keras.Model):
 
     def _update_metrics(self, x, y, predictions, sample_weight, loss):
         # Under a strategy Keras divides a loss by the number of replicas, so that
-        # gradients sum up to those of the global mean. What is reported is that mean.
+        # gradients sum up to those of the global mean. What is reported is that mean;
+        # where examples have weights, the weighted mean.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        size = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], loss.dtype)
+        weight = size
+        if sample_weight is not None:
+            weight = tf.reduce_sum(tf.cast(sample_weight, loss.dtype))
+        mean = tf.math.divide_no_nan(loss * replicas * size, weight)
         for metric in self.metrics:
             if metric.name == "loss":
-                batch_size = tf.shape(tf.nest.flatten(x)[0])[0]
-                metric.update_state(loss * replicas, sample_weight=batch_size)
+                metric.update_state(mean, sample_weight=weight)
         return self.compute_metrics(x, y, predictions, sample_weight)
 
 

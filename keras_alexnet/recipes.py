@@ -2,28 +2,103 @@
 
 keras-alexnet train --recipe digits --run-dir runs/digits
 keras-alexnet train --recipe alexnet-2012 --data folder:imagenet --run-dir runs/2012
+keras-alexnet train --recipe fine-tune --data folder:photos \
+    --weights alexnet-owt-7be5be79.pth --run-dir runs/photos
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from keras_alexnet.config import TrainConfig
 from keras_alexnet.errors import unknown
 
 RECIPES = {
-    # The paper, sections 4 and 5. Its rate was divided by ten when the validation error
-    # stopped falling; the fractions of 90 epochs at which that happened in the logged
-    # run (25, 51 and 79 of 91) stand in for it. The decay multiplies the rate outside
-    # the gradient there, as an L2 penalty of half its size does.
+    # The paper, sections 4 and 5. Its rate was divided by ten, by hand, when the
+    # validation error stopped falling. The fractions of 90 epochs at which that was so
+    # in the logged run (25, 51 and 79 of 91) stand in for it: unlike plateau(0.01) they
+    # need no images to be kept from training and are known before a run. The decay
+    # multiplies the rate outside the gradient there, as an L2 penalty of half its size
+    # does. All layers have an equal rate, it says, and of biases nothing: they have the
+    # same here, and twice as much in alexnet-2012-source, as the program gave them.
     "alexnet-2012": {
         "architecture": "alexnet_2012",
         "epochs": 90,
         "global_batch_size": 128,
         "learning_rate": "step(0.01, boundaries=(0.275, 0.56, 0.868))",
+        "bias_multiplier": "1",
         "momentum": 0.9,
         "weight_decay": 0.0005,
         "dropout": "0.5",
         "horizontal_flip": True,
-        "color_noise": 0.1,
+        "color_noise": "0.1",
+    },
+    # The run behind the paper's 40.7 / 18.2 %: network #145, whose settings and log are
+    # layer-params-145.cfg of the published source. Fractions of 91 epochs are cut after
+    # six digits, so that they lie in the first step of their epoch.
+    "alexnet-2012-source": {
+        "architecture": "alexnet_2012_source",
+        # The log ends there, before the rate was "pushed up again".
+        "epochs": 91,
+        # Default of convnet.py.
+        "global_batch_size": 128,
+        # epsW, divided by ten in epochs 25, 51 and 79.
+        "learning_rate": "step(0.01, boundaries=(0.274725, 0.560439, 0.868131))",
+        # epsB, which is 0.02 at the start and still is in the file that the run left:
+        # as a multiple of a rate that falls.
+        "bias_multiplier": (
+            "piecewise((2, 20, 200, 2000), (0.274725, 0.560439, 0.868131))"
+        ),
+        # epsW of conv1: 1e-5, a tenth of the others', in epoch 67 and 0 in epoch 72.
+        "rate_multipliers": ("conv1=piecewise((1, 0.1, 0), (0.736263, 0.791208))",),
+        # momW, momB, wc.
+        "momentum": 0.9,
+        "weight_decay": 0.0005,
+        "dropout": "0.5",
+        "horizontal_flip": True,
+        # Switched off in epoch 67.
+        "color_noise": "piecewise((0.1, 0), (0.736263,))",
+    },
+    # models/bvlc_alexnet of Caffe: solver.prototxt and train_val.prototxt.
+    "caffe": {
+        "architecture": "bvlc_alexnet",
+        # max_iter 450,000 of 256 images are 89.9 passes over 1,281,167. (The published
+        # weights are those after 360,000.)
+        "epochs": 90,
+        "global_batch_size": 256,
+        # base_lr 0.01, gamma 0.1, stepsize 100,000 of the 450,410 steps of 90 epochs.
+        "learning_rate": (
+            "step(0.01, boundaries=(0.222019, 0.444039, 0.666059, 0.888079))"
+        ),
+        # lr_mult 2 and decay_mult 0 of every bias.
+        "bias_multiplier": "2",
+        "momentum": 0.9,
+        "weight_decay": 0.0005,
+        # dropout_ratio of drop6 and drop7.
+        "dropout": "0.5",
+        # transform_param: mirror and crop, nothing else.
+        "horizontal_flip": True,
+        "color_noise": "0",
+    },
+    # From published weights to other classes. Rates are those of Caffe's example of it,
+    # models/finetune_flickr_style: base_lr 0.001, a tenth of the rate from scratch, the
+    # new output layer 10 times as fast, biases twice. To keep the convolutions as they
+    # are: --freeze "conv*".
+    "fine-tune": {
+        # With the weights that are most at hand, torchvision's.
+        "architecture": "alexnet_owt",
+        "rate_multipliers": ("fc8=10",),
+        "bias_multiplier": "2",
+        "momentum": 0.9,
+        "weight_decay": 0.0005,
+        "dropout": "0.5",
+        "horizontal_flip": True,
+        "color_noise": "0",
+        # Ours: a cosine needs no boundaries that would depend on the number of images.
+        # Its rise keeps the new layer's first gradients from disturbing the others.
+        "learning_rate": "cosine(0.001, warmup=0.05)",
+        "epochs": 20,
+        "global_batch_size": 64,
     },
     # 1,797 handwritten digits of 8 x 8 pixels, enlarged. A mirrored digit is another
     # digit or none, so no flips.
@@ -60,3 +135,19 @@ def get_recipe(name: str, data: str = "digits") -> TrainConfig:
     if name not in RECIPES:
         raise ValueError(unknown(name, "recipe", [*RECIPES, "auto"]))
     return TrainConfig(**{**RECIPES[name], "recipe": name, "data": data})
+
+
+def configure(values: dict[str, Any]) -> TrainConfig:
+    """Returns a configuration of which only some settings are given.
+
+    Args:
+        values: Settings by name. What they lack is that of their `recipe`, or of the
+            one that suits their `data`.
+
+    Raises:
+        ValueError: A key that is no setting, or a value of a wrong type or out of
+            range.
+    """
+    start = get_recipe(values.get("recipe", "auto"), values.get("data", "digits"))
+    # By its own name, where the values say "auto".
+    return start.updated({**values, "recipe": start.recipe})

@@ -15,9 +15,13 @@ import csv
 import dataclasses
 import io
 import json
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from keras_alexnet.config import TrainConfig
 from keras_alexnet.files import write_whole
@@ -27,7 +31,18 @@ if TYPE_CHECKING:
     from keras_alexnet.preprocessing import Preprocessing
 
 # A continued run must be the same run; these settings do not decide what it computes.
-MAY_CHANGE_ON_RESUME = {"resume", "replicas", "run_dir"}
+MAY_CHANGE_ON_RESUME = {
+    "resume",
+    "replicas",
+    "run_dir",
+    "checkpoint_steps",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+}
+
+# Who is at work in a directory: the lock, and the name on it.
+LOCK, OWNER = ".lock", ".lock-owner.json"
+LOCKS = {LOCK, OWNER}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,24 +86,50 @@ class RunDirectory:
                         "or choose another --run-dir."
                     )
                 run._check_same(config)
-            elif run.path.is_dir() and any(run.path.iterdir()):
+            elif run.path.is_dir() and {p.name for p in run.path.iterdir()} - LOCKS:
                 raise ValueError(
                     f"{run.path} holds files that are not a run's: choose another "
                     "--run-dir."
                 )
         return run
 
-    def begin(self, config: TrainConfig) -> None:
-        """Makes the directory and writes config.json, unless the run has begun before.
+    @contextlib.contextmanager
+    def claimed(self, config: TrainConfig) -> Iterator[None]:
+        """Keeps other processes out; writes config.json where the run is new.
+
+        The lock is the operating system's, which ends with the process: what a killed
+        one leaves behind keeps nobody out.
 
         Raises:
-            ValueError: The directory cannot be written.
+            ValueError: Another process trains here, or the directory cannot be written.
         """
+        lock = FileLock(self / LOCK, timeout=0)
         with self._explained():
-            if not (self / "config.json").is_file():
-                self.path.mkdir(parents=True, exist_ok=True)
-                begun = dataclasses.replace(config, resume=False)
-                write_whole(self / "config.json", begun.to_json())
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise ValueError(
+                    f"{self.path} is in use by another process: {self._owner()}."
+                ) from None
+        with lock:
+            with self._explained():
+                self.check(config)
+                owner = {"host": socket.gethostname(), "pid": os.getpid()}
+                write_whole(self / OWNER, json.dumps(owner))
+                if not (self / "config.json").is_file():
+                    begun = dataclasses.replace(config, resume=False)
+                    write_whole(self / "config.json", begun.to_json())
+            yield
+            with contextlib.suppress(OSError):
+                (self / OWNER).unlink()
+
+    def _owner(self) -> str:
+        try:
+            owner = json.loads((self / OWNER).read_text(encoding="utf-8"))
+            return f"pid {owner['pid']} on {owner['host']}"
+        except (OSError, ValueError, KeyError):
+            return "one that has just begun"
 
     def config(self) -> TrainConfig:
         """Reads the run's configuration."""

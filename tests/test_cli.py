@@ -12,6 +12,7 @@ COMMANDS = [
     "predict",
     "features",
     "import-weights",
+    "inspect",
     "list",
 ]
 

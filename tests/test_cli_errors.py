@@ -143,6 +143,14 @@ def test_an_unknown_thing_to_list_is_refused_with_those_there_are(error):
         ("--learning-rate", "step('a')", "Invalid schedule"),
         ("--dropout", "banana", "Received: 'banana'"),
         ("--dropout", "1.5", "dropout must be a number in [0, 1.0)"),
+        ("--dropout", "plateau(0.5)", "dropout cannot be a plateau"),
+        ("--learning-rate", "curriculum(0.1)", "learning_rate cannot be a curriculum"),
+        ("--learning-rate", "dexp(0.1, levels=1)", "levels must be a whole number"),
+        ("--color-noise", "-1", "color_noise must be a number in [0, inf)"),
+        ("--bias-multiplier", "twice", "bias_multiplier: A schedule is a number or a"),
+        ("--rate-multipliers", "fc8", "LAYER=FACTOR, each layer once. Received: 'fc8'"),
+        ("--rate-multipliers", "fc8=x", "rate_multipliers fc8: A schedule is"),
+        ("--recipe", "fine-tune", "name their file with --weights"),
     ],
 )
 def test_a_senseless_value_is_refused(error, flag, value, expected):
@@ -153,6 +161,65 @@ def test_a_senseless_value_is_refused(error, flag, value, expected):
 def test_a_batch_must_be_a_multiple_of_the_replicas(error, batch):
     message = error("train", "--global-batch-size", batch, "--replicas", "2")
     assert f"batch of {batch}" in message and "multiple of 2" in message
+
+
+# === Files of settings ===
+
+
+@pytest.mark.parametrize(
+    "content, expected",
+    [
+        ("{", "my.json is not JSON"),
+        ("", "my.json is not JSON"),
+        ("[1]", "my.json does not hold settings"),
+        ('{"epoch": 3}', "Unknown setting 'epoch'. Did you mean 'epochs'?"),
+        (
+            '{"epochs": "ten"}',
+            "my.json: epochs must be a whole number. Received: 'ten'",
+        ),
+        ('{"epochs": 3.5}', "my.json: epochs must be a whole number. Received: 3.5"),
+        ('{"epochs": true}', "my.json: epochs must be a whole number. Received: True"),
+        ('{"epochs": -1}', "epochs must be at least 1. Received: -1"),
+        ('{"recipe": "digts"}', "Did you mean 'digits'?"),
+        ('{"recipe": null}', "my.json: recipe must be text. Received: None"),
+        ('{"learning_rate": "cosin(1)"}', "Did you mean 'cosine'?"),
+        ('{"freeze": "conv1"}', "my.json: freeze must be a list of texts"),
+        ('{"weight_decay": NaN}', "weight_decay must be finite"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "inspect"])
+def test_a_file_of_settings_that_is_wrong_is_named(
+    error, here, command, content, expected
+):
+    (here / "my.json").write_text(content)
+    assert expected in error(command, "--config", "my.json")
+
+
+@pytest.mark.parametrize("command", ["train", "inspect"])
+def test_a_file_of_settings_that_is_missing_is_named(error, here, command):
+    assert "Cannot read my.json: No such file" in error(command, "--config", "my.json")
+    (here / "my.json").mkdir()
+    assert "Cannot read my.json: Is a directory" in error(
+        command, "--config", "my.json"
+    )
+
+
+# === Schedules to draw ===
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ([], "Nothing to draw: give --schedule, --recipe or --config."),
+        (["--schedule", "0.1", "--recipe", "digits"], "Give only one of --schedule"),
+        (["--recipe", "digts"], "Did you mean 'digits'?"),
+        (["--schedule", "cosin(0.1)"], "Did you mean 'cosine'?"),
+        (["--schedule", "0.1", "cosine(0.1"], "Received: 'cosine(0.1'"),
+        (["--schedule", "0.1", "--out", "x.abc"], "Format 'abc' is not supported"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(error, arguments, expected):
+    assert expected in error("inspect", *arguments)
 
 
 # === Folders ===

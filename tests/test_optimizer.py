@@ -203,3 +203,155 @@ def test_defaults_are_those_of_the_paper():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         DecayedMomentum(**arguments)
+
+
+# === Multipliers ===
+
+
+def two_layers(multipliers, **arguments):
+    """Two dense layers' variables in an optimizer, all ones."""
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(2, name="conv1", kernel_initializer="ones"),
+            keras.layers.Dense(2, name="fc8", kernel_initializer="ones"),
+        ]
+    )
+    ours = optimizer(0.1, multipliers=multipliers, **arguments)
+    ours.build(model.trainable_variables)
+    return model, ours
+
+
+def step_with_ones(model, ours):
+    ours.apply([tf.ones(w.shape) for w in model.trainable_variables])
+
+
+def test_multipliers_change_the_rate_of_their_layers_and_of_biases():
+    # Caffe: biases at twice the rate, without decay.
+    model, ours = two_layers({"conv1": 0.5, "biases": 2.0})
+    for _ in range(3):
+        step_with_ones(model, ours)
+    rates = {"conv1": 0.05, "fc8": 0.1}
+    for layer in model.layers:
+        rate = rates[layer.name]
+        kernel = expected(np.ones(1), np.ones(3), [rate] * 3)
+        bias = expected(np.zeros(1), np.ones(3), [2 * rate] * 3, decay=0)
+        np.testing.assert_allclose(layer.kernel, np.full((2, 2), kernel), rtol=1e-6)
+        np.testing.assert_allclose(layer.bias, np.full(2, bias), rtol=1e-6)
+
+
+def test_a_multiplier_of_zero_leaves_weight_and_velocity_alone():
+    # The 2012 program neither decays nor moves a layer whose rate is 0.
+    model, ours = two_layers({"conv1": 1.0})
+    step = tf.function(lambda: step_with_ones(model, ours))
+    step()
+    before = [w.numpy() for w in model.layers[0].weights]
+    velocity = ours._velocities[0].numpy()
+    ours.set_multiplier("conv1", 0.0)
+    for _ in range(3):
+        step()
+    for weight, old in zip(model.layers[0].weights, before, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    np.testing.assert_array_equal(ours._velocities[0], velocity)
+    ours.set_multiplier("conv1", 1.0)
+    step()
+    # It goes on from there: v = momentum * v - rate * (g + decay * w).
+    expected_velocity = MOMENTUM * velocity - 0.1 * (1 + DECAY * before[0])
+    np.testing.assert_allclose(ours._velocities[0], expected_velocity, rtol=1e-6)
+
+
+def test_multipliers_of_unknown_layers_and_bad_factors_are_refused():
+    with pytest.raises(ValueError, match="Unknown layer .*'fc9'.*Did you mean 'fc8'"):
+        two_layers({"fc9": 1.0})
+    with pytest.raises(ValueError, match="must be finite and not negative.*conv1: -1"):
+        DecayedMomentum(multipliers={"conv1": -1})
+    with pytest.raises(ValueError, match="Unknown multiplier 'fc8'"):
+        DecayedMomentum(multipliers={"conv1": 1}).set_multiplier("fc8", 1.0)
+
+
+def test_multipliers_survive_saving():
+    ours = optimizer(multipliers={"conv1": 0.5}, dynamic_loss_scale=True)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(ours))
+    assert again.multipliers == {"conv1": 0.5} and again.dynamic_loss_scale
+
+
+# === What all replicas have in common ===
+
+
+def apply_on_replicas(ours, gradients):
+    """Runs a step in which replica r has the r-th of some gradients."""
+    gradients = tf.constant(gradients, tf.float32)
+
+    @tf.function
+    def step():
+        def on_replica():
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            ours.apply([gradients[replica]])
+            return ours.own_finite
+
+        return ours._distribution_strategy.run(on_replica)
+
+    finite = ours._distribution_strategy.experimental_local_results(step())
+    return [bool(value) for value in finite]
+
+
+def replicated(initial, rate=1.0, **arguments):
+    strategy = logical_cpus()
+    with strategy.scope():
+        weight = keras.Variable(initial, name="kernel")
+        ours = optimizer(rate, weight_decay=0.0, **arguments)
+        ours.build([weight])
+    return weight, ours
+
+
+def test_clipping_limits_the_norm_of_the_summed_gradients():
+    # Keras clips on each replica; the sum of two unit vectors may then be 2 long.
+    weight, ours = replicated([0.0, 0.0], global_clipnorm=1.0)
+    apply_on_replicas(ours, [[3.0, 0.0], [0.0, 4.0]])
+    for copy in weight.value.values:
+        np.testing.assert_allclose(copy, [-0.6, -0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("replica", [0, 1])
+def test_a_step_that_is_not_finite_on_one_replica_changes_none(replica, bad):
+    weight, ours = replicated([1.0, 2.0])
+    gradients = np.ones((2, 2), "float32")
+    gradients[replica, 1] = bad
+    for count in (1, 2):
+        finite = apply_on_replicas(ours, gradients)
+        assert finite == [replica != 0, replica != 1]
+        assert int(ours.skipped_in_row.numpy()) == count
+    for copy in weight.value.values:
+        np.testing.assert_array_equal(copy, [1.0, 2.0])
+    assert int(ours.iterations.numpy()) == 2
+    assert apply_on_replicas(ours, np.ones((2, 2))) == [True, True]
+    assert int(ours.skipped_in_row.numpy()) == 0
+    for copy in weight.value.values:
+        np.testing.assert_array_equal(copy, [-1.0, 0.0])
+
+
+def test_loss_scale_is_halved_by_the_reduced_gradients_and_doubled_in_time(monkeypatch):
+    from keras_alexnet.training import optimizer as module
+
+    monkeypatch.setattr(module, "STEPS_TO_DOUBLE", 3)
+    weight, ours = replicated([0.0], dynamic_loss_scale=True)
+    assert float(ours.scale_loss(tf.constant(1.0))) == 2.0**15
+    apply_on_replicas(ours, [[1.0], [float("inf")]])
+    assert float(ours.scale_loss(tf.constant(1.0))) == 2.0**14
+    np.testing.assert_array_equal(weight.numpy(), [0.0])
+    for _ in range(3):
+        apply_on_replicas(ours, [[2.0**14], [2.0**14]])
+    # Unscaled, each replica's gradient is 1: v = -2, then -3.8, then -5.42.
+    np.testing.assert_allclose(weight.numpy(), [-11.22], rtol=1e-6)
+    assert float(ours.scale_loss(tf.constant(1.0))) == 2.0**15
+
+
+def test_what_keras_cannot_do_on_several_replicas_is_refused():
+    for argument in ({"use_ema": True}, {"gradient_accumulation_steps": 2}):
+        with pytest.raises(ValueError, match="micro_batches"):
+            DecayedMomentum(**argument)
+    weight, ours = replicated([0.0])
+    with ours._distribution_strategy.scope():
+        with pytest.raises(ValueError, match="within strategy.run"):
+            ours.apply([tf.constant([1.0])])

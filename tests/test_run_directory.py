@@ -3,18 +3,22 @@
 import csv
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from socket import gethostname
 
 import pytest
 
 from keras_alexnet.config import TrainConfig
 from keras_alexnet.preprocessing import Preprocessing
-from keras_alexnet.run_directory import RunDirectory
+from keras_alexnet.run_directory import MAY_CHANGE_ON_RESUME, RunDirectory
 
 
 def claim(wanted):
     run = RunDirectory.check(wanted)
-    run.begin(wanted)
-    return run
+    with run.claimed(wanted):
+        return run
 
 
 def config(path, **settings):
@@ -73,6 +77,8 @@ DIFFERENT = {
     "norm": "x",
     "pool": "x",
     "activation": "x",
+    "weights": "x.pth",
+    "freeze": ("conv*",),
     "channels": 1,
     "image_size": 64,
     "resize_size": 64,
@@ -82,7 +88,6 @@ DIFFERENT = {
     "augment_on": "device",
     "crop_padding": 1,
     "horizontal_flip": False,
-    "color_noise": 0.2,
     "color_noise_form": "program",
     "color_statistics": "published",
     "mixup": 0.2,
@@ -92,18 +97,24 @@ DIFFERENT = {
     "epochs": 4,
     "global_batch_size": 64,
     "learning_rate": "0.1",
+    "bias_multiplier": "2",
+    "rate_multipliers": ("fc8=10",),
     "momentum": 0.8,
     "weight_decay": 0.1,
     "dropout": "0.1",
     "seed": 1,
     "precision": "bfloat16",
+    "clip_norm": 1.0,
+    "micro_batches": 2,
+    "max_skipped_steps": 5,
+    "deterministic": True,
     "xla": "on",
 }
 
 
 def test_every_setting_that_decides_the_result_is_compared():
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    assert set(DIFFERENT) == fields - {"run_dir", "replicas", "resume"}
+    assert set(DIFFERENT) == fields - MAY_CHANGE_ON_RESUME
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
@@ -185,3 +196,46 @@ def test_history_has_a_row_per_epoch(tmp_path):
 def test_the_configuration_on_disk_is_plain_json(tmp_path):
     claim(config(tmp_path, epochs=7))
     assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 7
+
+
+# === Locking ===
+
+
+def test_a_second_process_is_refused_with_the_first_ones_host_and_number(tmp_path):
+    run = RunDirectory.check(config(tmp_path))
+    program = f"""
+from keras_alexnet.config import TrainConfig
+from keras_alexnet.run_directory import RunDirectory
+config = TrainConfig(run_dir={str(tmp_path)!r}, resume=True)
+with RunDirectory.check(config).claimed(config):
+    print("claimed")
+"""
+
+    def second():
+        return subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
+
+    with run.claimed(config(tmp_path)):
+        refused = second()
+        assert refused.returncode == 1
+        message = f"in use by another process: pid {os.getpid()} on {gethostname()}"
+        assert message in refused.stderr
+    assert second().stdout == "claimed\n"
+
+
+def test_the_lock_of_a_process_that_was_killed_is_taken_over(tmp_path):
+    program = f"""
+import os, signal
+from keras_alexnet.config import TrainConfig
+from keras_alexnet.run_directory import RunDirectory
+config = TrainConfig(run_dir={str(tmp_path)!r})
+with RunDirectory.check(config).claimed(config):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], check=False)
+    assert killed.returncode == -9 and (tmp_path / ".lock-owner.json").exists()
+    with RunDirectory(tmp_path).claimed(config(tmp_path, resume=True)):
+        owner = json.loads((tmp_path / ".lock-owner.json").read_text())
+    assert owner["pid"] == os.getpid()
+    assert not (tmp_path / ".lock-owner.json").exists()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from keras_alexnet.schedules import Plateau, Schedule
 
 # Figures are made without pyplot, which would choose a window system and keep them.
 
@@ -131,3 +134,61 @@ def confusion(counts: np.ndarray, class_names: Sequence[str], path: Path) -> Non
                 color="white" if shares[true, predicted] > 0.5 else "black",
             )
     figure.savefig(path, dpi=120)
+
+
+def schedules(
+    panels: Mapping[str, Mapping[str, Schedule]],
+    path: Path,
+    epochs: int | None = None,
+) -> None:
+    """Draws schedules over a whole run.
+
+    The course of a `Plateau` depends on the validation error: the area that it may pass
+    through is shaded.
+
+    Args:
+        panels: Schedules by label, by the title of the panel that they share.
+        path: The picture to write.
+        epochs: Length of the run, where it is known.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    size = (4.4 * columns if columns > 1 else 7, 3.4 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid:
+        axes.axis("off")
+    for axes, (title, curves) in zip(grid, panels.items(), strict=False):
+        axes.axis("on")
+        axes.set(title=title, xlabel="epoch" if epochs else "progress")
+        _draw_schedules(axes, curves, epochs)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_schedules(
+    axes: Axes, curves: Mapping[str, Schedule], epochs: int | None
+) -> None:
+    progress = np.linspace(0, 1, 1001)
+    times = progress * (epochs or 1)
+    drawn = []
+    for label, schedule in curves.items():
+        values = np.array([schedule(point) for point in progress])
+        (line,) = axes.plot(times, values, label=label)
+        drawn.append(values)
+        if isinstance(schedule, Plateau):
+            lowest = np.array([schedule.lowest(point, epochs) for point in progress])
+            shade = {"color": line.get_color(), "alpha": 0.2}
+            label = f"down to here, as {schedule.monitor} decides"
+            axes.fill_between(times, lowest, values, label=label, **shade)
+            drawn.append(lowest)
+    # Zero has no place on a logarithmic scale: a schedule that reaches it leaves the
+    # picture there, if another one asks for that scale.
+    lowest, highest = min(map(np.min, drawn)), max(map(np.max, drawn))
+    positive = [values.min() for values in drawn if values.min() > 0]
+    if positive and highest >= 10 * min(positive):
+        axes.set_yscale("log")
+        axes.set_ylim(min(positive) / 1.5, highest * 1.5)
+    else:
+        axes.set_ylim(min(0, lowest), 1.05 * highest or 1)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2))

@@ -19,9 +19,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from safetensors.numpy import load, save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save_file
 
-from keras_alexnet.files import write_whole
+from keras_alexnet.files import replacing, write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,32 +45,57 @@ class CheckpointStore:
 
     Args:
         directory: Where they are.
-        keep: How many of the newest stay.
+        keep: How many of the newest stay; the best stays besides.
     """
 
     def __init__(self, directory: Path, keep: int = 2):
         self.directory = directory
         self.keep = keep
 
-    def save(self, step: int, model: keras.Model, record: dict[str, Any]) -> None:
-        """Saves a model with its optimizer, and deletes the oldest checkpoints.
+    def save(
+        self,
+        step: int,
+        arrays: dict[str, np.ndarray],
+        record: dict[str, Any],
+        best_step: int | None = None,
+    ) -> None:
+        """Saves a state, and deletes the oldest checkpoints.
 
         Args:
             step: Number of steps done.
-            model: A compiled model whose optimizer is built.
+            arrays: What `snapshot` returned.
             record: JSON values to save with it.
+            best_step: The step of the best model so far, whose checkpoint stays.
+
+        Raises:
+            OSError: It could not be written; what was there before still is.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        arrays = {name: np.asarray(v.numpy()) for name, v in _variables(model)}
-        content = save(arrays)
-        checksum = hashlib.sha256(content).hexdigest()
-        write_whole(self._arrays(step), content)
-        record = {**record, "step": step, "sha256": checksum}
+        digest = hashlib.sha256()
+        with replacing(self._arrays(step)) as partial:
+            try:
+                save_file(arrays, partial)
+            except SafetensorError as error:
+                # Its way of saying that the disk is full.
+                raise OSError(str(error)) from None
+            with partial.open("rb") as file:
+                while block := file.read(2**24):
+                    digest.update(block)
+        record = {**record, "step": step, "sha256": digest.hexdigest()}
         write_whole(self._record(step), json.dumps(record).encode())
         for old in self.steps()[: -self.keep]:
-            # The record first: without it the arrays do not count.
-            self._record(old).unlink()
-            self._arrays(old).unlink(missing_ok=True)
+            if old != best_step:
+                # The record first: without it the arrays do not count.
+                self._record(old).unlink()
+                self._arrays(old).unlink(missing_ok=True)
+
+    def discard_unfinished(self) -> None:
+        """Deletes what a process left that was killed while it wrote or deleted."""
+        for path in self.directory.glob(".partial-*"):
+            path.unlink(missing_ok=True)
+        for path in self.directory.glob("step-*.safetensors"):
+            if not path.with_suffix(".json").exists():
+                path.unlink(missing_ok=True)
 
     def load(self) -> Checkpoint | None:
         """Reads the newest checkpoint that is whole; None if there has been none.
@@ -105,6 +131,24 @@ class CheckpointStore:
 
     def _record(self, step: int) -> Path:
         return self.directory / f"step-{step:09d}.json"
+
+
+def best_step(history: list[dict[str, float]]) -> int | None:
+    """Returns the step with the smallest validation error, the first of equals."""
+    rated = [row for row in history if "val_top1_error" in row]
+    return min(rated, key=lambda row: row["val_top1_error"])["step"] if rated else None
+
+
+def snapshot(model: keras.Model) -> dict[str, np.ndarray]:
+    """Copies the values of a model, of its optimizer and of its metrics.
+
+    With several hosts, all of them must call this at the same step, because metrics
+    are added up over all.
+
+    Args:
+        model: A compiled model whose optimizer is built.
+    """
+    return {name: np.array(v.numpy()) for name, v in _variables(model)}
 
 
 def restore(checkpoint: Checkpoint, model: keras.Model) -> None:

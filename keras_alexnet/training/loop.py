@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_alexnet.layers import ScheduledDropout
-from keras_alexnet.schedules import Schedule
+from keras_alexnet.errors import TrainingFailed
+from keras_alexnet.training.hosts import Hosts
 
 
 class Interrupted(Exception):
@@ -27,48 +27,6 @@ class Interrupted(Exception):
         self.signal_number = signal_number
 
 
-class ScheduleCallback(keras.callbacks.Callback):
-    """Sets the learning rate and the dropout rate before every step.
-
-    Works in `fit` and in `run`. Progress is counted from the optimizer's own number of
-    steps, so a restored model goes on where it stopped.
-
-    Args:
-        total_steps: Length of the whole run.
-        learning_rate: A schedule, or None to leave the optimizer's as it is.
-        dropout: A schedule, or None to leave the layers' rates as they are.
-    """
-
-    def __init__(
-        self,
-        total_steps: int,
-        learning_rate: Schedule | None = None,
-        dropout: Schedule | None = None,
-    ):
-        super().__init__()
-        self.total_steps = total_steps
-        self.learning_rate = learning_rate
-        self.dropout = dropout
-        self._step = 0
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Finds out at which step training begins."""
-        self._step = int(self.model.optimizer.iterations.numpy())
-        self._dropouts = [
-            layer for layer in self.model.layers if isinstance(layer, ScheduledDropout)
-        ]
-
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        """Sets both for the step that follows."""
-        progress = self._step / self.total_steps
-        if self.learning_rate is not None:
-            self.model.optimizer.learning_rate = self.learning_rate(progress)
-        if self.dropout is not None:
-            for layer in self._dropouts:
-                layer.rate = self.dropout(progress)
-        self._step += 1
-
-
 def epoch_ends(examples: int, batch_size: int, epochs: int) -> list[int]:
     """Returns, for each epoch, the number of steps after which it is over.
 
@@ -77,65 +35,78 @@ def epoch_ends(examples: int, batch_size: int, epochs: int) -> list[int]:
     return [-(-(epoch + 1) * examples // batch_size) for epoch in range(epochs)]
 
 
+class Diverged(TrainingFailed):
+    """Too many steps in a row had gradients that are not finite."""
+
+
+class HostLost(TrainingFailed):
+    """Another of the hosts that train together no longer answers."""
+
+
 def run(
     model: keras.Model,
-    batches: tf.data.Dataset,
+    batches: Callable[[], tf.data.Dataset],
     *,
     strategy: tf.distribute.Strategy,
     ends: list[int],
     first_step: int = 0,
     callbacks: list[keras.callbacks.Callback] | None = None,
-    validate: Callable[[], dict[str, float]] | None = None,
-    save: Callable[[int, int, dict[str, Any] | None], None] | None = None,
     prepare: Callable[[Any], Any] | None = None,
+    validate: Callable[[], dict[str, float]] | None = None,
+    is_due: Callable[[int], bool] | None = None,
+    save: Callable[[int, int, dict[str, Any] | None], None] | None = None,
+    most_skipped: int = 20,
 ) -> tuple[int, float | None]:
     """Trains a compiled model.
 
+    With several hosts, each calls this with the same arguments.
+
     Args:
         model: A model compiled in the strategy's scope, its metrics given as objects.
-        batches: Global batches, beginning with that of `first_step`.
+        batches: Makes this host's batches, beginning with those of `first_step`: for
+            each step one for each of the host's replicas.
         strategy: The devices.
         ends: For each epoch, the number of steps after which it is over.
         first_step: Number of steps already done.
         callbacks: Keras callbacks, called as `fit` calls them.
+        prepare: Changes a batch on the device, before the step.
         validate: Called at the end of each epoch; its values join the epoch's logs.
+        is_due: Asked on the chief after each step whether to save within an epoch.
         save: Called as `save(step, epoch, logs)` at the end of each epoch, and with
-            `logs=None` when training is interrupted within one.
-        prepare: Called on each replica with its share of a batch, and returns what
-            `train_step` takes; by default the batch is that.
+            `logs=None` within one, where `is_due` says so or training is interrupted.
+        most_skipped: How many steps in a row may have gradients that are not finite.
 
     Returns:
         The number of steps done, and how many were done per second, without the first,
         which is traced and compiled; None where there was no second.
 
     Raises:
-        Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
+        Interrupted: SIGINT or SIGTERM came, to any host; the step was finished and
+            saved.
+        Diverged: More than `most_skipped` steps in a row were skipped.
     """
+    hosts = Hosts.of(strategy)
     callbacks = keras.callbacks.CallbackList(
         callbacks,
         add_history=True,
-        add_progbar=True,
+        add_progbar=hosts.is_chief,
         model=model,
         epochs=len(ends),
         steps=None,
         verbose=1,
     )
-
-    def replica_step(batch):
-        return model.train_step(prepare(batch) if prepare else batch)
-
-    @tf.function(autograph=False)
-    def train_step(batch):
-        strategy.run(replica_step, args=(batch,))
-        # Outside the replicas, where the metrics of all of them are added up.
-        return model.get_metrics_result()
-
-    iterator = iter(strategy.experimental_distribute_dataset(batches))
+    train_step = _traced_step(model, strategy, prepare)
+    skipped = SkippedSteps(hosts, most_skipped)
+    distributed = strategy.distribute_datasets_from_function(lambda _: batches())
+    iterator = iter(distributed)
     step = first_step
     logs: dict[str, Any] = {}
     speed = Speed()
     model.stop_training = False
-    with _deferred_signals() as received, contextlib.ExitStack() as cleanup:
+    with (
+        _deferred_signals() as received,
+        contextlib.ExitStack() as cleanup,
+    ):
         callbacks.on_train_begin()
         cleanup.callback(lambda: callbacks.on_train_end(logs))
         for epoch, end in enumerate(ends):
@@ -146,17 +117,25 @@ def run(
                 model.reset_metrics()
             callbacks.set_params({**callbacks.params, "steps": end - begin})
             callbacks.on_epoch_begin(epoch)
-            while step < end and not received:
+            stopped_by = None
+            while step < end and not stopped_by:
                 callbacks.on_train_batch_begin(step - begin)
-                logs = train_step(next(iterator))
+                logs, *outcome = train_step(next(iterator))
                 callbacks.on_train_batch_end(step - begin, logs)
                 step += 1
+                skipped.check(step, *outcome)
                 speed.tick()
+                due = bool(is_due and hosts.is_chief and is_due(step))
+                stopped_by, due = _agreed(hosts, received, due)
+                if due and save and not stopped_by and step < end:
+                    save(step, epoch, None)
+                    speed.pause()
             speed.pause()
-            if received and step < end:
+            skipped.check_last()
+            if stopped_by and step < end:
                 if save:
                     save(step, epoch, None)
-                raise Interrupted(received[0])
+                raise Interrupted(stopped_by)
             logs = {name: float(value) for name, value in logs.items()}
             logs["learning_rate"] = float(model.optimizer.learning_rate.numpy())
             if validate:
@@ -164,11 +143,128 @@ def run(
             callbacks.on_epoch_end(epoch, logs)
             if save:
                 save(step, epoch + 1, logs)
-            if received:
-                raise Interrupted(received[0])
+            stopped_by, _ = _agreed(hosts, received, False)
+            if stopped_by:
+                raise Interrupted(stopped_by)
             if model.stop_training:
                 break
     return step, speed.steps_per_second
+
+
+@contextlib.contextmanager
+def noticing_lost_hosts(hosts: Hosts) -> Iterator[None]:
+    """Turns what TensorFlow raises when another host has died into a clear error.
+
+    Raises:
+        HostLost: Another host no longer answers.
+    """
+    try:
+        yield
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        if hosts.count == 1:
+            raise
+        raise HostLost(
+            f"Host {hosts.index} stops, because another host no longer answers. The "
+            "last checkpoint is good: run the same command with --resume on all hosts."
+        ) from error
+
+
+def _traced_step(
+    model: keras.Model,
+    strategy: tf.distribute.Strategy,
+    prepare: Callable[[Any], Any] | None,
+) -> Callable[[Any], tuple[dict[str, tf.Tensor], tf.Tensor, Any]]:
+    """Returns the step: from a batch to metrics, steps skipped in a row, finiteness."""
+
+    def on_replica(batch):
+        model.train_step(prepare(batch) if prepare else batch)
+        return tf.convert_to_tensor(getattr(model.optimizer, "own_finite", True))
+
+    @tf.function(autograph=False)
+    def train_step(batch):
+        finite = strategy.run(on_replica, args=(batch,))
+        in_row = getattr(model.optimizer, "skipped_in_row", 0)
+        # Outside the replicas, where the metrics of all of them are added up.
+        return model.get_metrics_result(), tf.convert_to_tensor(in_row), finite
+
+    return train_step
+
+
+def _agreed(hosts: Hosts, received: list[int], due: bool) -> tuple[int | None, bool]:
+    """Makes all hosts do the same, at the same step.
+
+    Args:
+        hosts: Who they are.
+        received: The signals that this host has received.
+        due: Whether this host wants to save.
+
+    Returns:
+        The signal that any host has received, if any, and whether any wants to save.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    wishes = [float(number in received) for number in numbers] + [float(due)]
+    *signals, due = hosts.total(wishes)
+    for number, count in zip(numbers, signals, strict=True):
+        if count:
+            return number, bool(due)
+    return None, bool(due)
+
+
+class SkippedSteps:
+    """Reports the steps that were not applied, and ends a run that has only such.
+
+    Looks at a step when the one after it has been started, so that no device waits for
+    the host to look.
+
+    Args:
+        hosts: Who trains.
+        most_in_row: How many steps in a row may be skipped.
+    """
+
+    def __init__(self, hosts: Hosts, most_in_row: int):
+        self.hosts = hosts
+        self.most_in_row = most_in_row
+        self._unseen: tuple[int, tf.Tensor, Any] | None = None
+
+    def check(self, step: int, in_row: tf.Tensor, finite: Any) -> None:
+        """Takes note of a step, and looks at the one before it.
+
+        Args:
+            step: Number of steps done.
+            in_row: How many of them, up to the last, were skipped in a row.
+            finite: Whether each replica's own gradients were finite.
+
+        Raises:
+            Diverged: Too many in a row were skipped.
+        """
+        self.check_last()
+        self._unseen = step, in_row, finite
+
+    def check_last(self) -> None:
+        """Looks at the last step.
+
+        Raises:
+            Diverged: Too many in a row were skipped.
+        """
+        if self._unseen is None:
+            return
+        (step, in_row, finite), self._unseen = self._unseen, None
+        if not int(in_row):
+            return
+        first = self.hosts.index * self.hosts.local_replicas
+        finite = self.hosts.strategy.experimental_local_results(finite)
+        where = [str(first + index) for index, good in enumerate(finite) if not good]
+        print(
+            f"\nStep {step} was not applied: gradients were not finite on "
+            f"{'replica ' + ', '.join(where) if where else 'other hosts or in sum'}."
+        )
+        if int(in_row) > self.most_in_row:
+            raise Diverged(
+                f"The gradients of {int(in_row)} steps in a row, up to step {step}, "
+                "were not finite. The last checkpoint is good, but what follows it is "
+                "not: begin another run with a smaller learning rate, a warm-up, "
+                "clipped gradients (--clip-norm 1) or another precision."
+            )
 
 
 class Speed:

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import types
+from collections.abc import Mapping, Sequence
+
 import keras
 import tensorflow as tf
+
+from keras_alexnet.errors import unknown
+
+# The key of `multipliers` that stands for the biases of all layers.
+BIASES = "biases"
+
+# As other implementations of dynamic loss scaling; float16 ends at 65504.
+FIRST_LOSS_SCALE = 2.0**15
+STEPS_TO_DOUBLE = 2000
 
 
 @keras.saving.register_keras_serializable("keras_alexnet")
@@ -19,6 +31,12 @@ class DecayedMomentum(keras.optimizers.Optimizer):
     velocity that has built up as it is. (`keras.optimizers.SGD` applies its
     `weight_decay` outside the momentum, to biases too.)
 
+    The gradients of all replicas are added up first; what follows - the check that they
+    are finite, clipping, the update - is the same on each. (Keras clips, and looks for
+    numbers that are not finite, on each replica alone.) A step whose gradients, or
+    their norm, are not finite changes neither weights nor velocities; it counts as a
+    step all the same, and in `skipped_in_row`.
+
     The update is one fused TensorFlow operation per variable.
 
     Args:
@@ -26,11 +44,20 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             0.01.
         momentum: In [0, 1). Defaults to 0.9.
         weight_decay: Defaults to 0.0005.
+        multipliers: Factors of the learning rate, by name of layer; under `"biases"`
+            that of all biases, on top of their layer's. A factor of 0 leaves weight and
+            velocity alone, as the 2012 program did. `set_multiplier` changes one
+            without retracing. Defaults to none.
+        dynamic_loss_scale: Whether `scale_loss` scales, for float16: halved after a
+            step whose gradients were not finite, doubled after 2,000 that were.
+            Defaults to False.
         name: Defaults to `"decayed_momentum"`.
-        **kwargs: Other arguments of `keras.optimizers.Optimizer`.
+        **kwargs: Other arguments of `keras.optimizers.Optimizer`, such as
+            `global_clipnorm`, which limits the norm of the summed gradients.
 
     Raises:
-        ValueError: `momentum` or `weight_decay` is out of range.
+        ValueError: An argument is out of range, or one that this optimizer does not
+            support; in `build`, no variable has the layer of a multiplier.
     """
 
     def __init__(
@@ -38,6 +65,8 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         learning_rate: float = 0.01,
         momentum: float = 0.9,
         weight_decay: float = 0.0005,
+        multipliers: Mapping[str, float] | None = None,
+        dynamic_loss_scale: bool = False,
         name: str = "decayed_momentum",
         **kwargs,
     ):
@@ -52,33 +81,183 @@ class DecayedMomentum(keras.optimizers.Optimizer):
                 "weight_decay must not be negative. "
                 f"Received: weight_decay={weight_decay}"
             )
+        if self.use_ema or self.gradient_accumulation_steps:
+            # Keras does both with operations that several replicas do not allow.
+            raise ValueError(
+                "DecayedMomentum keeps no moving averages and does not accumulate "
+                "gradients; the model does that: see AlexNet.micro_batches."
+            )
         self.momentum = momentum
         self.decay = weight_decay
+        self.multipliers = {
+            layer: _check_multiplier(layer, factor)
+            for layer, factor in (multipliers or {}).items()
+        }
+        self.dynamic_loss_scale = dynamic_loss_scale
+
+    # === Variables ===
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Creates a velocity for each variable."""
+        """Creates a velocity for each variable, and what counts skipped steps."""
         if self.built:
             return
         super().build(variables)
         self._velocities = self.add_optimizer_variables(variables, "velocity")
         # Biases, and the scales of other normalisations, are vectors.
         self._decays = [self.decay if len(v.shape) > 1 else 0.0 for v in variables]
+        self.skipped_in_row = self._add_scalar("skipped_in_row", 0, "int32")
+        if self.dynamic_loss_scale:
+            self._loss_scale = self._add_scalar("loss_scale", FIRST_LOSS_SCALE)
+            self._steps_at_scale = self._add_scalar("steps_at_scale", 0, "int32")
+        # Out of Keras's sight: settings, not state.
+        self._settings = types.SimpleNamespace(
+            factors={
+                name: keras.Variable(factor, dtype="float32", trainable=False)
+                for name, factor in self.multipliers.items()
+            },
+            # Each replica has its own value of this one, and keeps it.
+            own_finite=tf.Variable(
+                True,
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            ),
+        )
+        self._factors = [self._factors_of(variable) for variable in variables]
+        layers = {_layer_name(variable) for variable in variables}
+        for name in self.multipliers:
+            if name not in (*layers, BIASES):
+                choices = [*sorted(layers), BIASES]
+                raise ValueError(unknown(name, "layer with trainable weights", choices))
+
+    def set_multiplier(self, name: str, factor: float) -> None:
+        """Changes one of `multipliers`, without retracing.
+
+        Args:
+            name: A key of `multipliers`.
+            factor: The new factor.
+
+        Raises:
+            ValueError: There is no such multiplier, or the factor is out of range.
+        """
+        if name not in self.multipliers:
+            raise ValueError(unknown(name, "multiplier", self.multipliers))
+        self.multipliers[name] = _check_multiplier(name, factor)
+        if self.built:
+            self._settings.factors[name].assign(factor)
+
+    def _add_scalar(
+        self, name: str, value: float, dtype: str = "float32"
+    ) -> keras.Variable:
+        return self.add_variable(
+            (),
+            keras.initializers.Constant(value),
+            dtype=dtype,
+            # All replicas assign the same.
+            aggregation="only_first_replica",
+            name=name,
+        )
+
+    def _factors_of(self, variable: keras.Variable) -> list[keras.Variable]:
+        names = [_layer_name(variable)] + [BIASES] * (variable.name == "bias")
+        factors = self._settings.factors
+        return [factors[name] for name in names if name in factors]
+
+    # === Steps ===
+
+    def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
+        """Returns what to take the gradients of."""
+        if self.dynamic_loss_scale:
+            return loss * tf.cast(self._loss_scale.value, loss.dtype)
+        return super().scale_loss(loss)
+
+    def apply(
+        self,
+        grads: Sequence[tf.Tensor],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
+        """Takes a step.
+
+        Args:
+            grads: This replica's gradients, of the loss that `scale_loss` returned. A
+                replica's loss is its share of the mean over all.
+            trainable_variables: The variables that they belong to. Defaults to those
+                that the optimizer was built with.
+        """
+        if not grads:
+            return
+        variables = trainable_variables or self._trainable_variables
+        self.build(list(variables))
+        grads, variables = self._filter_empty_gradients(grads, list(variables))
+        with tf.name_scope(self.name):
+            grads = [tf.convert_to_tensor(g) for g in grads]
+            self._settings.own_finite.assign(_are_finite(grads))
+            if self._distribution_strategy.num_replicas_in_sync > 1:
+                grads = _replica_context().all_reduce(tf.distribute.ReduceOp.SUM, grads)
+            finite = _are_finite(grads)
+            grads = self._clip_gradients(self._unscaled(grads))
+
+            def update() -> tf.Tensor:
+                for gradient, variable in zip(grads, variables, strict=True):
+                    self.update_step(gradient, variable.value, self.learning_rate)
+                return tf.constant(0)
+
+            skipped = tf.cond(finite, update, lambda: self.skipped_in_row.value + 1)
+            self.skipped_in_row.assign(skipped)
+            if self.dynamic_loss_scale:
+                self._adapt_loss_scale(finite)
+            for variable in variables:
+                if variable.constraint is not None:
+                    variable.assign(variable.constraint(variable))
+        self.iterations.assign_add(1)
 
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
     ) -> None:
-        """Updates one variable."""
+        """Updates one replica's copy of one variable."""
         index = self._get_variable_index(variable)
         gradient = tf.cast(gradient, variable.dtype)
+        rate = tf.cast(learning_rate, variable.dtype)
         if self._decays[index]:
             gradient += self._decays[index] * variable
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.handle,
-            accum=self._velocities[index].value.handle,
-            lr=tf.cast(learning_rate, variable.dtype),
-            grad=gradient,
-            momentum=tf.cast(self.momentum, variable.dtype),
-        )
+
+        for factor in self._factors[index]:
+            rate *= tf.cast(factor.value, variable.dtype)
+
+        def update() -> tf.Tensor:
+            tf.raw_ops.ResourceApplyKerasMomentum(
+                var=variable.handle,
+                accum=self._velocities[index].value.handle,
+                lr=rate,
+                grad=gradient,
+                momentum=tf.cast(self.momentum, variable.dtype),
+            )
+            return tf.constant(0)  # A branch must return something.
+
+        if not self._factors[index]:
+            update()
+            return
+        # Not the rate itself: where that is 0, the velocity still moves the weight.
+        frozen = tf.reduce_any([factor.value == 0 for factor in self._factors[index]])
+        tf.cond(frozen, lambda: tf.constant(0), update)
+
+    @property
+    def own_finite(self) -> tf.Tensor:
+        """Whether this replica's own gradients were finite in the last step."""
+        return self._settings.own_finite.read_value()
+
+    def _unscaled(self, grads: list[tf.Tensor]) -> list[tf.Tensor]:
+        scale = self.loss_scale_factor
+        if self.dynamic_loss_scale:
+            scale = self._loss_scale.value
+        return grads if scale is None else [g / tf.cast(scale, g.dtype) for g in grads]
+
+    def _adapt_loss_scale(self, finite: tf.Tensor) -> None:
+        steps = tf.where(finite, self._steps_at_scale.value + 1, 0)
+        doubled = tf.where(steps >= STEPS_TO_DOUBLE, 2.0, 1.0)
+        factor = tf.where(finite, doubled, 0.5)
+        self._loss_scale.assign(tf.maximum(self._loss_scale.value * factor, 1.0))
+        self._steps_at_scale.assign(steps % STEPS_TO_DOUBLE)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
@@ -86,4 +265,33 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             **super().get_config(),
             "momentum": self.momentum,
             "weight_decay": self.decay,
+            "multipliers": self.multipliers,
+            "dynamic_loss_scale": self.dynamic_loss_scale,
         }
+
+
+def _are_finite(grads: list[tf.Tensor]) -> tf.Tensor:
+    # Squares overflow before numbers do; gradients that large are useless, too.
+    return tf.math.is_finite(tf.linalg.global_norm(grads))
+
+
+def _replica_context() -> tf.distribute.ReplicaContext:
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        raise ValueError(
+            "Under a strategy of several replicas, an optimizer takes its steps within "
+            "strategy.run."
+        )
+    return context
+
+
+def _layer_name(variable: keras.Variable) -> str:
+    return variable.path.rpartition("/")[0].rpartition("/")[2]
+
+
+def _check_multiplier(name: str, factor: float) -> float:
+    if not 0 <= factor < float("inf"):
+        raise ValueError(
+            f"A multiplier must be finite and not negative. Received: {name}: {factor}"
+        )
+    return float(factor)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import keras
 import tensorflow as tf
+
+from keras_alexnet.training.hosts import cluster_from_environment, host_tasks
 
 
 def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
@@ -14,11 +17,20 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
             processor: a way to try data parallelism, not to gain speed.
 
     Returns:
-        A MirroredStrategy, or TensorFlow's default strategy for a single device.
+        A MultiWorkerMirroredStrategy where TF_CONFIG lists several hosts, which then
+        must all call this; a MirroredStrategy for several devices; TensorFlow's default
+        strategy for a single one.
 
     Raises:
-        ValueError: There are not as many devices.
+        ValueError: There are not as many devices, or TF_CONFIG is wrong.
     """
+    if len(host_tasks(cluster_from_environment())) > 1:
+        if replicas:
+            raise ValueError(
+                "The number of replicas cannot be chosen where TF_CONFIG lists several "
+                "hosts: each trains on all of its GPUs, or on its CPU."
+            )
+        return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU") if _has_gpus() else []
     if gpus:
         if replicas and replicas > len(gpus):
@@ -57,20 +69,46 @@ def _logical_cpus(count: int) -> list[str]:
     return [device.name for device in tf.config.list_logical_devices("CPU")[:count]]
 
 
-def use_xla(choice: str) -> bool:
-    """Decides whether XLA compiles the step.
+def use_xla(choice: str, deterministic: bool = False) -> tuple[bool, str]:
+    """Decides whether XLA compiles the step, and says why.
 
     Args:
-        choice: `"on"`, `"off"`, or `"auto"`: on GPUs, where it fuses what lies between
-            the matrix products; not on CPUs, where its convolutions take several times
-            as long as TensorFlow's own.
+        choice: `"on"`, `"off"`, or `"auto"`.
+        deterministic: Whether TensorFlow's operations are to be deterministic.
+
+    Returns:
+        The decision, and the reason.
     """
-    return choice == "on" or (choice == "auto" and _has_gpus())
+    if choice != "auto":
+        return choice == "on", "as asked for"
+    if not _has_gpus():
+        # Several times, measured; see docs/performance.md.
+        return False, "its convolutions are slow on CPUs"
+    if deterministic:
+        return False, "its gradient of max pooling is not deterministic"
+    return True, "it fuses what lies between the matrix products on GPUs"
+
+
+def make_deterministic(model: keras.Model, jit_compile: bool) -> None:
+    """Makes TensorFlow's operations deterministic, at some cost on GPUs.
+
+    Raises:
+        ValueError: XLA compiles the model's step, and the model pools maxima, whose
+            gradient XLA cannot compute deterministically.
+    """
+    pools = [x.name for x in model.layers if isinstance(x, keras.layers.MaxPooling2D)]
+    if jit_compile and pools:
+        raise ValueError(
+            f"XLA has no deterministic gradient of max pooling ({', '.join(pools)}): "
+            "choose --xla off, another --pool, or --no-deterministic."
+        )
+    tf.config.experimental.enable_op_determinism()
 
 
 def describe(strategy: tf.distribute.Strategy) -> list[str]:
-    """Returns the names of the devices that a strategy trains on."""
-    if isinstance(strategy, tf.distribute.MirroredStrategy):
+    """Returns the names of the devices of this host that a strategy trains on."""
+    multiple = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
+    if isinstance(strategy, multiple):
         devices = strategy.extended.worker_devices
     else:
         devices = [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,39 @@ import tensorflow as tf
 
 from keras_alexnet._version import __version__
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.builder import build
 from keras_alexnet.config import TrainConfig
-from keras_alexnet.data.augmentation import Augmentation
-from keras_alexnet.data.measure import measure, published_axes
-from keras_alexnet.data.mixing import Mixing
+from keras_alexnet.data.order import Share
 from keras_alexnet.data.pipeline import (
     augment_batch,
     evaluation_batches,
     training_batches,
 )
 from keras_alexnet.data.sources import Source, open_source
+from keras_alexnet.decoding import decode
 from keras_alexnet.evaluation import Evaluation, Evaluator
 from keras_alexnet.files import replacing
 from keras_alexnet.inspect import figures
 from keras_alexnet.model import AlexNet
-from keras_alexnet.preprocessing import Preprocessing
 from keras_alexnet.run_directory import RunDirectory
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
-from keras_alexnet.training.checkpoint import CheckpointStore, restore
-from keras_alexnet.training.optimizer import DecayedMomentum
-from keras_alexnet.training.strategy import describe, make_strategy, use_xla
+from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restore
+from keras_alexnet.training.damage import DamageReport
+from keras_alexnet.training.diagnosis import FlatLossHint
+from keras_alexnet.training.hosts import Hosts
+from keras_alexnet.training.preparation import (
+    check_shares,
+    describe_data,
+    make_augmentation,
+    make_mixing,
+    make_model,
+)
+from keras_alexnet.training.rates import multipliers
+from keras_alexnet.training.saver import Saver
+from keras_alexnet.training.schedule_callback import ScheduleCallback
+from keras_alexnet.training.strategy import describe, make_strategy
+
+METRICS = ("loss", "top1_error", "top5_error")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,82 +57,139 @@ class TrainResult:
         metrics: Loss, top-1 and top-5 error on the test images.
         history: One row per epoch.
         finished_before: Whether the run was already complete, so that nothing was done.
+        failures: What could not be written to the run directory, and why.
     """
 
     run_dir: Path
     metrics: dict[str, float]
     history: list[dict[str, float]]
     finished_before: bool = False
+    failures: tuple[str, ...] = ()
 
 
 def train(
-    config: TrainConfig, callbacks: list[keras.callbacks.Callback] | None = None
+    config: TrainConfig,
+    callbacks: list[keras.callbacks.Callback] | None = None,
+    until_epoch: int | None = None,
 ) -> TrainResult:
     """Trains a network and keeps everything about the run in `config.run_dir`.
+
+    Where the environment variable TF_CONFIG lists several hosts, each of them must call
+    this with the same configuration, and with the same run directory on storage that
+    all of them share; the first of them writes.
 
     Args:
         config: What to train, on what, how and where.
         callbacks: More Keras callbacks.
+        until_epoch: Pause after this epoch, with a checkpoint but no result.json;
+            `resume=True` goes on later. Schedules are those of all `config.epochs`.
 
     Returns:
         The result, which is also in the run directory's result.json.
 
     Raises:
         ValueError: The configuration contradicts itself, the data or the machine; or
-            the run directory holds another run. Nothing has been done then.
+            the run directory holds another run, or another process is at work in it.
+            Nothing has been done then.
         keras_alexnet.training.loop.Interrupted: SIGINT or SIGTERM came; the state is
             saved, and `resume=True` continues.
+        keras_alexnet.training.loop.Diverged: The gradients were no longer finite.
+        keras_alexnet.training.loop.HostLost: Another host no longer answers.
     """
-    # === Data ===
-    architecture = get_architecture(config.architecture)
-    run = RunDirectory.check(config)
+    get_architecture(config.architecture)
+    run = RunDirectory(Path(config.run_dir))
     if config.resume and (run / "result.json").is_file():
+        RunDirectory.check(config)
         result = run.read_json("result.json")
         return TrainResult(run.path, result["metrics"], result["history"], True)
     strategy = make_strategy(config.replicas)
-    replicas = strategy.num_replicas_in_sync
-    if config.global_batch_size % replicas:
-        raise ValueError(
-            f"A batch of {config.global_batch_size} cannot be shared equally by "
-            f"{replicas} devices: choose a multiple of {replicas}."
-        )
+    hosts = Hosts.of(strategy)
+    if hosts.is_chief:
+        RunDirectory.check(config)
+    check_shares(config, strategy.num_replicas_in_sync)
     source = open_source(
         config.data,
         seed=config.seed,
         test_fraction=config.test_fraction,
         channels=config.channels,
     )
-    image_size, resize_size = _sizes(config)
-    if resize_size + 2 * config.crop_padding < image_size:
-        raise ValueError(
-            f"Nothing to crop: images of {resize_size} pixels and a border of "
-            f"{config.crop_padding} leave no room for the network's {image_size}. "
-            "Choose a larger resize_size."
-        )
     keras.utils.set_random_seed(config.seed)
-    jit_compile = use_xla(config.xla)
     # Before the run directory is made: a wrong layer name is found here.
     with strategy.scope():
-        model = _make_model(config, source, jit_compile)
-    run.begin(config)
-    data = _describe_data(run, config, source, architecture.pixel_scale)
+        model = make_model(config, source)
+    with (
+        loop.noticing_lost_hosts(hosts),
+        run.claimed(config) if hosts.is_chief else contextlib.nullcontext(),
+    ):
+        return _train(
+            config,
+            run,
+            hosts,
+            source,
+            model,
+            callbacks or [],
+            min(until_epoch or config.epochs, config.epochs),
+        )
+
+
+def _train(
+    config: TrainConfig,
+    run: RunDirectory,
+    hosts: Hosts,
+    source: Source,
+    model: AlexNet,
+    callbacks: list[keras.callbacks.Callback],
+    until_epoch: int,
+) -> TrainResult:
+    """Trains, in a run directory that is this process's own."""
+    # === Data ===
+    source.skipped.read(run / hosts.own_name("skipped.csv"))
+    if hosts.is_chief:
+        describe_data(run, config, source, model.metadata.preprocessing)
+    hosts.wait_for_all()
+    data = run.read_json("data.json")
+    source.check_unchanged(data["fingerprint"])
     preprocessing = run.preprocessing()
-    source.print_skipped()
+    augmentation = make_augmentation(config, preprocessing, data["color_axes"])
+    on_device = config.augment_on == "device"
+    share = Share(hosts.index, hosts.count, hosts.local_replicas)
 
     # === State ===
-    checkpoints = CheckpointStore(run / "checkpoints")
-    history: list[dict[str, float]] = []
-    first_step = 0
-    if config.resume and (checkpoint := checkpoints.load()):
-        restore(checkpoint, model)
-        history = checkpoint.record["history"]
-        first_step = checkpoint.step
-        print(f"Continuing {run.path} after step {first_step}.")
+    saver = Saver(
+        CheckpointStore(run / "checkpoints", config.keep_checkpoints),
+        every_steps=config.checkpoint_steps,
+        every_seconds=config.checkpoint_minutes and 60 * config.checkpoint_minutes,
+        writes=hosts.is_chief,
+    )
+    damage = DamageReport(
+        source, run / hosts.own_name("skipped.csv"), config.max_skipped, saver.attempt
+    )
+    damage.update()
+    first_step, history = (
+        _restore(saver.store, hosts, model) if config.resume else (0, [])
+    )
     ends = loop.epoch_ends(len(source.train), config.global_batch_size, config.epochs)
 
-    evaluator = Evaluator(model, strategy=strategy)
+    def batches() -> tf.data.Dataset:
+        return training_batches(
+            source.train,
+            preprocessing,
+            augmentation,
+            batch_size=config.global_batch_size,
+            seed=config.seed,
+            first_step=first_step,
+            last_step=ends[-1],
+            share=share,
+            mixing=make_mixing(config, source),
+            on_device=on_device,
+        )
+
+    def augment(batch):
+        return augment_batch(batch, preprocessing, augmentation)
+
+    evaluator = Evaluator(model, strategy=hosts.strategy)
     test_batches = evaluation_batches(
-        source.test, preprocessing, config.global_batch_size
+        source.test, preprocessing, config.global_batch_size, share
     )
 
     def validate() -> dict[str, float]:
@@ -131,201 +199,121 @@ def train(
     def save(step: int, epoch: int, logs: dict[str, float] | None) -> None:
         if logs is not None:
             history.append({"epoch": epoch, "step": step, **logs})
-            run.write_history(history)
-        checkpoints.save(step, model, {"history": history})
+            if hosts.is_chief:
+                saver.attempt("history.csv", lambda: run.write_history(history))
+        # A copy, because it is written while the history may grow.
+        record = {"history": list(history), "config": dataclasses.asdict(config)}
+        saver.save(step, model, record, best_step(history))
 
     # === Training ===
-    augmentation = _augmentation(config, preprocessing, data["color_axes"])
-    on_device = config.augment_on == "device"
-    print(
-        f"{config.architecture}, {model.count_params():,} parameters; "
-        f"{len(source.train):,} training and {len(source.test):,} test images of "
-        f"{len(source.class_names)} classes; {', '.join(describe(strategy))}; "
-        f"{config.precision}; XLA {'on' if jit_compile else 'off'}"
-    )
-    steps, steps_per_second = loop.run(
-        model,
-        training_batches(
-            source.train,
-            preprocessing,
-            augmentation,
-            batch_size=config.global_batch_size,
-            seed=config.seed,
+    on_chief = [keras.callbacks.TensorBoard(run / "logs", write_graph=False)]
+    with contextlib.closing(saver):
+        steps, steps_per_second = loop.run(
+            model,
+            batches,
+            strategy=hosts.strategy,
+            ends=ends[:until_epoch],
             first_step=first_step,
-            last_step=ends[-1],
-            mixing=_mixing(config, source),
-            on_device=on_device,
-        ),
-        strategy=strategy,
-        ends=ends,
-        first_step=first_step,
-        callbacks=[
-            loop.ScheduleCallback(
-                ends[-1],
-                parse_schedule(config.learning_rate),
-                parse_schedule(config.dropout),
-            ),
-            keras.callbacks.TensorBoard(run / "logs", write_graph=False),
-            *(callbacks or []),
-        ],
-        validate=validate,
-        save=save,
-        prepare=(lambda batch: augment_batch(batch, preprocessing, augmentation))
-        if on_device
-        else None,
-    )
+            callbacks=[
+                ScheduleCallback(
+                    ends[-1],
+                    parse_schedule(config.learning_rate),
+                    parse_schedule(config.dropout),
+                    multipliers=multipliers(config, model),
+                    history=history,
+                ),
+                FlatLossHint(),
+                damage,
+                *(on_chief if hosts.is_chief else []),
+                *callbacks,
+            ],
+            prepare=augment if on_device else None,
+            validate=validate,
+            is_due=saver.is_due,
+            save=save,
+            most_skipped=config.max_skipped_steps,
+        )
 
     # === Results ===
-    with replacing(run / "model.keras") as partial:
-        model.save(partial)
+    if until_epoch < config.epochs:
+        metrics = {name: history[-1][f"val_{name}"] for name in METRICS}
+        failures = tuple(saver.failures)
+        return TrainResult(run.path, metrics, history, failures=failures)
     evaluation = evaluator(test_batches)
-    _draw(run, model, source, evaluation, history)
-    speed = steps_per_second and round(steps_per_second * config.global_batch_size, 1)
-    # Last, because it says that the run has finished.
-    run.write_json(
-        "result.json",
-        {
-            "metrics": evaluation.metrics(),
+    damage.update()
+    hosts.wait_for_all()
+    result = TrainResult(run.path, evaluation.metrics(), history)
+    if hosts.is_chief:
+        for path in sorted(run.path.glob("skipped-*.csv")):
+            source.skipped.read(path)
+        source.skipped.print()
+        saver.attempt("figures", lambda: _draw(run, model, source, evaluation, history))
+        summary = {
+            "metrics": result.metrics,
             "history": history,
             "steps": steps,
-            "images_per_second": speed,
-            "parameters": model.count_params(),
-            "devices": describe(strategy),
-            "replicas": replicas,
-            "precision": config.precision,
-            "xla": jit_compile,
-            "skipped": len(source.skipped),
-            "versions": {
-                "keras_alexnet": __version__,
-                "keras": keras.__version__,
-                "tensorflow": tf.__version__,
-                "numpy": np.__version__,
-            },
-        },
-    )
-    return TrainResult(run.path, evaluation.metrics(), history)
+            "images_per_second": steps_per_second
+            and round(steps_per_second * config.global_batch_size, 1),
+            "seconds_waited_for_checkpoints": round(saver.seconds_waited, 3),
+            **_circumstances(config, hosts, source, model),
+        }
+        if saver.attempt("model.keras", lambda: _save_model(run, model)):
+            # Last, because it says that the run has finished.
+            saver.attempt("result.json", lambda: run.write_json("result.json", summary))
+    return dataclasses.replace(result, failures=tuple(saver.failures))
 
 
-def _make_model(config: TrainConfig, source: Source, jit_compile: bool) -> AlexNet:
-    image_size, _ = _sizes(config)
-    classes = len(source.class_names)
-
-    def override(value: str) -> str | None:
-        return None if value.lower() == "none" else value
-
-    model = build(
-        config.architecture,
-        input_shape=(image_size, image_size, source.channels),
-        classes=classes,
-        groups=config.groups,
-        conv=config.conv,
-        norm=override(config.norm),
-        pool=override(config.pool),
-        activation=override(config.activation),
-        dropout=parse_schedule(config.dropout)(0.0),
-        dtype="mixed_bfloat16" if config.precision == "bfloat16" else "float32",
-    )
-    # Mixed images have probabilities in place of labels.
-    mixed = bool(config.mixup or config.cutmix)
-    accuracy = (
-        keras.metrics.CategoricalAccuracy
-        if mixed
-        else keras.metrics.SparseCategoricalAccuracy
-    )
-    model.compile(
-        optimizer=DecayedMomentum(
-            parse_schedule(config.learning_rate)(0.0),
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        ),
-        loss=f"{'' if mixed else 'sparse_'}categorical_crossentropy",
-        # An object, whose variables exist now: by its name, Keras would make it within
-        # the traced step, which several replicas do not allow.
-        metrics=[accuracy("accuracy")],
-        jit_compile=jit_compile,
-    )
-    # A checkpoint holds the states of optimizer and metrics, which must exist to be
-    # restored; Keras would make them in the first step.
-    model.optimizer.build(model.trainable_variables)
-    outputs = tf.fill((1, classes), 1 / classes)
-    labels = outputs if mixed else tf.zeros((1,), tf.int32)
-    tf.distribute.get_strategy().run(
-        model.compute_metrics, args=(None, labels, outputs, None)
-    )
-    model.reset_metrics()
-    return model
-
-
-def _sizes(config: TrainConfig) -> tuple[int, int]:
-    """Returns the network's input size and the size that images are resized to."""
-    image_size = config.image_size or get_architecture(config.architecture).input_size
-    # As much larger as the 256 of the paper than the 227 of its network.
-    return image_size, config.resize_size or math.ceil(image_size * 256 / 227)
-
-
-def _describe_data(
-    run: RunDirectory, config: TrainConfig, source: Source, pixel_scale: float
+def _circumstances(
+    config: TrainConfig, hosts: Hosts, source: Source, model: AlexNet
 ) -> dict[str, Any]:
-    """Measures the training images and writes data.json, once for a run."""
-    if (run / "data.json").is_file():
-        data = run.read_json("data.json")
-        source.check_unchanged(data["fingerprint"])
-        return data
-    image_size, resize_size = _sizes(config)
-    unmeasured = Preprocessing(
-        image_size=image_size,
-        resize_size=resize_size,
-        channels=source.channels,
-        mean=(0.0,) * source.channels,
-        scale=pixel_scale,
-        fused_decode=config.fused_decode,
-    )
-    measured = measure(source.train, unmeasured, seed=config.seed)
-    preprocessing = dataclasses.replace(
-        unmeasured,
-        mean=measured.mean,
-        mean_image=measured.mean_image if config.mean == "image" else None,
-    )
-    published = config.color_statistics == "published" and source.channels == 3
-    axes = published_axes() if published else measured.color_axes
-    run.write_json(
-        "data.json",
-        {
-            "class_names": source.class_names,
-            "preprocessing": preprocessing.to_config(),
-            "color_axes": axes,
-            "train": len(source.train),
-            "test": len(source.test),
-            "skipped": source.skipped,
-            "fingerprint": source.fingerprint(),
+    """Says what a run was made of, and where."""
+    return {
+        "parameters": model.count_params(),
+        "devices": describe(hosts.strategy),
+        "hosts": hosts.count,
+        "replicas": hosts.strategy.num_replicas_in_sync,
+        "precision": config.precision,
+        "xla": model.jit_compile,
+        "examples": source.total,
+        "skipped": len(source.skipped),
+        "versions": {
+            "keras_alexnet": __version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
         },
-    )
-    return run.read_json("data.json")
+    }
 
 
-def _augmentation(
-    config: TrainConfig, preprocessing: Preprocessing, color_axes: list[list[float]]
-) -> Augmentation:
-    colored = preprocessing.channels == 3
-    return Augmentation(
-        image_size=preprocessing.image_size,
-        crop_padding=config.crop_padding,
-        horizontal_flip=config.horizontal_flip,
-        rotation=config.rotation,
-        zoom=config.zoom,
-        color_noise=config.color_noise if colored else 0.0,
-        color_axes=tuple(map(tuple, color_axes)) if colored else (),
-        color_mean=(preprocessing.mean_image or preprocessing.mean)
-        if config.color_noise_form == "program"
-        else None,
-        modern=config.augmentation == "modern",
-    )
+def _restore(
+    store: CheckpointStore, hosts: Hosts, model: AlexNet
+) -> tuple[int, list[dict[str, float]]]:
+    """Returns the step and the history to go on with; puts their state into a model.
+
+    Raises:
+        ValueError: The hosts do not see the same checkpoints, or all are damaged.
+    """
+    if hosts.is_chief:
+        store.discard_unfinished()
+    hosts.wait_for_all()
+    checkpoint = store.load()
+    first_step = checkpoint.step if checkpoint else 0
+    if hosts.total([first_step]) != [first_step * hosts.count]:
+        raise ValueError(
+            f"The hosts see different checkpoints in {store.directory}: the run "
+            "directory must be on storage that all of them share."
+        )
+    if not checkpoint:
+        return 0, []
+    restore(checkpoint, model)
+    if hosts.is_chief:
+        print(f"Continuing {store.directory.parent} after step {first_step}.")
+    return first_step, checkpoint.record["history"]
 
 
-def _mixing(config: TrainConfig, source: Source) -> Mixing | None:
-    if config.mixup or config.cutmix:
-        return Mixing(len(source.class_names), config.mixup, config.cutmix)
-    return None
+def _save_model(run: RunDirectory, model: AlexNet) -> None:
+    with replacing(run / "model.keras") as partial:
+        model.save(partial)
 
 
 def _draw(
@@ -345,7 +333,10 @@ def _draw(
     # Those it knows least: they tell most.
     order = np.argsort(evaluation.of_label)[:18]
     figures.predictions(
-        [source.test.read(tf.constant(index)).numpy() for index in order],
+        [
+            decode(source.test.file(place), source.channels).numpy()
+            for place in evaluation.positions[order].tolist()
+        ],
         evaluation.probabilities[order],
         evaluation.labels[order],
         source.class_names,

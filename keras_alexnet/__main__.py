@@ -1,0 +1,5 @@
+"""The command line, as `python -m keras_alexnet`."""
+
+from keras_alexnet.cli import main
+
+main()

@@ -1,0 +1,108 @@
+"""Several hosts that train one network: who is who, and how they agree."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Hosts:
+    """This host's place among those that train together.
+
+    Attributes:
+        index: This host's number, from 0; host 0 is the chief, which writes the files.
+        count: How many there are.
+        strategy: The devices of all of them.
+    """
+
+    index: int
+    count: int
+    strategy: tf.distribute.Strategy
+
+    @classmethod
+    def of(cls, strategy: tf.distribute.Strategy) -> Hosts:
+        """Returns this host's place among those of a strategy."""
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return cls(0, 1, strategy)
+        resolver = strategy.cluster_resolver
+        tasks = host_tasks(resolver.cluster_spec().as_dict())
+        return cls(
+            tasks.index((resolver.task_type, resolver.task_id)), len(tasks), strategy
+        )
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this host writes the files."""
+        return self.index == 0
+
+    @property
+    def local_replicas(self) -> int:
+        """Devices of this host."""
+        return self.strategy.num_replicas_in_sync // self.count
+
+    def own_name(self, name: str) -> str:
+        """Returns the name of a file of which each host writes its own."""
+        stem, dot, suffix = name.partition(".")
+        return name if self.is_chief else f"{stem}-{self.index}{dot}{suffix}"
+
+    def total(self, numbers: Sequence[float]) -> list[float]:
+        """Adds up numbers over all hosts; returns when all have given theirs."""
+        if self.count == 1:
+            return list(numbers)
+        return self._totals(tf.constant(numbers, tf.float32)).numpy().tolist()
+
+    def wait_for_all(self) -> None:
+        """Returns when all hosts have called it."""
+        self.total([1.0])
+
+    @functools.cached_property
+    def _totals(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        def on_replica(numbers):
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce("SUM", numbers / self.local_replicas)
+
+        @tf.function(autograph=False)
+        def totals(numbers):
+            of_replicas = self.strategy.run(on_replica, args=(numbers,))
+            return self.strategy.experimental_local_results(of_replicas)[0]
+
+        return totals
+
+
+def cluster_from_environment() -> dict[str, list[str]]:
+    """Returns the addresses of the hosts that TF_CONFIG lists, by kind of task.
+
+    Returns:
+        An empty dictionary where TF_CONFIG is not set.
+
+    Raises:
+        ValueError: TF_CONFIG is not what TensorFlow expects.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return {}
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        (task["type"], int(task["index"])), cluster[task["type"]][int(task["index"])]
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            "TF_CONFIG must hold {'cluster': {'worker': [addresses]}, 'task': {'type': "
+            f"'worker', 'index': number}}}}. Received: {text!r} ({error!r})"
+        ) from None
+    return cluster
+
+
+def host_tasks(cluster: dict[str, list[str]]) -> list[tuple[str, int]]:
+    """Lists the tasks of a cluster that train, the chief first."""
+    return [
+        (kind, index)
+        for kind in ("chief", "worker")
+        for index in range(len(cluster.get(kind, ())))
+    ]

@@ -1,0 +1,83 @@
+"""A batch in parts gives what the whole batch gives."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from devices import logical_cpus
+
+import keras_alexnet
+from keras_alexnet.training.accumulation import averaged_over_parts
+from keras_alexnet.training.optimizer import DecayedMomentum
+
+
+def batch(size=24):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(size, 16, 16, 1)).astype("float32")
+    return images, rng.integers(0, 10, size), rng.uniform(size=size).astype("float32")
+
+
+def trained(parts, replicas=1, jit_compile=False, steps=3):
+    """Losses, accuracies and weights of some steps, with weighted examples."""
+    keras.utils.set_random_seed(0)
+    with logical_cpus(replicas).scope():
+        model = keras_alexnet.build(
+            "alexnet_mini",
+            input_shape=(16, 16, 1),
+            dropout=None,
+            # Smooth, so that rounding stays rounding.
+            activation="softplus",
+            pool="average_pooling2d",
+        )
+        model.compile(
+            DecayedMomentum(0.01),
+            "sparse_categorical_crossentropy",
+            weighted_metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
+            jit_compile=jit_compile,
+        )
+    model.micro_batches = parts
+    images, labels, weights = batch()
+    history = model.fit(
+        images,
+        labels,
+        sample_weight=weights,
+        batch_size=len(images),
+        epochs=steps,
+        verbose=0,
+    ).history
+    return history, model.get_weights()
+
+
+@pytest.mark.parametrize(
+    ("parts", "replicas", "jit_compile"), [(3, 1, False), (2, 2, True), (12, 2, False)]
+)
+def test_parts_give_the_same_losses_and_weights(parts, replicas, jit_compile):
+    whole, weights = trained(1)
+    in_parts, weights_of_parts = trained(parts, replicas, jit_compile)
+    np.testing.assert_allclose(in_parts["loss"], whole["loss"], rtol=1e-5)
+    np.testing.assert_allclose(in_parts["accuracy"], whole["accuracy"], rtol=1e-6)
+    for ours, theirs in zip(weights_of_parts, weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_the_reported_loss_is_the_mean_over_the_examples_that_count():
+    history, _ = trained(1, steps=1)
+    keras.utils.set_random_seed(0)
+    model = keras_alexnet.build(
+        "alexnet_mini",
+        input_shape=(16, 16, 1),
+        dropout=None,
+        activation="softplus",
+        pool="average_pooling2d",
+    )
+    images, labels, weights = batch()
+    probabilities = model.predict(images, verbose=0)
+    losses = -np.log(probabilities[np.arange(len(labels)), labels])
+    expected = (weights * losses).sum() / weights.sum()
+    assert history["loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_that_cannot_be_cut_is_refused():
+    compute = averaged_over_parts(lambda x, y, w: (0.0, x, []), 5)
+    with pytest.raises(ValueError, match="batch of 24 cannot be cut into 5 equal"):
+        compute(*map(tf.constant, batch()))

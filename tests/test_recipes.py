@@ -1,0 +1,145 @@
+"""Recipes: against the papers, logs and files that they stand for."""
+
+import dataclasses
+
+import pytest
+
+from keras_alexnet.architectures import get_architecture
+from keras_alexnet.config import TrainConfig
+from keras_alexnet.recipes import RECIPES, configure, get_recipe
+from keras_alexnet.schedules import parse_schedule, per_epoch
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest():
+    with pytest.raises(
+        ValueError, match="Unknown recipe 'digts'.*Did you mean 'digits'"
+    ):
+        get_recipe("digts")
+
+
+@pytest.mark.parametrize(
+    "data, recipe",
+    [("digits", "digits"), ("folder:photos", "alexnet-2012"), ("", "alexnet-2012")],
+)
+def test_auto_is_the_recipe_that_suits_the_data(data, recipe):
+    config = get_recipe("auto", data)
+    assert config == get_recipe(recipe, data)
+    assert config.recipe == recipe and config.data == data
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_sets_what_it_says_and_nothing_else(name):
+    config = dataclasses.asdict(get_recipe(name, "folder:x"))
+    expected = {**dataclasses.asdict(TrainConfig()), **RECIPES[name]}
+    assert config == {**expected, "recipe": name, "data": "folder:x"}
+
+
+def test_the_2012_recipe_is_the_papers():
+    config = get_recipe("alexnet-2012", "folder:imagenet")
+    assert config.architecture == "alexnet_2012" and config.horizontal_flip
+    # Sections 4.1, 4.2 and 5.
+    assert (config.epochs, config.global_batch_size) == (90, 128)
+    assert (config.momentum, config.weight_decay) == (0.9, 0.0005)
+    assert (config.color_noise, config.dropout) == ("0.1", "0.5")
+
+
+def test_digits_are_never_mirrored():
+    assert not get_recipe("digits").horizontal_flip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_has_a_network(name):
+    get_architecture(get_recipe(name).architecture)
+
+
+def test_the_rate_of_2012_falls_three_times_and_is_that_of_biases():
+    config = get_recipe("alexnet-2012")
+    rates = per_epoch(parse_schedule(config.learning_rate), 90)
+    assert sorted(set(rates)) == pytest.approx([1e-5, 1e-4, 1e-3, 1e-2])
+    assert config.bias_multiplier == "1" and config.rate_multipliers == ()
+
+
+# === The logged run: epochs as in its log, of 91 ===
+
+IMAGES = 1_281_167
+
+
+def logged_rates():
+    """Rates of weights, of conv1 and of biases, and colour noise, by epoch."""
+    for epoch in range(91):
+        rate = 10.0 ** -(2 + sum(epoch >= drop for drop in (25, 51, 79)))
+        conv1 = rate if epoch < 67 else 1e-5 if epoch < 72 else 0.0
+        yield rate, conv1, 0.02, 0.1 if epoch < 67 else 0.0
+
+
+def test_the_source_recipe_goes_through_the_rates_of_the_log():
+    config = get_recipe("alexnet-2012-source", "folder:imagenet")
+    assert config.epochs == 91 and config.global_batch_size == 128
+    assert config.architecture == "alexnet_2012_source"
+    rate = parse_schedule(config.learning_rate)
+    bias = parse_schedule(config.bias_multiplier)
+    conv1 = config.layer_multipliers()["conv1"]
+    steps = -(-91 * IMAGES // 128)
+    for epoch, expected in enumerate(logged_rates()):
+        # The first and the last whole step of the epoch.
+        for step in (
+            -(-epoch * IMAGES // 128),
+            -(-(epoch + 1) * IMAGES // 128) - 2,
+        ):
+            at = step / steps
+            found = rate(at), rate(at) * conv1(at), rate(at) * bias(at)
+            assert found == pytest.approx(expected[:3]), (epoch, step)
+    noise = per_epoch(parse_schedule(config.color_noise), 91)
+    assert noise == tuple(row[3] for row in logged_rates())
+
+
+def test_caffes_rate_falls_every_100_000_steps():
+    config = get_recipe("caffe", "folder:imagenet")
+    assert config.architecture == "bvlc_alexnet" and config.bias_multiplier == "2"
+    assert (config.momentum, config.weight_decay) == (0.9, 0.0005)
+    assert config.color_noise == "0" and config.global_batch_size == 256
+    steps = config.epochs * IMAGES / 256
+    assert steps == pytest.approx(450_000, rel=1e-3)
+    rate = parse_schedule(config.learning_rate)
+    for step in range(0, 450_000, 12_500):
+        assert rate(step / steps) == pytest.approx(0.01 * 0.1 ** (step // 100_000))
+
+
+def test_fine_tuning_moves_the_new_layer_ten_times_as_fast():
+    config = get_recipe("fine-tune", "folder:photos")
+    assert config.layer_multipliers()["fc8"](0.5) == 10
+    assert config.epochs < get_recipe("alexnet-2012").epochs
+    rate = parse_schedule(config.learning_rate)
+    assert max(map(rate, (0, 0.05, 0.1, 0.5, 1))) == 0.001
+
+
+def test_the_digits_are_trained_as_ever():
+    config = get_recipe("digits")
+    assert config.learning_rate == "cosine(0.02, warmup=0.05)"
+    assert (config.epochs, config.global_batch_size, config.dropout) == (30, 64, "0.5")
+    assert config.bias_multiplier == "1" and config.rate_multipliers == ()
+    assert config.weights is None and config.freeze == ()
+
+
+# === Recipes and some settings ===
+
+
+@pytest.mark.parametrize(
+    "values, recipe",
+    [
+        ({}, "digits"),
+        ({"data": "folder:photos"}, "alexnet-2012"),
+        ({"recipe": "caffe"}, "caffe"),
+        ({"recipe": "auto", "data": "folder:photos"}, "alexnet-2012"),
+        ({"recipe": "digits", "data": "folder:photos", "epochs": 3}, "digits"),
+    ],
+)
+def test_what_is_not_given_is_the_recipes(values, recipe):
+    config = dataclasses.asdict(configure(values))
+    expected = dataclasses.asdict(get_recipe(recipe))
+    assert config == {**expected, **values, "recipe": recipe}
+
+
+def test_all_settings_reproduce_themselves():
+    config = TrainConfig(recipe="caffe", epochs=3, learning_rate="0.1")
+    assert configure(dataclasses.asdict(config)) == config
