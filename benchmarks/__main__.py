@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHMARKS = ["training_step"]
+BENCHMARKS = ["data_pipeline", "training_step"]
 
 for name in sys.argv[1:] or BENCHMARKS:
     importlib.import_module(f"benchmarks.{name}").main()

@@ -89,6 +89,28 @@ class ImportWeights:
 
 
 @dataclasses.dataclass(frozen=True)
+class Data:
+    """Say which images a source holds; check, draw or write them as TFRecords."""
+
+    source: tyro.conf.Positional[str]
+    """Images, as train takes them: digits, folder:PATH, csv:FILE, tfrecord:FILES,
+    tfds:NAME."""
+    check: bool = False
+    """Decode every image, and name those that are damaged."""
+    contact_sheet: str | None = None
+    """Draw some images of some classes, as this PNG file."""
+    to_tfrecord: str | None = None
+    """Write all images as TFRecord files into this directory; continues where it was
+    stopped."""
+    shards: int | None = None
+    """How many files of training images to write; by default 1,250 images in each."""
+    test_fraction: float = 0.2
+    """Share of each class that is kept for testing, where the data are not split."""
+    seed: int = 0
+    """Seed of that split."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """List architectures, layers, recipes, and plugins that failed to load."""
 
@@ -126,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(
     arguments: list[str],
-) -> TrainConfig | Evaluate | Export | Predict | Features | ImportWeights | List:
+) -> TrainConfig | Evaluate | Export | Predict | Features | ImportWeights | Data | List:
     """Parses a command line.
 
     Raises:
@@ -139,6 +161,7 @@ def _parse(
         "predict": Predict,
         "features": Features,
         "import-weights": ImportWeights,
+        "data": Data,
         "list": List,
     }
     errors = io.StringIO()

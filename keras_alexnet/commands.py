@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from rich.text import Text
 from keras_alexnet import cli
 from keras_alexnet.architectures import get_architecture, list_architectures
 from keras_alexnet.config import TrainConfig
+from keras_alexnet.data.limits import checked
 from keras_alexnet.data.pipeline import evaluation_batches
-from keras_alexnet.data.sources import Source, open_source, reason
+from keras_alexnet.data.skipped import reason
+from keras_alexnet.data.sources import Source, open_source
 from keras_alexnet.recipes import RECIPES
 from keras_alexnet.registry import get_layer, list_layers, plugin_errors
 from keras_alexnet.run_directory import RunDirectory
@@ -54,8 +57,9 @@ def _train(config: TrainConfig) -> int:
 
 def _evaluate(command: cli.Evaluate) -> int:
     """Prints and draws what a run's model makes of its test images."""
-    from keras_alexnet.evaluation import Evaluation, evaluate
+    from keras_alexnet.evaluation import Evaluation
     from keras_alexnet.inspect import figures
+    from keras_alexnet.training.train import judge
 
     run = RunDirectory.open(command.run)
     model, preprocessing, names = run.model(), run.preprocessing(), run.class_names()
@@ -69,9 +73,9 @@ def _evaluate(command: cli.Evaluate) -> int:
     # Other images were not trained on, so all of them count.
     parts = [source.train, source.test] if others else [source.test]
     evaluations = [
-        evaluate(model, evaluation_batches(part, preprocessing, 128), part.labels)
-        for part in parts
+        judge(model, evaluation_batches(part, preprocessing, 128))[0] for part in parts
     ]
+    source.skipped.print()
     evaluation = Evaluation(
         np.concatenate([one.probabilities for one in evaluations]),
         np.concatenate([one.labels for one in evaluations]),
@@ -107,13 +111,17 @@ def _export(command: cli.Export) -> int:
     examples = _source(run).test
     Path(path).mkdir(parents=True, exist_ok=True)
     export_saved_model(model, path, preprocessing, run.class_names())
-    images = np.stack(
-        [
-            preprocessing.prepare(examples.read(tf.constant(index)))
-            for index in range(min(16, len(examples)))
-        ]
-    )
-    difference = largest_difference(path, model, preprocessing, images)
+    images = []
+    for index in range(len(examples)):
+        # Damaged ones are not what this is about.
+        with contextlib.suppress(tf.errors.OpError):
+            image = preprocessing.decode(checked(examples.file(index)))
+            images.append(preprocessing.prepare(image))
+        if len(images) == 16:
+            break
+    if not images:
+        raise ValueError("None of the test images can be read to compare the export.")
+    difference = largest_difference(path, model, preprocessing, np.stack(images))
     print(
         f"Exported to {path}. On {len(images)} test images its probabilities differ "
         f"from the model's by at most {difference:.1e}."
@@ -189,6 +197,52 @@ def _import_weights(command: cli.ImportWeights) -> int:
     return 0
 
 
+def _data(command: cli.Data) -> int:
+    """Prints what a source of images holds, and does with it what is asked for."""
+    from keras_alexnet.data import report
+    from keras_alexnet.data.shards import write_shards
+
+    if not 0 <= command.test_fraction < 1:
+        raise ValueError(
+            f"--test-fraction must be in [0, 1). Received: {command.test_fraction}"
+        )
+    if command.shards is not None and command.to_tfrecord is None:
+        raise ValueError("--shards says how --to-tfrecord writes; give both.")
+    source = open_source(
+        command.source, seed=command.seed, test_fraction=command.test_fraction
+    )
+    names = source.class_names
+    counts = [
+        report.count_labels(part, len(names)) for part in (source.train, source.test)
+    ]
+    table = Table(title=f"{command.source}: {len(names):,} classes")
+    for heading in ("class", "training images", "test images"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    for name, train, test in zip(names, *counts, strict=True):
+        table.add_row(Text(name), f"{train:,}", f"{test:,}")
+    table.add_section()
+    table.add_row("all", *(f"{count.sum():,}" for count in counts))
+    console.print(table)
+    if sizes := report.measure_sizes(source.train):
+        print(
+            "Width x height: {} x {} to {} x {}, in the middle {} x {} "
+            "({:,} images measured).".format(
+                *sizes.smallest, *sizes.largest, *sizes.median, sizes.measured
+            )
+        )
+    if command.contact_sheet:
+        report.draw_contact_sheet(source, Path(command.contact_sheet))
+        print(f"Contact sheet: {command.contact_sheet}")
+    if command.check:
+        report.check_images(source)
+        print(f"{source.total:,} images checked, {source.skipped.damaged:,} damaged.")
+    if command.to_tfrecord:
+        write_shards(source, Path(command.to_tfrecord), command.shards)
+        print(f"Written. Use it as tfrecord:{command.to_tfrecord}")
+    source.skipped.print()
+    return 0
+
+
 def _list(command: cli.List) -> int:
     """Prints what there is to choose from."""
     if command.kind in ("all", "architectures"):
@@ -235,7 +289,6 @@ def _source(run: RunDirectory, data: str | None = None) -> Source:
         test_fraction=config.test_fraction,
         channels=run.preprocessing().channels,
     )
-    source.print_skipped()
     if data is None:
         source.check_unchanged(run.read_json("data.json")["fingerprint"])
     return source
@@ -248,5 +301,6 @@ _COMMANDS = {
     cli.Predict: _predict,
     cli.Features: _features,
     cli.ImportWeights: _import_weights,
+    cli.Data: _data,
     cli.List: _list,
 }

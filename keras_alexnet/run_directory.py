@@ -1,7 +1,8 @@
 """The directory of a run: one object that knows where everything is.
 
 config.json       the resolved configuration: reproduces the run
-data.json         class names, preprocessing, colour statistics, files left out
+data.json         class names, preprocessing, colour statistics
+skipped.csv       images that could not be used, if any, with the reasons
 history.csv       one row per epoch
 result.json       what came out, and on what
 model.keras       the trained model
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from keras_alexnet.preprocessing import Preprocessing
 
 # A continued run must be the same run; these settings do not decide what it computes.
-MAY_CHANGE_ON_RESUME = {"resume", "replicas", "run_dir"}
+MAY_CHANGE_ON_RESUME = {"max_skipped", "resume", "replicas", "run_dir"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,15 +22,16 @@ from keras_alexnet.data.pipeline import (
     training_batches,
 )
 from keras_alexnet.data.sources import Source, open_source
-from keras_alexnet.evaluation import Evaluation, evaluate
+from keras_alexnet.evaluation import Evaluation
 from keras_alexnet.files import replacing
 from keras_alexnet.inspect import figures
 from keras_alexnet.model import AlexNet
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.preprocessing import Preprocessing, decode
 from keras_alexnet.run_directory import RunDirectory
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
 from keras_alexnet.training.checkpoint import CheckpointStore, restore
+from keras_alexnet.training.damage import DamageReport
 from keras_alexnet.training.optimizer import DecayedMomentum
 from keras_alexnet.training.strategy import describe, make_strategy, use_xla
 
@@ -102,9 +103,11 @@ def train(
     with strategy.scope():
         model = _make_model(config, source, jit_compile)
     run.begin(config)
+    source.skipped.read(run / "skipped.csv")
     data = _describe_data(run, config, source, architecture.pixel_scale)
     preprocessing = run.preprocessing()
-    source.print_skipped()
+    damage = DamageReport(source, run / "skipped.csv", config.max_skipped)
+    damage.update()
 
     # === State ===
     checkpoints = CheckpointStore(run / "checkpoints")
@@ -118,7 +121,7 @@ def train(
     ends = loop.epoch_ends(len(source.train), config.global_batch_size, config.epochs)
 
     def validate() -> dict[str, float]:
-        metrics = _evaluate(model, source, preprocessing, config).metrics()
+        metrics = _evaluate(model, source, preprocessing, config)[0].metrics()
         return {f"val_{name}": value for name, value in metrics.items()}
 
     def save(step: int, epoch: int, logs: dict[str, float] | None) -> None:
@@ -155,6 +158,7 @@ def train(
                 parse_schedule(config.dropout),
             ),
             keras.callbacks.TensorBoard(run / "logs", write_graph=False),
+            damage,
             *(callbacks or []),
         ],
         validate=validate,
@@ -164,8 +168,10 @@ def train(
     # === Results ===
     with replacing(run / "model.keras") as partial:
         model.save(partial)
-    evaluation = _evaluate(model, source, preprocessing, config)
-    _draw(run, model, source, evaluation, history)
+    evaluation, places = _evaluate(model, source, preprocessing, config)
+    damage.update()
+    source.skipped.print()
+    _draw(run, model, source, evaluation, places, history)
     speed = steps_per_second and round(steps_per_second * config.global_batch_size, 1)
     # Last, because it says that the run has finished.
     run.write_json(
@@ -267,7 +273,6 @@ def _describe_data(
             "color_axes": axes.tolist(),
             "train": len(source.train),
             "test": len(source.test),
-            "skipped": source.skipped,
             "fingerprint": source.fingerprint(),
         },
     )
@@ -291,9 +296,38 @@ def _augmentation(
 
 def _evaluate(
     model: AlexNet, source: Source, preprocessing: Preprocessing, config: TrainConfig
-) -> Evaluation:
+) -> tuple[Evaluation, np.ndarray]:
     batches = evaluation_batches(source.test, preprocessing, config.global_batch_size)
-    return evaluate(model, batches, source.test.labels)
+    return judge(model, batches)
+
+
+def judge(
+    model: keras.Model, batches: tf.data.Dataset
+) -> tuple[Evaluation, np.ndarray]:
+    """Runs a model over the images that weigh something.
+
+    Args:
+        model: Returns probabilities.
+        batches: From `evaluation_batches`.
+
+    Returns:
+        The evaluation, and the numbers of the images that it is of.
+
+    Raises:
+        ValueError: None of them weighs anything.
+    """
+    probabilities, labels, counts = [], [], []
+    for images, numbers, weights in batches:
+        counted = weights.numpy() > 0
+        # Not predict_on_batch: under a strategy, each replica would predict all.
+        outputs = model.predict(images, batch_size=len(images), verbose=0)
+        probabilities.append(outputs[counted])
+        labels.append(numbers.numpy()[counted])
+        counts.append(counted)
+    places = np.flatnonzero(np.concatenate(counts))
+    if not len(places):
+        raise ValueError("None of the test images can be read.")
+    return Evaluation(np.concatenate(probabilities), np.concatenate(labels)), places
 
 
 def _draw(
@@ -301,6 +335,7 @@ def _draw(
     model: AlexNet,
     source: Source,
     evaluation: Evaluation,
+    places: np.ndarray,
     history: list[dict[str, float]],
 ) -> None:
     directory = run / "figures"
@@ -313,7 +348,10 @@ def _draw(
     # Those it knows least: they tell most.
     order = np.argsort(evaluation.of_label)[:18]
     figures.predictions(
-        [source.test.read(tf.constant(index)).numpy() for index in order],
+        [
+            decode(source.test.file(place), source.channels).numpy()
+            for place in places[order].tolist()
+        ],
         evaluation.probabilities[order],
         evaluation.labels[order],
         source.class_names,
