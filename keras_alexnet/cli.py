@@ -120,6 +120,31 @@ class Inspect:
 
 
 @dataclasses.dataclass(frozen=True)
+class Data:
+    """Say which images a source holds; check, measure, draw or write them anew."""
+
+    source: tyro.conf.Positional[str]
+    """Images, as train takes them: digits, folder:PATH, csv:FILE, tfrecord:FILES,
+    tfds:NAME."""
+    check: bool = False
+    """Decode every image, and name those that are damaged."""
+    measure: str | None = None
+    """Measure mean colour, mean image and colour axes of the training images, and write
+    them as this JSON file."""
+    contact_sheet: str | None = None
+    """Draw some images of some classes, as this PNG file."""
+    to_tfrecord: str | None = None
+    """Write all images as TFRecord files into this directory; continues where it was
+    stopped."""
+    shards: int | None = None
+    """How many files of training images to write; by default 1,250 images in each."""
+    test_fraction: float = 0.2
+    """Share of each class that is kept for testing, where the data are not split."""
+    seed: int = 0
+    """Seed of that split."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """List architectures, layers, recipes, and plugins that failed to load."""
 
@@ -180,6 +205,7 @@ def _parse(
     | Features
     | ImportWeights
     | Inspect
+    | Data
     | List
     | Launch
 ):
@@ -196,6 +222,7 @@ def _parse(
         "features": Features,
         "import-weights": ImportWeights,
         "inspect": Inspect,
+        "data": Data,
         "list": List,
         "launch": Launch,
     }

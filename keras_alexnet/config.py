@@ -28,10 +28,14 @@ class TrainConfig:
     """Named starting point for all other settings (see `keras-alexnet list recipes`),
     or auto: digits for the embedded digits, alexnet-2012 for everything else."""
     data: str = "digits"
-    """Images to train on: digits (embedded), or folder:PATH with one sub-folder per
-    class, or with train/ and val/ that hold them."""
+    """Images to train on: digits (embedded); folder:PATH with one sub-folder per class,
+    or with train/ and val/ that hold them; csv:FILE with columns path and label;
+    tfrecord:FILES, a folder or a pattern; or tfds:NAME of TensorFlow Datasets."""
     test_fraction: float = 0.2
     """Share of each class that is kept for testing, where the data are not split."""
+    max_skipped: float = 0.01
+    """Share of the images that may be damaged; more stop the run. A single one never
+    does."""
 
     architecture: str = "alexnet_2012"
     """Network: see `keras-alexnet list`."""
@@ -179,7 +183,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {value}")
-        for name in ("test_fraction", "momentum", "zoom"):
+        for name in ("test_fraction", "max_skipped", "momentum", "zoom"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1). Received: {value}")

@@ -136,8 +136,9 @@ class Evaluator:
         """Evaluates the model.
 
         Args:
-            batches: Images, int32 labels and float32 weights. Normalised images for 1
-                view; for 10 resized ones of 0-255, `(batch, resize_size, resize_size,
+            batches: Images, int32 labels and float32 weights; for each step one batch
+                for each replica of this host, all equally large. Normalised images for
+                1 view; for 10 resized ones of 0-255, `(batch, resize_size, resize_size,
                 channels)`. What has a weight of 0 is left out.
 
         Returns:
@@ -148,7 +149,9 @@ class Evaluator:
         """
         parts = [
             [one.numpy() for one in self._step(*batch)]
-            for batch in self._strategy.experimental_distribute_dataset(batches)
+            for batch in self._strategy.distribute_datasets_from_function(
+                lambda _: batches
+            )
         ]
         if not parts:
             raise ValueError("There are no images to evaluate.")

@@ -1,7 +1,8 @@
 """The directory of a run: one object that knows where everything is.
 
 config.json       the resolved configuration: reproduces the run
-data.json         class names, preprocessing, colour statistics, files left out
+data.json         class names, preprocessing, colour statistics
+skipped.csv       images that could not be used, if any, with the reasons
 history.csv       one row per epoch
 result.json       what came out, and on what
 model.keras       the trained model
@@ -35,6 +36,7 @@ MAY_CHANGE_ON_RESUME = {
     "resume",
     "replicas",
     "run_dir",
+    "max_skipped",
     "checkpoint_steps",
     "checkpoint_minutes",
     "keep_checkpoints",

@@ -3,10 +3,9 @@
 import json
 
 import numpy as np
-import tensorflow as tf
+from image_sources import pixel_examples
 
 from keras_alexnet.data.measure import measure, published_axes
-from keras_alexnet.data.sources import Examples
 from keras_alexnet.preprocessing import Preprocessing
 
 
@@ -26,10 +25,7 @@ def colored(count):
     values = generator.normal(0, 30, (count, 4, 4, 1)) * [1.0, 0.8, 0.4]
     values += generator.normal(128, 8, (count, 4, 4, 3))
     values = values.clip(0, 255).astype(np.uint8)
-    labels = np.zeros(count, np.int32)
-    return values, Examples(
-        labels, [""] * count, lambda index: tf.gather(tf.constant(values), index)
-    )
+    return values, pixel_examples(values)
 
 
 def test_mean_and_axes_of_the_colours_are_those_of_all_pixels():
@@ -53,11 +49,7 @@ def test_of_many_images_as_many_as_asked_are_measured():
 
 
 def test_images_of_one_colour_have_no_axes():
-    source = Examples(
-        np.zeros(3, np.int32),
-        [""] * 3,
-        lambda index: tf.fill((4, 4, 3), tf.constant(200, tf.uint8)),
-    )
+    source = pixel_examples(np.full((3, 4, 4, 3), 200, np.uint8))
     mean, axes = measured(source)
     np.testing.assert_allclose(mean, [200.0] * 3)
     np.testing.assert_allclose(axes, np.zeros((3, 3)), atol=1e-4)
@@ -65,10 +57,7 @@ def test_images_of_one_colour_have_no_axes():
 
 def test_grey_images_have_one_mean_and_one_axis():
     pixels = np.random.default_rng(0).integers(0, 256, (23, 4, 4, 1), np.uint8)
-    source = Examples(
-        np.zeros(23, np.int32), [""] * 23, lambda index: tf.gather(pixels, index)
-    )
-    mean, axes = measured(source, channels=1)
+    mean, axes = measured(pixel_examples(pixels), channels=1)
     np.testing.assert_allclose(mean, [pixels.mean()])
     np.testing.assert_allclose(np.abs(axes), [[pixels.std()]])
 

@@ -1,17 +1,20 @@
 """Batches: every image once per epoch, and a function of the step alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from image_sources import pixel_examples, streamed
 
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.mixing import Mixing
+from keras_alexnet.data.order import Share
 from keras_alexnet.data.pipeline import (
     augment_batch,
     evaluation_batches,
     training_batches,
 )
-from keras_alexnet.data.sources import Examples
 from keras_alexnet.preprocessing import Preprocessing
 
 COUNT = 23
@@ -19,25 +22,21 @@ PLAIN = Augmentation(4)
 RANDOM = Augmentation(4, crop_padding=2, horizontal_flip=True, rotation=20.0, zoom=0.1)
 
 
-def examples(count=COUNT, size=4, channels=1):
+def pixels(count=COUNT, size=4, channels=1):
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (count, size, size, channels), np.uint8)
+
+
+def examples(*arguments, **options):
     """Images whose labels are their numbers."""
-    pixels = np.random.default_rng(0).integers(
-        0, 256, (count, size, size, channels), np.uint8
-    )
-    labels = np.arange(count, dtype=np.int32)
-    names = [str(label) for label in labels]
-    return Examples(labels, names, lambda index: tf.gather(tf.constant(pixels), index))
-
-
-def pixels(source):
-    return np.stack([source.read(tf.constant(index)) for index in range(len(source))])
+    return pixel_examples(pixels(*arguments, **options))
 
 
 def preprocessing(size=4, channels=1, mean=None, scale=1.0):
     return Preprocessing(size, size, channels, mean or (0.0,) * channels, scale)
 
 
-def batches(first, last, batch=5, seed=0, augmentation=PLAIN, source=None):
+def batches(first, last, batch=5, seed=0, augmentation=PLAIN, source=None, share=None):
     dataset = training_batches(
         source or examples(),
         preprocessing(),
@@ -46,6 +45,7 @@ def batches(first, last, batch=5, seed=0, augmentation=PLAIN, source=None):
         seed=seed,
         first_step=first,
         last_step=last,
+        share=share,
     )
     return list(dataset.as_numpy_iterator())
 
@@ -63,10 +63,10 @@ def test_a_batch_holds_normalised_images_and_their_labels():
         source, expected, PLAIN, batch_size=5, seed=0, first_step=0, last_step=2
     )
     for images, labels, weights in dataset.as_numpy_iterator():
+        np.testing.assert_array_equal(weights, np.ones(5, np.float32))
         assert images.shape == (5, 4, 4, 1) and images.dtype == np.float32
         assert labels.dtype == np.int32
-        np.testing.assert_array_equal(weights, np.ones(5, np.float32))
-        np.testing.assert_allclose(images, (pixels(source)[labels] - 100.0) * 0.5)
+        np.testing.assert_allclose(images, (pixels()[labels] - 100.0) * 0.5)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 40])
@@ -128,17 +128,13 @@ def test_a_run_that_starts_late_sees_what_it_would_have_seen(first):
 
 def test_nothing_before_the_first_step_is_read():
     seen = []
+    source = examples()
 
     def read(index):
-        def remember(index):
-            seen.append(int(index))
-            return np.zeros((4, 4, 1), np.uint8)
+        tf.py_function(lambda index: seen.append(int(index)), [index], [])
+        return source.read(index)
 
-        image = tf.numpy_function(remember, [index], tf.uint8)
-        return tf.ensure_shape(image, (4, 4, 1))
-
-    source = Examples(np.zeros(COUNT, np.int32), [""] * COUNT, read)
-    batches(1000, 1002, source=source)
+    batches(1000, 1002, source=dataclasses.replace(source, read=read))
     assert len(seen) == 10
 
 
@@ -172,26 +168,121 @@ def test_the_largest_seed_is_as_good_as_any():
     np.testing.assert_array_equal(np.bincount(labels), [5] * COUNT)
 
 
+# The order in which runs have been trained: another one would not continue them.
+def test_the_order_is_that_of_tensorflow_with_the_documented_key():
+    seed, count = 3, COUNT
+    for position, label in enumerate(order(0, 10, seed=seed)):
+        epoch, place = divmod(position, count)
+        key = tf.random.stateless_uniform(
+            (2,), [seed, -1 - epoch], None, None, tf.int32, alg="philox"
+        )
+        index = tf.random.experimental.index_shuffle(np.int64(place), key, count - 1)
+        assert label == index
+
+
+# === Several devices and hosts ===
+
+
+@pytest.mark.parametrize(("hosts", "replicas"), [(1, 2), (2, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("window", [None, 7])
+def test_replicas_and_hosts_share_what_one_would_see(hosts, replicas, window):
+    source = examples() if window is None else streamed(examples(), window)
+    options = {"source": source, "augmentation": RANDOM, "batch": 12}
+    whole = batches(2, 6, **options)
+    shares = [
+        batches(2, 6, **options, share=Share(host, hosts, replicas))
+        for host in range(hosts)
+    ]
+    for step, expected in enumerate(whole):
+        own = [share[step * replicas + r] for share in shares for r in range(replicas)]
+        for part, complete in zip(zip(*own, strict=True), expected, strict=True):
+            np.testing.assert_array_equal(np.concatenate(part), complete)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match="batch of 5 cannot be shared .* by 6 devices"):
+        batches(0, 1, share=Share(0, 2, 3))
+
+
+def test_a_host_reads_only_its_share():
+    seen = []
+    source = examples()
+
+    def read(index):
+        tf.py_function(lambda index: seen.append(int(index)), [index], [])
+        return source.read(index)
+
+    watched = dataclasses.replace(source, read=read)
+    batches(0, 4, batch=4, source=watched, share=Share(1, 4, 1))
+    assert len(seen) == 4
+
+
+# === Streams ===
+
+
+@pytest.mark.parametrize("window", [1, 5, 22, 23, 100])
+def test_a_stream_is_shuffled_block_by_block(window):
+    epochs = order(0, 3 * COUNT, 1, source=streamed(examples(), window))
+    for epoch in epochs.reshape(3, COUNT):
+        for begin in range(0, COUNT, window):
+            block = np.arange(begin, min(begin + window, COUNT))
+            np.testing.assert_array_equal(np.sort(epoch[begin : begin + window]), block)
+    if window > 1:
+        assert (epochs[:COUNT] != epochs[COUNT : 2 * COUNT]).any()
+
+
+def test_a_stream_in_one_block_has_the_order_of_numbered_images():
+    np.testing.assert_array_equal(
+        order(0, 12, source=streamed(examples(), 100)), order(0, 12)
+    )
+
+
+@pytest.mark.parametrize("first", [1, 4, 5, 11])
+def test_a_stream_that_starts_late_goes_on_as_it_would_have(first):
+    source = streamed(examples(), 7)
+    whole = batches(0, 12, augmentation=RANDOM, source=source)
+    late = batches(first, 12, augmentation=RANDOM, source=source)
+    for actual, expected in zip(late, whole[first:], strict=True):
+        for one, other in zip(actual, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 # === Evaluation ===
 
 
 @pytest.mark.parametrize("batch", [1, 5, 22, 23, 24, 100])
-def test_evaluation_sees_every_image_once_in_order(batch):
-    source = examples()
-    parts = list(evaluation_batches(source, preprocessing(), batch))
-    assert [len(part) for part, _, _ in parts] == [batch] * -(-len(source) // batch)
-    images, labels, weights = (np.concatenate(one) for one in zip(*parts, strict=True))
-    np.testing.assert_array_equal(images[weights > 0], pixels(source))
-    np.testing.assert_array_equal(labels[weights > 0], source.labels)
-    assert weights.sum() == len(source)
+@pytest.mark.parametrize("window", [None, 7])
+def test_evaluation_sees_every_image_once_in_order(batch, window):
+    source = examples() if window is None else streamed(examples(), window)
+    parts = list(evaluation_batches(source, preprocessing(), batch).as_numpy_iterator())
+    assert [len(images) for images, _, _ in parts] == [batch] * -(-COUNT // batch)
+    images, labels, weights = (
+        np.concatenate(part) for part in zip(*parts, strict=True)
+    )
+    np.testing.assert_array_equal(images[:COUNT], pixels())
+    np.testing.assert_array_equal(labels[:COUNT], np.arange(COUNT))
+    np.testing.assert_array_equal(weights, np.arange(len(weights)) < COUNT)
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_replicas_and_hosts_share_evaluation(window):
+    source = examples() if window is None else streamed(examples(), window)
+    seen = []
+    for host in range(2):
+        share = Share(host, 2, 2)
+        parts = list(evaluation_batches(source, preprocessing(), 8, share))
+        assert [len(images) for images, _, _ in parts] == [2] * 6
+        for _, labels, weights in parts:
+            seen += labels.numpy()[weights.numpy() > 0].tolist()
+    assert sorted(seen) == list(range(COUNT))
 
 
 def test_evaluation_sees_the_normalised_centre():
     source = examples(size=6)
-    part, _, _ = next(
+    images, _, _ = next(
         iter(evaluation_batches(source, Preprocessing(4, 6, 1, (9.0,), 2.0), 3))
     )
-    np.testing.assert_array_equal(part, (pixels(source)[:3, 1:5, 1:5] - 9.0) * 2.0)
+    np.testing.assert_array_equal(images, (pixels(size=6)[:3, 1:5, 1:5] - 9.0) * 2.0)
 
 
 def test_for_ten_views_evaluation_sees_the_resized_image():
@@ -200,7 +291,7 @@ def test_for_ten_views_evaluation_sees_the_resized_image():
         source, Preprocessing(4, 6, 1, (9.0,), 2.0), 3, whole=True
     )
     part, labels, _ = next(iter(batches))
-    np.testing.assert_array_equal(part, pixels(source)[:3])
+    np.testing.assert_array_equal(part, pixels(size=6)[:3])
     np.testing.assert_array_equal(labels, [0, 1, 2])
 
 

@@ -88,6 +88,7 @@ DIFFERENT = {
     "augment_on": "device",
     "crop_padding": 1,
     "horizontal_flip": False,
+    "color_noise": "0.2",
     "color_noise_form": "program",
     "color_statistics": "published",
     "mixup": 0.2,

@@ -291,6 +291,8 @@ def test_a_run_that_augments_on_the_device_is_the_same_run(finished, tmp_path):
     # The host does not round what it has resized.
     for row, expected in zip(on_device.history, finished.history, strict=True):
         assert row["loss"] == pytest.approx(expected["loss"], rel=0.01)
+
+
 def test_a_run_in_rounds_ends_as_one_without(finished, tmp_path):
     first = train(config(tmp_path / "run"), until_epoch=1)
     assert [row["epoch"] for row in first.history] == [1]

@@ -63,6 +63,11 @@ class Augmentation:
     color_mean: tuple[float, ...] | MeanImage | None = None
     modern: bool = False
 
+    @property
+    def numbers(self) -> int:
+        """How many random numbers `draw` draws."""
+        return UNIFORM + 4
+
     def draw(self, seed: tf.Tensor, epoch: tf.Tensor | int = 0) -> tf.Tensor:
         """Draws the random numbers for one image.
 
@@ -71,7 +76,7 @@ class Augmentation:
             epoch: Which one it is, from 0; decides the strength of the colour noise.
 
         Returns:
-            float32, `(UNIFORM + 4,)`: uniform numbers, and for the colour noise three
+            float32, `(numbers,)`: uniform numbers, and for the colour noise three
             normal ones and its strength.
         """
         uniform = tf.random.stateless_uniform((UNIFORM,), seed, alg="philox")

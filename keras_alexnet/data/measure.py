@@ -8,7 +8,9 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.data.sources import Examples
+from keras_alexnet.data.attempts import read_or_skip
+from keras_alexnet.data.examples import Examples
+from keras_alexnet.data.limits import checked
 from keras_alexnet.mean_image import MeanImage
 from keras_alexnet.preprocessing import Preprocessing
 
@@ -79,28 +81,43 @@ def measure(
     """Measures images.
 
     Args:
-        examples: The training images.
+        examples: The training images. Damaged ones are left out, and named.
         preprocessing: How they are resized; its mean and scale are not used.
-        seed: Decides which images are measured where there are more than `most`.
+        seed: Decides which images are measured where there are more than `most`; of a
+            stream, the first are.
         most: Largest number of images to measure.
+
+    Raises:
+        ValueError: None of the images can be read.
     """
-    count = min(len(examples), most)
-    chosen = np.random.default_rng(seed).permutation(len(examples))[:most]
+    side, channels = preprocessing.resize_size, preprocessing.channels
 
-    def pixels(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = preprocessing.resize(examples.read(index))
-        flat = tf.cast(tf.reshape(image, (-1, preprocessing.channels)), tf.float64)
-        size = tf.cast(tf.shape(flat)[0], tf.float64)
-        return image, tf.matmul(flat, flat, transpose_a=True) / size
+    def pixels(index: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        encoded, _ = examples.load(index, *record)
+        image = preprocessing.resize(preprocessing.decode(checked(encoded)))
+        flat = tf.cast(tf.reshape(image, (-1, channels)), tf.float64)
+        square = tf.matmul(flat, flat, transpose_a=True) / side**2
+        return image, square, tf.constant(1)
 
-    measured = tf.data.Dataset.from_tensor_slices(chosen.astype(np.int64)).map(
-        pixels, num_parallel_calls=tf.data.AUTOTUNE
+    batches = read_or_skip(
+        _some(examples, seed, most).batch(64),
+        pixels,
+        examples=examples,
+        number=lambda index, *_: index,
+        blank=(
+            tf.zeros((side, side, channels)),
+            tf.zeros((channels, channels), tf.float64),
+            tf.constant(0),
+        ),
     )
-    total = np.zeros((), np.float64)
-    squares = np.zeros((), np.float64)
-    for image, square in measured.as_numpy_iterator():
-        total = total + image
-        squares = squares + square
+    count, total, squares = 0, np.zeros(()), np.zeros(())
+    for images, products, whole in batches.as_numpy_iterator():
+        count += int(whole.sum())
+        total = total + images.sum(axis=0, dtype=np.float64)
+        squares = squares + products.sum(axis=0)
+    if not count:
+        name, why = next(iter(examples.skipped))
+        raise ValueError(f"None of the images can be read; the first: {name}: {why}")
     mean_image = total / count
     mean = mean_image.mean(axis=(0, 1))
     variances, directions = np.linalg.eigh(squares / count - np.outer(mean, mean))
@@ -111,6 +128,15 @@ def measure(
         color_axes=tuple(map(tuple, axes[::-1].tolist())),
         mean_image=MeanImage.from_array(mean_image),
     )
+
+
+def _some(examples: Examples, seed: int, most: int) -> tf.data.Dataset:
+    """Returns the numbers of some examples, and of a stream what is read of them."""
+    if examples.stream is not None:
+        chosen = examples.stream(0).take(most).enumerate()
+        return chosen.map(lambda index, record: (index, *record))
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:most]
+    return tf.data.Dataset.from_tensor_slices((chosen.astype(np.int64),))
 
 
 def _numbers(values: np.ndarray | tuple[float, ...], digits: int = 2) -> str:

@@ -5,16 +5,19 @@ batch, counted on from epoch to epoch. Which image stands there, and how it is
 augmented, follows from that integer and the seed alone. A run can therefore start at
 any step at no cost and sees exactly what it would have seen, whatever happened before
 and however many devices share the work; every image is used once per epoch, and every
-batch is full.
+batch is full. An image that is damaged leaves its place empty, which counts nothing.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.data.attempts import read_or_skip
+from keras_alexnet.data.augmentation import Augmentation, device_image
+from keras_alexnet.data.examples import Examples
+from keras_alexnet.data.limits import checked
 from keras_alexnet.data.mixing import Mixing
-from keras_alexnet.data.sources import Examples
+from keras_alexnet.data.order import Share, from_stream, number_at
 from keras_alexnet.preprocessing import Preprocessing
 
 
@@ -27,6 +30,7 @@ def training_batches(
     seed: int,
     first_step: int,
     last_step: int,
+    share: Share | None = None,
     mixing: Mixing | None = None,
     on_device: bool = False,
 ) -> tf.data.Dataset:
@@ -36,63 +40,73 @@ def training_batches(
         examples: The training images.
         preprocessing: What the network expects.
         augmentation: The random changes.
-        batch_size: Images per step, over all replicas.
+        batch_size: Images per step, over all replicas of all hosts.
         seed: Decides order and augmentation.
         first_step: The first step, counted from 0.
         last_step: The step after the last.
-        mixing: Mixes the images of a batch, which makes probabilities of labels.
+        share: The part of the batches that this host takes; all by default.
+        mixing: Mixes the images of a replica's batch, which makes probabilities of
+            labels.
         on_device: Whether to leave the random changes to `augment_batch`.
 
     Returns:
-        Batches of float32 images `(batch_size, height, width, channels)`, int32 labels
-        or float32 probabilities, and float32 weights `(batch_size,)`. With `on_device`
-        images are `(uint8 pixels, draws)`.
-    """
-    count = len(examples)
-    labels = tf.constant(examples.labels)
+        Batches of float32 images `(n, height, width, channels)`, int32 labels `(n,)` or
+        float32 probabilities, and float32 weights `(n,)`: 0 for damaged images, which
+        are blank, and 1 for all others. With `n` images for a replica, each step has
+        one batch for each replica of this host, in their order. With `on_device` images
+        are `(uint8 pixels, draws)`.
 
-    def example(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        epoch, place = position // count, position % count
-        # Hashed: keys that count upwards give orders that resemble each other (over
-        # 2,000 epochs of 1,437 images, a distance between neighbours repeats six times
-        # as often as by chance). Negative, unlike what seeds the augmentation.
-        key = tf.random.stateless_uniform(
-            (2,),
-            tf.stack([tf.constant(seed, tf.int64), -1 - epoch]),
-            minval=None,
-            maxval=None,
-            dtype=tf.int32,
-            alg="philox",
-        )
-        index = tf.random.experimental.index_shuffle(place, key, count - 1)
-        image = preprocessing.resize(examples.read(index))
+    Raises:
+        ValueError: The batch cannot be shared equally.
+    """
+    share = share or Share()
+    size = share.per_replica(batch_size)
+
+    def number(position: tf.Tensor, index: tf.Tensor | None = None, *_) -> tf.Tensor:
+        return number_at(examples, position, seed) if index is None else index
+
+    def example(position: tf.Tensor, *streamed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        encoded, label = examples.load(number(position, *streamed), *streamed[1:])
+        encoded = checked(encoded)
         # Positions are never repeated, so neither are the random numbers.
         random = tf.stack([tf.constant(seed, tf.int64), position])
+        epoch = position // len(examples)
         if on_device:
-            image = tf.cast(tf.round(image), tf.uint8)
-            image = image, augmentation.draw(random, epoch)
-        else:
-            image = augmentation(image, random, epoch)
-        return image, tf.gather(labels, index), tf.constant(1.0)
+            image = device_image(encoded, preprocessing)
+            return image, augmentation.draw(random, epoch), label, tf.constant(1.0)
+        image = augmentation.of_file(encoded, preprocessing, random, epoch)
+        return image, label, tf.constant(1.0)
 
-    def finish(step, batch):
-        images, labels, weights = batch
+    def finish(ordinal: tf.Tensor, parts: tuple[tf.Tensor, ...]):
+        *images, labels, weights = parts
+        if on_device:
+            return tuple(images), labels, weights
+        images = images[0]
         if mixing is not None:
-            position = step * batch_size
+            # Where the replica's batch begins: no other mixing has the same seed.
+            position = share.start(batch_size, first_step, ordinal)
             random = tf.stack([tf.constant(seed, tf.int64), position])
             images, labels, weights = mixing(images, labels, weights, random)
-        if not on_device:
-            images = preprocessing.normalize(images)
-        return images, labels, weights
+        return preprocessing.normalize(images), labels, weights
 
-    positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
-    return (
-        positions.map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size, drop_remainder=True)
-        .enumerate(first_step)
-        .map(finish)
-        .prefetch(tf.data.AUTOTUNE)
+    if examples.stream is None:
+        items = share.positions(batch_size, first_step, last_step).map(lambda p: (p,))
+    else:
+        items = from_stream(examples, seed, batch_size, first_step, last_step, share)
+    blank = _blank(preprocessing)
+    if on_device:
+        side = preprocessing.resize_size
+        pixels = tf.zeros((side, side, preprocessing.channels), tf.uint8)
+        blank = (pixels, tf.zeros((augmentation.numbers,)), *blank[1:])
+    batches = read_or_skip(
+        items.batch(size, drop_remainder=True),
+        example,
+        examples=examples,
+        number=number,
+        blank=blank,
     )
+    finished = batches.enumerate().map(lambda ordinal, parts: finish(ordinal, parts))
+    return finished.prefetch(tf.data.AUTOTUNE)
 
 
 def augment_batch(
@@ -117,42 +131,79 @@ def evaluation_batches(
     examples: Examples,
     preprocessing: Preprocessing,
     batch_size: int,
+    share: Share | None = None,
     *,
     whole: bool = False,
 ) -> tf.data.Dataset:
     """Returns every image, in order, in batches of one size.
 
-    The last batch is filled up with the last image, at a weight of 0, so that every
-    device has a share of it and one traced function serves all.
+    The last batch is filled up with blank images, so that every device has a share of
+    it and one traced function serves all.
 
     Args:
         examples: The images.
         preprocessing: What the network expects.
-        batch_size: Images per batch, over all replicas.
+        batch_size: Images per step, over all replicas of all hosts.
+        share: The part of the batches that this host takes; all by default.
         whole: Whether images are as `Preprocessing.resize` leaves them, 0-255, for 10
             views. Otherwise they are the normalised centre.
 
     Returns:
-        Batches of float32 images `(batch_size, height, width, channels)`, int32 labels
-        and float32 weights `(batch_size,)`.
+        Batches of float32 images `(n, height, width, channels)`, int32 labels and
+        float32 weights `(n,)`, one for each replica. What fills up the last batch
+        weighs 0, as damaged images do.
+
+    Raises:
+        ValueError: The batch cannot be shared equally.
     """
-    count = len(examples)
-    labels = tf.constant(examples.labels)
+    share = share or Share()
+    steps = -(-len(examples) // batch_size)
+    side = preprocessing.resize_size if whole else preprocessing.image_size
+    blank = _blank(preprocessing, side)
 
-    def example(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        index = tf.minimum(position, count - 1)
-        image = examples.read(index)
-        image = preprocessing.resize(image) if whole else preprocessing.prepare(image)
-        weight = tf.cast(position < count, tf.float32)
-        return image, tf.gather(labels, index), weight
+    def example(position: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def image():
+            encoded, label = examples.load(position, *record)
+            encoded = checked(encoded)
+            if whole:
+                pixels = preprocessing.resize(preprocessing.decode(encoded))
+            else:
+                pixels = preprocessing.prepare_file(encoded)
+            return pixels, label, tf.constant(1.0)
 
-    batches = (
-        tf.data.Dataset.range(-(-count // batch_size) * batch_size)
-        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size, drop_remainder=True)
+        return tf.cond(position < len(examples), image, lambda: blank)
+
+    if examples.stream is None:
+        items = share.positions(batch_size, 0, steps).map(lambda p: (p,))
+    else:
+        filling = tf.data.Dataset.from_tensors((b"", 0)).repeat(steps * batch_size)
+        items = (
+            examples.stream(0)
+            .map(lambda encoded, label: (encoded, tf.cast(label, tf.int32)))
+            .concatenate(filling)
+            .take(steps * batch_size)
+            .enumerate()
+            .filter(lambda position, _: share.holds(position, batch_size))
+            .map(lambda position, record: (position, *record))
+        )
+    batches = read_or_skip(
+        items.batch(share.per_replica(batch_size), drop_remainder=True),
+        example,
+        examples=examples,
+        number=lambda position, *_: position,
+        blank=blank,
     )
     if not whole:
         batches = batches.map(
             lambda images, *others: (preprocessing.normalize(images), *others)
         )
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _blank(
+    preprocessing: Preprocessing, side: int | None = None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns what stands in an empty place: an image, a label, a weight of 0."""
+    side = side or preprocessing.image_size
+    image = tf.zeros((side, side, preprocessing.channels))
+    return image, tf.constant(0, tf.int32), tf.constant(0.0)
