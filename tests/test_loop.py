@@ -188,3 +188,62 @@ def test_keras_own_callbacks_work(tmp_path):
         "1.keras",
         "2.keras",
     ]
+
+
+# === Moving averages ===
+
+
+def normalised_model(replicas):
+    strategy = logical_cpus(replicas)
+    with strategy.scope():
+        model = keras_alexnet.build(
+            "alexnet_mini",
+            input_shape=(16, 16, 1),
+            dropout=None,
+            norm="batch_normalization",
+        )
+        model.compile(
+            DecayedMomentum(0.01),
+            "sparse_categorical_crossentropy",
+            weighted_metrics=[],
+        )
+        model.optimizer.build(model.trainable_variables)
+    return strategy, model
+
+
+def images_with(bad, steps=3, replicas=2):
+    images = np.random.default_rng(0).normal(size=(steps * replicas, 4, 16, 16, 1))
+    for step, replica in bad:
+        images[step * replicas + replica, 0, 0] = np.nan
+    labels = np.zeros(images.shape[:2], "int32")
+    return lambda: tf.data.Dataset.from_tensor_slices((images, labels))
+
+
+def moving_averages(model):
+    return [v for v in model.non_trainable_variables if "moving" in v.name]
+
+
+def test_a_skipped_step_leaves_moving_averages_and_the_reported_loss_alone():
+    strategy, model = normalised_model(2)
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append((logs["loss"], [v.numpy() for v in moving_averages(model)]))
+
+    data = images_with([(1, 1)])
+    run(model, data, strategy=strategy, ends=[3], callbacks=[Watch()])
+    (_, first), (loss, second), (_, third) = seen
+    assert np.isfinite(loss) and int(model.optimizer.skipped_steps.numpy()) == 1
+    assert len(first) > 0
+    for before, during, after in zip(first, second, third, strict=True):
+        np.testing.assert_array_equal(before, during)
+        assert np.isfinite(after).all() and (after != during).any()
+
+
+def test_replicas_share_their_moving_averages():
+    strategy, model = normalised_model(2)
+    run(model, images_with([]), strategy=strategy, ends=[3])
+    for variable in moving_averages(model):
+        one, other = strategy.experimental_local_results(variable.value)
+        np.testing.assert_array_equal(one, other)

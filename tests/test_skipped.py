@@ -64,7 +64,7 @@ DAMAGED = {
     "truncated.jpg": (saved("jpeg")[:200], "Invalid JPEG"),
     "truncated.png": (saved("png")[:-60], "Invalid PNG"),
     "truncated.gif": (saved("gif")[:-60], "cannot be decoded"),
-    "truncated.bmp": (saved("bmp")[:-60], "Input size"),
+    "truncated.bmp": (saved("bmp")[:-60], "cannot be decoded"),
     "random.png": (np.random.default_rng(0).bytes(3000), NO_IMAGE),
     "text.jpg": (b"I am no picture", NO_IMAGE),
     "zero.png": (png(0, 40), "no pixels"),

@@ -330,3 +330,48 @@ def test_fine_tuning_starts_from_weights_and_leaves_frozen_layers_alone(
         still = path.startswith(("conv", "fc6"))
         assert np.array_equal(tuned[path], array) == still, path
     assert result.history[0]["loss"] < finished.history[0]["loss"]
+
+
+def test_what_a_killed_run_had_finished_is_finished_alike(tmp_path):
+    # Killed after the last checkpoint: no step is left to set the rate of dropout, on
+    # which this network's outputs depend.
+    settings = {
+        "architecture": "alexnet_2012_half",
+        "image_size": 67,
+        "resize_size": 67,
+        "crop_padding": 0,
+        "dropout": "linear(0.5, end=0.1)",
+        "epochs": 1,
+        "global_batch_size": 512,
+        "test_fraction": 0.9,
+    }
+    whole = train(config(tmp_path / "run", **settings))
+    (tmp_path / "run" / "result.json").unlink()
+    again = train(config(tmp_path / "run", **settings, resume=True))
+    assert again.metrics == whole.metrics
+
+
+def test_a_run_that_a_callback_ended_is_not_continued(tmp_path):
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(stop.model, "stop_training", True)
+    )
+    ended = train(config(tmp_path / "run"), [stop])
+    assert len(ended.history) == 1
+    (tmp_path / "run" / "result.json").unlink()
+    again = train(config(tmp_path / "run", resume=True))
+    assert again.history == ended.history and again.metrics == ended.metrics
+
+
+def test_micro_batches_change_nothing_but_memory(finished, tmp_path):
+    result = train(config(tmp_path / "run", micro_batches=4))
+    for row, expected in zip(result.history, finished.history, strict=True):
+        # Dropout draws other masks for parts.
+        assert row["loss"] == pytest.approx(expected["loss"], rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["config.json", ".lock-owner.json"])
+def test_a_kill_in_the_first_writes_keeps_nobody_out(tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f".partial-{name}").write_text("half")
+    train(config(tmp_path / "run", epochs=1))
+    assert not list((tmp_path / "run").glob(".partial-*"))

@@ -32,9 +32,15 @@ def run(config: TrainConfig) -> int:
         f"(accuracy {1 - top1:.2%}). Everything is in {result.run_dir}."
     )
     if result.failures:
+        finished = (result.run_dir / "result.json").is_file()
         print(
-            f"But {len(result.failures)} files could not be written, the last: "
-            f"{result.failures[-1]}. Repair that and repeat the command with --resume.",
+            f"But something could not be written, {len(result.failures)} times; the "
+            f"last: {result.failures[-1]}. "
+            + (
+                "The results are complete."
+                if finished
+                else "Repair that and repeat the command with --resume."
+            ),
             file=sys.stderr,
         )
     return 1 if result.failures else 0

@@ -32,7 +32,7 @@ from keras_alexnet.training import loop
 from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restore
 from keras_alexnet.training.damage import DamageReport
 from keras_alexnet.training.diagnosis import FlatLossHint
-from keras_alexnet.training.hosts import Hosts
+from keras_alexnet.training.hosts import Hosts, place_in_cluster
 from keras_alexnet.training.preparation import (
     check_shares,
     describe_data,
@@ -97,39 +97,33 @@ def train(
         keras_alexnet.training.loop.HostLost: Another host no longer answers.
     """
     get_architecture(config.architecture)
+    if until_epoch is not None and until_epoch < 1:
+        raise ValueError(f"until_epoch must be at least 1. Received: {until_epoch}")
     run = RunDirectory(Path(config.run_dir))
-    if config.resume and (run / "result.json").is_file():
+    # Before the hosts wait for each other: the others would wait in vain.
+    if place_in_cluster()[0] == 0:
         RunDirectory.check(config)
+    if config.resume and (run / "result.json").is_file():
         result = run.read_json("result.json")
         return TrainResult(run.path, result["metrics"], result["history"], True)
     strategy = make_strategy(config.replicas)
     hosts = Hosts.of(strategy)
-    if hosts.is_chief:
-        RunDirectory.check(config)
-    check_shares(config, strategy.num_replicas_in_sync)
-    source = open_source(
-        config.data,
-        seed=config.seed,
-        test_fraction=config.test_fraction,
-        channels=config.channels,
-    )
-    keras.utils.set_random_seed(config.seed)
-    # Before the run directory is made: a wrong layer name is found here.
-    with strategy.scope():
-        model = make_model(config, source)
-    with (
-        loop.noticing_lost_hosts(hosts),
-        run.claimed(config) if hosts.is_chief else contextlib.nullcontext(),
-    ):
-        return _train(
-            config,
-            run,
-            hosts,
-            source,
-            model,
-            callbacks or [],
-            min(until_epoch or config.epochs, config.epochs),
+    with loop.noticing_lost_hosts(hosts):
+        check_shares(config, strategy.num_replicas_in_sync)
+        source = open_source(
+            config.data,
+            seed=config.seed,
+            test_fraction=config.test_fraction,
+            channels=config.channels,
         )
+        keras.utils.set_random_seed(config.seed)
+        # Before the run directory is made: a wrong layer name is found here.
+        with strategy.scope():
+            model = make_model(config, source)
+        with run.claimed(config) if hosts.is_chief else contextlib.nullcontext():
+            return _train(
+                config, run, hosts, source, model, callbacks or [], until_epoch
+            )
 
 
 def _train(
@@ -139,7 +133,7 @@ def _train(
     source: Source,
     model: AlexNet,
     callbacks: list[keras.callbacks.Callback],
-    until_epoch: int,
+    until_epoch: int | None,
 ) -> TrainResult:
     """Trains, in a run directory that is this process's own."""
     # === Data ===
@@ -165,10 +159,12 @@ def _train(
         source, run / hosts.own_name("skipped.csv"), config.max_skipped, saver.attempt
     )
     damage.update()
-    first_step, history = (
-        _restore(saver.store, hosts, model) if config.resume else (0, [])
-    )
+    first_step, history, stopped = 0, [], False
+    if config.resume:
+        first_step, history, stopped = _restore(saver.store, hosts, model)
     ends = loop.epoch_ends(len(source.train), config.global_batch_size, config.epochs)
+    # A callback that has ended the training has ended it for good.
+    last_epoch = len(history) if stopped else until_epoch
 
     def batches() -> tf.data.Dataset:
         return training_batches(
@@ -202,7 +198,11 @@ def _train(
             if hosts.is_chief:
                 saver.attempt("history.csv", lambda: run.write_history(history))
         # A copy, because it is written while the history may grow.
-        record = {"history": list(history), "config": dataclasses.asdict(config)}
+        record = {
+            "history": list(history),
+            "stopped": logs is not None and model.stop_training,
+            "config": dataclasses.asdict(config),
+        }
         saver.save(step, model, record, best_step(history))
 
     # === Training ===
@@ -212,7 +212,7 @@ def _train(
             model,
             batches,
             strategy=hosts.strategy,
-            ends=ends[:until_epoch],
+            ends=ends[:last_epoch],
             first_step=first_step,
             callbacks=[
                 ScheduleCallback(
@@ -235,21 +235,19 @@ def _train(
         )
 
     # === Results ===
-    if until_epoch < config.epochs:
+    paused = len(history) < config.epochs and not (stopped or model.stop_training)
+    if paused:
         metrics = {name: history[-1][f"val_{name}"] for name in METRICS}
-        failures = tuple(saver.failures)
-        return TrainResult(run.path, metrics, history, failures=failures)
+        return TrainResult(run.path, metrics, history, failures=tuple(saver.failures))
     evaluation = evaluator(test_batches)
     damage.update()
     hosts.wait_for_all()
-    result = TrainResult(run.path, evaluation.metrics(), history)
     if hosts.is_chief:
         for path in sorted(run.path.glob("skipped-*.csv")):
             source.skipped.read(path)
         source.skipped.print()
-        saver.attempt("figures", lambda: _draw(run, model, source, evaluation, history))
         summary = {
-            "metrics": result.metrics,
+            "metrics": evaluation.metrics(),
             "history": history,
             "steps": steps,
             "images_per_second": steps_per_second
@@ -257,16 +255,41 @@ def _train(
             "seconds_waited_for_checkpoints": round(saver.seconds_waited, 3),
             **_circumstances(config, hosts, source, model),
         }
-        if saver.attempt("model.keras", lambda: _save_model(run, model)):
-            # Last, because it says that the run has finished.
-            saver.attempt("result.json", lambda: run.write_json("result.json", summary))
-    return dataclasses.replace(result, failures=tuple(saver.failures))
+        _write_results(run, saver, model, source, evaluation, summary)
+    failures = tuple(saver.failures)
+    return TrainResult(run.path, evaluation.metrics(), history, failures=failures)
+
+
+def _write_results(
+    run: RunDirectory,
+    saver: Saver,
+    model: AlexNet,
+    source: Source,
+    evaluation: Evaluation,
+    summary: dict[str, Any],
+) -> None:
+    """Writes all that a finished run has; and that it has finished, if all is there."""
+    history = summary["history"]
+
+    def save_model() -> None:
+        with replacing(run / "model.keras") as partial:
+            model.save(partial)
+
+    written = [
+        saver.attempt("history.csv", lambda: run.write_history(history)),
+        saver.attempt(
+            "figures", lambda: _draw(run, model, source, evaluation, history)
+        ),
+        saver.attempt("model.keras", save_model),
+    ]
+    if all(written):
+        saver.attempt("result.json", lambda: run.write_json("result.json", summary))
 
 
 def _circumstances(
     config: TrainConfig, hosts: Hosts, source: Source, model: AlexNet
 ) -> dict[str, Any]:
-    """Says what a run was made of, and where."""
+    """Says what a run was made of, and where, and what was left out."""
     return {
         "parameters": model.count_params(),
         "devices": describe(hosts.strategy),
@@ -276,6 +299,7 @@ def _circumstances(
         "xla": model.jit_compile,
         "examples": source.total,
         "skipped": len(source.skipped),
+        "skipped_steps": int(model.optimizer.skipped_steps.numpy()),
         "versions": {
             "keras_alexnet": __version__,
             "keras": keras.__version__,
@@ -287,8 +311,12 @@ def _circumstances(
 
 def _restore(
     store: CheckpointStore, hosts: Hosts, model: AlexNet
-) -> tuple[int, list[dict[str, float]]]:
-    """Returns the step and the history to go on with; puts their state into a model.
+) -> tuple[int, list[dict[str, float]], bool]:
+    """Puts the last checkpoint's state into a model, if there is one.
+
+    Returns:
+        The step and the history to go on with, and whether a callback has ended the
+        training.
 
     Raises:
         ValueError: The hosts do not see the same checkpoints, or all are damaged.
@@ -297,23 +325,18 @@ def _restore(
         store.discard_unfinished()
     hosts.wait_for_all()
     checkpoint = store.load()
-    first_step = checkpoint.step if checkpoint else 0
-    if hosts.total([first_step]) != [first_step * hosts.count]:
+    if not hosts.is_same(checkpoint.step if checkpoint else 0):
         raise ValueError(
             f"The hosts see different checkpoints in {store.directory}: the run "
             "directory must be on storage that all of them share."
         )
     if not checkpoint:
-        return 0, []
+        return 0, [], False
     restore(checkpoint, model)
     if hosts.is_chief:
-        print(f"Continuing {store.directory.parent} after step {first_step}.")
-    return first_step, checkpoint.record["history"]
-
-
-def _save_model(run: RunDirectory, model: AlexNet) -> None:
-    with replacing(run / "model.keras") as partial:
-        model.save(partial)
+        print(f"Continuing {store.directory.parent} after step {checkpoint.step}.")
+    record = checkpoint.record
+    return checkpoint.step, record["history"], record["stopped"]
 
 
 def _draw(
