@@ -19,11 +19,10 @@ from keras_alexnet.exif import exif_orientation, orient, read_bytes
 # Rec. 601, as in JPEG itself.
 LUMINANCE = (0.299, 0.587, 0.114)
 
-# What libjpeg can divide both sides by while it decodes; and how many times as large as
-# asked for the result must be at least. At once as large, it is sharper than what
-# antialiasing leaves: 25 to 35 dB from it instead of 33 to 42.
+# What libjpeg can divide both sides by while it decodes. It averages blocks of pixels,
+# as the 2012 data were made; antialiasing over triangles is further from that average
+# (docs/augmentation.md).
 JPEG_RATIOS = (1, 2, 4, 8)
-LEAST_MARGIN = 2
 
 
 def decode(
@@ -43,7 +42,7 @@ def decode(
         channels: 1 for grey, 3 for RGB.
         shorter_side: How many pixels the caller will need at least, to which it will
             resize. A JPEG file is decoded at a half, a quarter or an eighth of its
-            size where twice as many are left then, which is faster and nearly the same
+            size where as many are left then, which is faster and nearly the same
             (docs/augmentation.md). None decodes every pixel.
         in_graph: Whether to do without Python, as an export must. Transparent parts of
             a GIF have the colours of its palette then, and a BMP must have 8, 24 or 32
@@ -173,8 +172,7 @@ def _decode_jpeg(encoded: tf.Tensor, shorter_side: int | None) -> tf.Tensor:
     if shorter_side is None:
         return tf.io.decode_jpeg(encoded, channels=3)
     size = tf.reduce_min(tf.io.extract_jpeg_shape(encoded)[:2])
-    least = LEAST_MARGIN * shorter_side
-    fits = size >= tf.constant([ratio * least for ratio in JPEG_RATIOS[1:]])
+    fits = size >= tf.constant([ratio * shorter_side for ratio in JPEG_RATIOS[1:]])
     return tf.switch_case(
         tf.reduce_sum(tf.cast(fits, tf.int32)),
         [

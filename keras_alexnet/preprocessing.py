@@ -22,7 +22,7 @@ import tensorflow as tf
 from keras_alexnet.decoding import LUMINANCE, decode
 from keras_alexnet.errors import unknown
 from keras_alexnet.mean_image import MeanImage
-from keras_alexnet.resizing import resize_window
+from keras_alexnet.resizing import cut, resize_window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +179,7 @@ class Preprocessing:
 
         Returns:
             A uint8 image of shape `(height, width, channels)`. With `fused_decode` it
-            may be smaller than the file's, but is twice as large as `resize_size`.
+            may be smaller than the file's, but not than `resize_size`.
 
         Raises:
             tf.errors.InvalidArgumentError: The bytes are no such image.
@@ -232,15 +232,24 @@ class Preprocessing:
             low = (shape - side) // 2
             shape = tf.concat([side, side], axis=0)
         pixel = tf.cast(shape, tf.float32) / self.resize_size
-        return resize_window(
-            image,
-            tf.cast(low, tf.float32) + tf.cast(corner, tf.float32) * pixel,
-            (size if extent is None else extent) * pixel,
-            size,
-            mirrored=mirrored,
-            low=low,
-            high=low + shape,
-        )
+
+        def resized() -> tf.Tensor:
+            return resize_window(
+                image,
+                tf.cast(low, tf.float32) + tf.cast(corner, tf.float32) * pixel,
+                (size if extent is None else extent) * pixel,
+                size,
+                mirrored=mirrored,
+                low=low,
+                high=low + shape,
+            )
+
+        if extent is not None:
+            return resized()
+        # A file that was shrunk to the right size while it was decoded.
+        is_sized = tf.reduce_all(shape == self.resize_size)
+        start = low + tf.cast(corner, tf.int32)
+        return tf.cond(is_sized, lambda: cut(image, start, size, mirrored), resized)
 
     def center_crop(self, image: tf.Tensor) -> tf.Tensor:
         """Cuts the network's input out of the middle of a resized image.

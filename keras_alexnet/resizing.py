@@ -67,6 +67,26 @@ def resize_window(
     return tf.reshape(image, (size, size, channels))
 
 
+def cut(
+    image: tf.Tensor, start: tf.Tensor, size: int, mirrored: tf.Tensor | bool = False
+) -> tf.Tensor:
+    """Cuts a square out of an image.
+
+    Args:
+        image: `(height, width, channels)`, any real dtype.
+        start: Top and left, int32 `(2,)`.
+        size: Height and width of the square.
+        mirrored: Whether left and right are exchanged, a boolean.
+
+    Returns:
+        float32, `(size, size, channels)`.
+    """
+    part = tf.slice(image, tf.pad(start, [[0, 1]]), (size, size, image.shape[-1]))
+    if mirrored is not False:
+        part = tf.cond(mirrored, lambda: tf.reverse(part, axis=[1]), lambda: part)
+    return tf.cast(part, tf.float32)
+
+
 def _resample(
     rows: tf.Tensor, scale: tf.Tensor, translation: tf.Tensor, size: int
 ) -> tf.Tensor:

@@ -134,7 +134,8 @@ class Augmentation:
             image,
             corner,
             self.image_size,
-            extent=extent,
+            # Of the 2012 scheme the part is as large as the result.
+            extent=extent if self.modern else None,
             mirrored=draws[4] < 0.5 if self.horizontal_flip else False,
         )
         return self._colors(image[None], draws[None])[0]

@@ -75,18 +75,21 @@ def training_batches(
             image = device_image(encoded, preprocessing)
             return image, augmentation.draw(random, epoch), label, tf.constant(1.0)
         image = augmentation.of_file(encoded, preprocessing, random, epoch)
+        if mixing is None:
+            # Here, where the image is in the processor's cache, not by the batch.
+            image = preprocessing.normalize(image)
         return image, label, tf.constant(1.0)
 
     def finish(ordinal: tf.Tensor, parts: tuple[tf.Tensor, ...]):
         *images, labels, weights = parts
         if on_device:
             return tuple(images), labels, weights
-        images = images[0]
-        if mixing is not None:
-            # Where the replica's batch begins: no other mixing has the same seed.
-            position = share.start(batch_size, first_step, ordinal)
-            random = tf.stack([tf.constant(seed, tf.int64), position])
-            images, labels, weights = mixing(images, labels, weights, random)
+        if mixing is None:
+            return parts
+        # Where the replica's batch begins: no other mixing has the same seed.
+        position = share.start(batch_size, first_step, ordinal)
+        random = tf.stack([tf.constant(seed, tf.int64), position])
+        images, labels, weights = mixing(images[0], labels, weights, random)
         return preprocessing.normalize(images), labels, weights
 
     if examples.stream is None:
@@ -106,7 +109,7 @@ def training_batches(
         blank=blank,
     )
     finished = batches.enumerate().map(lambda ordinal, parts: finish(ordinal, parts))
-    return finished.prefetch(tf.data.AUTOTUNE)
+    return finished.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 
 def augment_batch(
@@ -168,7 +171,7 @@ def evaluation_batches(
             if whole:
                 pixels = preprocessing.resize(preprocessing.decode(encoded))
             else:
-                pixels = preprocessing.prepare_file(encoded)
+                pixels = preprocessing.normalize(preprocessing.prepare_file(encoded))
             return pixels, label, tf.constant(1.0)
 
         return tf.cond(position < len(examples), image, lambda: blank)
@@ -193,11 +196,14 @@ def evaluation_batches(
         number=lambda position, *_: position,
         blank=blank,
     )
-    if not whole:
-        batches = batches.map(
-            lambda images, *others: (preprocessing.normalize(images), *others)
-        )
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    # Images are computed side by side; to share out each of them, too, only costs.
+    options.threading.max_intra_op_parallelism = 1
+    return options
 
 
 def _blank(
