@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHMARKS = ["training_step", "engine", "scaling"]
+BENCHMARKS = ["training_step", "engine", "scaling", "augmentation", "data_pipeline"]
 
 for name in sys.argv[1:] or BENCHMARKS:
     importlib.import_module(f"benchmarks.{name}").main()

@@ -92,6 +92,9 @@ def _no_color_noise(config: TrainConfig, channels: int) -> Mapping[str, Any]:
 
 def _no_crop(config: TrainConfig, channels: int) -> Mapping[str, Any]:
     size = config.image_size or get_architecture(config.architecture).input_size
+    if config.augmentation == "modern":
+        # Its parts of random size, and the jitter that comes with them.
+        return {"augmentation": "2012", "color_noise": "0", "resize_size": size}
     if config.resize_size == size and not config.crop_padding:
         raise NotApplicable("images are as large as the network's input")
     # The whole image, in training as in testing.
@@ -99,7 +102,13 @@ def _no_crop(config: TrainConfig, channels: int) -> Mapping[str, Any]:
 
 
 def _no_augmentation(config: TrainConfig, channels: int) -> Mapping[str, Any]:
-    changes = {"horizontal_flip": False, "rotation": 0.0, "zoom": 0.0}
+    changes = {
+        "horizontal_flip": False,
+        "rotation": 0.0,
+        "zoom": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+    }
     changes = {k: v for k, v in changes.items() if getattr(config, k) != v}
     for change in (_no_crop, _no_color_noise):
         try:
