@@ -51,6 +51,8 @@ setup(
         "matplotlib>=3.9,<4",
         "tyro>=1.0,<1.1",
         "rich>=13,<16",
+        # GIF and BMP files, of which TensorFlow reads some kinds wrongly.
+        "pillow>=11,<14",
         "safetensors>=0.5,<1",
         "filelock>=3.12,<5",
     ],

@@ -3,7 +3,14 @@
 import importlib
 import sys
 
-BENCHMARKS = ["training_step", "engine", "scaling", "tuning"]
+BENCHMARKS = [
+    "training_step",
+    "engine",
+    "scaling",
+    "augmentation",
+    "data_pipeline",
+    "tuning",
+]
 
 for name in sys.argv[1:] or BENCHMARKS:
     importlib.import_module(f"benchmarks.{name}").main()

@@ -34,12 +34,19 @@ class Train(TrainConfig):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Print the errors of a trained run on its test images, class by class."""
+    """Print the errors of a network on labelled images, class by class."""
 
-    run: tyro.conf.Positional[str]
-    """Directory of the run."""
+    model: tyro.conf.Positional[str]
+    """Directory of the run, or a .keras file."""
     data: str | None = None
-    """Other images to judge by, all of them; the run's own test images by default."""
+    """Images to judge by, all of them; by default the run's own test images."""
+    views: Literal[1, 10] = 1
+    """Views of each image: its centre; or corners and centre, and these mirrored."""
+    batch_size: int = 128
+    """Images per pass."""
+    out: str | None = None
+    """Where to write evaluation.json and figures/; by default the run's directory, and
+    nowhere for a .keras file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +120,31 @@ class Inspect:
 
 
 @dataclasses.dataclass(frozen=True)
+class Data:
+    """Say which images a source holds; check, measure, draw or write them anew."""
+
+    source: tyro.conf.Positional[str]
+    """Images, as train takes them: digits, folder:PATH, csv:FILE, tfrecord:FILES,
+    tfds:NAME."""
+    check: bool = False
+    """Decode every image, and name those that are damaged."""
+    measure: str | None = None
+    """Measure mean colour, mean image and colour axes of the training images, and write
+    them as this JSON file."""
+    contact_sheet: str | None = None
+    """Draw some images of some classes, as this PNG file."""
+    to_tfrecord: str | None = None
+    """Write all images as TFRecord files into this directory; continues where it was
+    stopped."""
+    shards: int | None = None
+    """How many files of training images to write; by default 1,250 images in each."""
+    test_fraction: float = 0.2
+    """Share of each class that is kept for testing, where the data are not split."""
+    seed: int = 0
+    """Seed of that split."""
+
+
+@dataclasses.dataclass(frozen=True)
 class List:
     """List architectures, layers, recipes, and plugins that failed to load."""
 
@@ -145,7 +177,8 @@ class Tune:
     """
 
     run_dir: str = "runs/search"
-    """Directory of the search: state, a run directory for each trial, best.json."""
+    """Directory of the search: state, a run directory for each trial, best.json,
+    report.md."""
     trials: int = 30
     """How many trials there are at most."""
     tuner: Literal["random", "bayesian", "hyperband", "grid"] = "random"
@@ -163,6 +196,12 @@ class Tune:
     """How many trials run at the same time, on this machine."""
     search_seed: int = 0
     """Seed of what is tried."""
+    seeds: int = 3
+    """With how many fresh seeds the best settings are compared with those that the
+    search began from; 0 for no comparison. Of --ablation: how often each is trained."""
+    ablation: bool = False
+    """In place of a search: leave out normalisation, overlapping pooling, towers,
+    dropout and augmentation, one after the other, as the paper did."""
 
     data: str | None = None
     """Images to train on; see `keras-alexnet train --help`."""
@@ -216,6 +255,7 @@ def _parse(
     | Features
     | ImportWeights
     | Inspect
+    | Data
     | List
     | Launch
     | Tune
@@ -232,8 +272,9 @@ def _parse(
         "predict": Predict,
         "features": Features,
         "import-weights": ImportWeights,
-        "inspect": Inspect,
         "tune": Tune,
+        "inspect": Inspect,
+        "data": Data,
         "list": List,
         "launch": Launch,
     }

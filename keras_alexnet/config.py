@@ -28,10 +28,14 @@ class TrainConfig:
     """Named starting point for all other settings (see `keras-alexnet list recipes`),
     or auto: digits for the embedded digits, alexnet-2012 for everything else."""
     data: str = "digits"
-    """Images to train on: digits (embedded), or folder:PATH with one sub-folder per
-    class, or with train/ and val/ that hold them."""
+    """Images to train on: digits (embedded); folder:PATH with one sub-folder per class,
+    or with train/ and val/ that hold them; csv:FILE with columns path and label;
+    tfrecord:FILES, a folder or a pattern; or tfds:NAME of TensorFlow Datasets."""
     test_fraction: float = 0.2
     """Share of each class that is kept for testing, where the data are not split."""
+    max_skipped: float = 0.01
+    """Share of the images that may be damaged; more stop the run. A single one never
+    does."""
 
     architecture: str = "alexnet_2012"
     """Network: see `keras-alexnet list`."""
@@ -62,6 +66,18 @@ class TrainConfig:
     resize_size: int | None = None
     """Length to which the shorter side of an image is resized, before cropping; by
     default as much larger than the input as 256 is than 227."""
+    fused_decode: bool = True
+    """Whether large JPEG files are shrunk while they are decoded: faster, and nearly
+    the same."""
+    mean: Literal["pixel", "image"] = "pixel"
+    """What is subtracted from images: the training images' mean pixel, or their mean
+    image, as the 2012 program does."""
+    augmentation: Literal["2012", "modern"] = "2012"
+    """Random changes of training images: crop, flip and colour noise as in 2012; or a
+    part of random size, flip and colour jitter."""
+    augment_on: Literal["host", "device"] = "host"
+    """Where images are changed: the device gets them whole, as bytes, and does the
+    rest."""
     crop_padding: int = 0
     """Pixels of border added on each side before a random crop."""
     horizontal_flip: bool = True
@@ -70,6 +86,16 @@ class TrainConfig:
     """Standard deviation of the colour noise along the principal axes of the training
     images' colours, in units of the axes' own; colour images only. A number, or a
     schedule such as piecewise((0.1, 0), (0.74,)), which changes between epochs."""
+    color_noise_form: Literal["paper", "program"] = "paper"
+    """Colour noise as in the paper, which adds it; or as in the 2012 program, which
+    then divides by 1 + color_noise."""
+    color_statistics: Literal["measured", "published"] = "measured"
+    """Colour axes: the training images' own, or those published for ImageNet."""
+    mixup: float = 0.0
+    """Shape of the beta distribution by which images are mixed with others; 0 for
+    none."""
+    cutmix: float = 0.0
+    """The same for boxes of other images that are laid on images; 0 for none."""
     rotation: float = 0.0
     """Largest random rotation, in degrees."""
     zoom: float = 0.0
@@ -145,7 +171,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {value}")
-        for name in ("crop_padding", "weight_decay", "rotation"):
+        for name in ("crop_padding", "weight_decay", "rotation", "mixup", "cutmix"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise ValueError(
@@ -157,11 +183,12 @@ class TrainConfig:
                 raise ValueError(f"{name} must be positive. Received: {value}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in [0, 2**32). Received: {self.seed}")
+        self._check_augmentation()
         for name in ("groups", "replicas"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1. Received: {value}")
-        for name in ("test_fraction", "momentum", "zoom"):
+        for name in ("test_fraction", "max_skipped", "momentum", "zoom"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1). Received: {value}")
@@ -216,6 +243,22 @@ class TrainConfig:
         return _by_layer(
             "dropout_by_layer", "RATE", self.dropout_by_layer, (Plateau,), limit=1.0
         )
+
+    def _check_augmentation(self) -> None:
+        if self.augmentation == "modern" and (
+            self.crop_padding or self.rotation or self.zoom
+        ):
+            raise ValueError(
+                "augmentation=modern has no crop_padding, rotation and zoom. Leave "
+                "them at 0, or choose augmentation=2012."
+            )
+        if self.augment_on == "device" and (
+            self.augmentation == "modern" or self.mixup or self.cutmix
+        ):
+            raise ValueError(
+                "augmentation=modern, mixup and cutmix happen on the host. Choose "
+                "augment_on=host."
+            )
 
     def to_json(self) -> str:
         """Returns the configuration as JSON, ready for a file."""

@@ -1,12 +1,18 @@
-"""Evaluation: every image once, top-1 and top-5 error."""
+"""Evaluation: every image once, by 1 or 10 views, top-1 and top-5 error."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_alexnet.errors import unknown
+from keras_alexnet.labels import imagenet_classes
+from keras_alexnet.model import Metadata
+from keras_alexnet.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,10 +22,13 @@ class Evaluation:
     Attributes:
         probabilities: `(images, classes)`.
         labels: The true classes, `(images,)`.
+        positions: Which of the examples each image is, `(images,)`; None where all
+            are there, in order.
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
+    positions: np.ndarray | None = None
 
     @property
     def of_label(self) -> np.ndarray:
@@ -56,6 +65,12 @@ class Evaluation:
         flat = self.labels.astype(np.int64) * classes + self.predictions
         return np.bincount(flat, minlength=classes**2).reshape(classes, classes)
 
+    def mistakes(self, most: int) -> np.ndarray:
+        """Returns which images are mistaken for others, the surest mistakes first."""
+        wrong = np.flatnonzero(self.predictions != self.labels)
+        certainty = self.probabilities[wrong].max(axis=1)
+        return wrong[np.argsort(-certainty, kind="stable")][:most]
+
     def metrics(self) -> dict[str, float]:
         """Returns loss, top-1 and top-5 error."""
         return {
@@ -65,19 +80,177 @@ class Evaluation:
         }
 
 
-def evaluate(
-    model: keras.Model, batches: tf.data.Dataset, labels: np.ndarray
-) -> Evaluation:
-    """Runs a model over labelled images.
+class Evaluator:
+    """Runs a model over labelled images, on all devices of a strategy.
+
+    To be made once and called as often as one likes: the step is traced once.
 
     Args:
         model: Returns probabilities.
-        batches: The images, normalised, in the order of the labels; more than there
-            are labels are not counted.
-        labels: The true classes.
+        strategy: The devices, in whose scope the model was made; by default the current
+            one. Also several hosts, under which Keras's `predict` does not work.
+        views: 1, or 10: the four corners and the centre of the resized image, and the
+            same mirrored, whose probabilities are averaged (paper section 4.1).
+        preprocessing: What the model expects of images; needed for 10 views.
+
+    Raises:
+        ValueError: There is no such number of views, or images have no corners.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        strategy: tf.distribute.Strategy | None = None,
+        views: int = 1,
+        preprocessing: Preprocessing | None = None,
+    ):
+        if views not in (1, 10):
+            raise ValueError(f"views must be 1 or 10. Received: {views}")
+        if views == 10 and preprocessing is None:
+            raise ValueError("10 views need the preprocessing that the model expects.")
+        if views == 10 and preprocessing.resize_size <= preprocessing.image_size:
+            raise ValueError(
+                "10 views need images that are larger than the network's input. "
+                f"Received: resize_size={preprocessing.resize_size}, "
+                f"image_size={preprocessing.image_size}"
+            )
+        self._strategy = strategy or tf.distribute.get_strategy()
+
+        def predict(images: tf.Tensor) -> tf.Tensor:
+            if views == 10:
+                return ten_views(model, images, preprocessing)
+            return tf.cast(model.predict_step((images,)), tf.float32)
+
+        def step(images, labels, weights):
+            # In one order on every device: what a replica has stays together.
+            probabilities = self._strategy.run(predict, args=(images,))
+            return tuple(
+                self._strategy.gather(one, axis=0)
+                for one in (probabilities, labels, weights)
+            )
+
+        self._step = tf.function(step, autograph=False, reduce_retracing=True)
+
+    def __call__(self, batches: tf.data.Dataset) -> Evaluation:
+        """Evaluates the model.
+
+        Args:
+            batches: Images, int32 labels and float32 weights; for each step one batch
+                for each replica of this host, all equally large. Normalised images for
+                1 view; for 10 resized ones of 0-255, `(batch, resize_size, resize_size,
+                channels)`. What has a weight of 0 is left out.
+
+        Returns:
+            The evaluation, on which all figures are based.
+
+        Raises:
+            ValueError: There are no images.
+        """
+        parts = [
+            [one.numpy() for one in self._step(*batch)]
+            for batch in self._strategy.distribute_datasets_from_function(
+                lambda _: batches
+            )
+        ]
+        if not parts:
+            raise ValueError("There are no images to evaluate.")
+        probabilities, labels, weights = map(np.concatenate, zip(*parts, strict=True))
+        positions = np.flatnonzero(weights > 0)
+        if not len(positions):
+            raise ValueError("There are no images to evaluate.")
+        return Evaluation(probabilities[positions], labels[positions], positions)
+
+
+def evaluate(
+    model: keras.Model,
+    batches: tf.data.Dataset,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+    views: int = 1,
+    preprocessing: Preprocessing | None = None,
+) -> Evaluation:
+    """Runs a model over labelled images, once: see `Evaluator`."""
+    evaluator = Evaluator(
+        model, strategy=strategy, views=views, preprocessing=preprocessing
+    )
+    return evaluator(batches)
+
+
+def ten_views(
+    model: keras.Model, images: tf.Tensor, preprocessing: Preprocessing
+) -> tf.Tensor:
+    """Averages a model's outputs over ten views of each image.
+
+    Views follow each other, so that memory is that of one.
+
+    Args:
+        model: Returns probabilities.
+        images: `(batch, resize_size, resize_size, channels)`, 0-255.
+        preprocessing: What the model expects.
 
     Returns:
-        The evaluation, on which all figures are based.
+        float32, `(batch, classes)`.
     """
-    labels = np.asarray(labels)
-    return Evaluation(model.predict(batches, verbose=0)[: len(labels)], labels)
+    size = preprocessing.image_size
+    end = preprocessing.resize_size - size
+    # The order of the 2012 program.
+    corners = [(0, 0), (0, end), (end // 2, end // 2), (end, 0), (end, end)]
+    tops, lefts = zip(*corners * 2, strict=True)
+
+    def view(place: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        top, left, mirrored = place
+        columns = tf.range(size)
+        columns = tf.where(mirrored, size - 1 - columns, columns) + left
+        crops = tf.gather(images[:, top : top + size], columns, axis=2)
+        crops = tf.ensure_shape(crops, (None, size, size, preprocessing.channels))
+        outputs = model.predict_step((preprocessing.normalize(crops),))
+        return tf.cast(outputs, tf.float32)
+
+    outputs = tf.map_fn(
+        view,
+        (tf.constant(tops), tf.constant(lefts), tf.constant([False] * 5 + [True] * 5)),
+        fn_output_signature=tf.float32,
+        parallel_iterations=1,
+    )
+    return tf.reduce_mean(outputs, axis=0)
+
+
+def match_classes(names: Sequence[str], metadata: Metadata) -> np.ndarray:
+    """Finds a data set's classes among a model's, by name.
+
+    Args:
+        names: The data set's classes; WordNet ids too, where the model's classes are
+            ImageNet's.
+        metadata: What is known of the model.
+
+    Returns:
+        For each of the names the number of the model's output, int32.
+
+    Raises:
+        ValueError: A class is none of the model's, or of two, or the model does not
+            know the names of its classes.
+    """
+    known = [list(metadata.class_names)]
+    if metadata.class_order is not None:
+        known.append([wnid for wnid, _ in imagenet_classes(metadata.class_order)])
+    if not any(known):
+        raise ValueError(
+            "The model does not know the names of its classes, so images cannot be "
+            "told right from wrong. Name them with model.bind(..., class_names=...)."
+        )
+    for candidates in known:
+        counts = [candidates.count(name) for name in names]
+        if all(count == 1 for count in counts):
+            return np.array([candidates.index(name) for name in names], np.int32)
+    for name in names:
+        counts = [candidates.count(name) for candidates in known]
+        if 1 not in counts:
+            if any(counts):
+                raise ValueError(f"Two classes of the model are called {name!r}.")
+            hint = f"and {len(known[0]) - 20} others" if len(known[0]) > 20 else ""
+            raise ValueError(
+                "The model does not have every class of the images. "
+                + unknown(name, "class", known[0][:20], hint, known[0])
+            )
+    raise ValueError("Some classes are named by WordNet ids and others by words.")

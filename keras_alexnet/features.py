@@ -25,7 +25,8 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
-from keras_alexnet.data import sources
+from keras_alexnet.data.folder import IMAGE_SUFFIXES, is_image, visible_files
+from keras_alexnet.data.skipped import reason
 from keras_alexnet.errors import unknown
 from keras_alexnet.model import load_model
 from keras_alexnet.preprocessing import MODES, Preprocessing, get_preprocessing
@@ -265,9 +266,9 @@ def extract_features(
 def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"No such folder: {folder}")
-    paths = sorted(filter(sources.is_image, sources.visible_files(folder)))
+    paths = [folder / file for file in visible_files(folder) if is_image(file)]
     if not paths:
-        suffixes = ", ".join(sorted(sources.IMAGE_SUFFIXES))
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise ValueError(f"{folder} has no images ({suffixes}).")
     return paths
 
@@ -343,7 +344,7 @@ def _images(
         except OSError as error:
             return error.strerror or str(error)
         except tf.errors.OpError as error:
-            return sources.reason(error)
+            return reason(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         pending = collections.deque()

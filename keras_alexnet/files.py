@@ -7,6 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# What a file is called while it is written.
+UNFINISHED = ".partial-"
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -21,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields:
         A path beside it, with the same ending.
     """
-    partial = path.with_name(f".partial-{path.name}")
+    partial = path.with_name(f"{UNFINISHED}{path.name}")
     try:
         yield partial
         _flush(partial)
@@ -39,6 +42,17 @@ def write_whole(path: Path, content: bytes | str) -> None:
         content = content.encode()
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Says whether a file is one that was being written when its process was killed."""
+    return path.name.startswith(UNFINISHED)
+
+
+def discard_unfinished(directory: Path) -> None:
+    """Deletes what killed processes left half-written in a directory."""
+    for path in directory.glob(f"{UNFINISHED}*"):
+        path.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -233,13 +233,30 @@ class AlexNet(keras.Model):
                 scaled = self.optimizer.scale_loss(loss)
             return loss, predictions, tape.gradient(scaled, variables)
 
+        statistics = self._statistics()
+        before = [tf.identity(variable.value) for variable in statistics]
         compute = self._on_replica(forward_backward)
         if self.micro_batches > 1:
             compute = averaged_over_parts(compute, self.micro_batches)
         loss, predictions, gradients = compute(x, y, sample_weight)
         if variables:  # None where every layer is frozen.
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return self._update_metrics(x, y, predictions, sample_weight, loss)
+        # What such a step would leave behind would stay: none of it must.
+        applied = tf.equal(getattr(self.optimizer, "skipped_in_row", 0), 0)
+        for variable, old in zip(statistics, before, strict=True):
+            new = _mean_over_replicas(variable.value)
+            variable.assign(tf.where(applied, new, old))
+        return self._update_metrics(
+            x, y, predictions, sample_weight, loss, applied=applied
+        )
+
+    def _statistics(self) -> list[keras.Variable]:
+        """Returns what a forward pass changes, such as moving averages; not seeds."""
+        return [
+            variable
+            for variable in self.non_trainable_variables
+            if tf.as_dtype(variable.dtype).is_floating
+        ]
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Returns loss and metrics of one batch, in inference mode."""
@@ -277,7 +294,7 @@ class AlexNet(keras.Model):
         finally:
             self.jit_compile = jit_compile
 
-    def _update_metrics(self, x, y, predictions, sample_weight, loss):
+    def _update_metrics(self, x, y, predictions, sample_weight, loss, applied=None):
         # Under a strategy Keras divides a loss by the number of replicas, so that
         # gradients sum up to those of the global mean. What is reported is that mean;
         # where examples have weights, the weighted mean.
@@ -287,10 +304,25 @@ class AlexNet(keras.Model):
         if sample_weight is not None:
             weight = tf.reduce_sum(tf.cast(sample_weight, loss.dtype))
         mean = tf.math.divide_no_nan(loss * replicas * size, weight)
+        if applied is not None:
+            # 0 times NaN would be NaN.
+            mean = tf.where(applied, mean, 0)
+            weight = tf.where(applied, weight, 0)
+            predictions = tf.where(applied, predictions, 0)
+            if sample_weight is not None:
+                sample_weight = tf.where(applied, sample_weight, 0)
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(mean, sample_weight=weight)
         return self.compute_metrics(x, y, predictions, sample_weight)
+
+
+def _mean_over_replicas(value: tf.Tensor) -> tf.Tensor:
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return tf.convert_to_tensor(value)
+    # Each replica has its own moving averages; a model and a checkpoint have one.
+    return context.all_reduce("MEAN", tf.identity(value))
 
 
 def load_model(path: str | Path, **kwargs: Any) -> keras.Model:

@@ -19,33 +19,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_alexnet.decoding import LUMINANCE, decode
 from keras_alexnet.errors import unknown
 from keras_alexnet.mean_image import MeanImage
-
-# Rec. 601, as in JPEG itself.
-LUMINANCE = (0.299, 0.587, 0.114)
-
-
-def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    """Decodes JPEG, PNG, GIF (its first frame) or BMP.
-
-    Args:
-        encoded: The file's bytes, a scalar string.
-        channels: 1 for grey, 3 for RGB. Alpha is left out.
-
-    Returns:
-        A uint8 image of shape `(height, width, channels)`.
-
-    Raises:
-        tf.errors.InvalidArgumentError: The bytes are no such image.
-    """
-    # In colour always: TensorFlow refuses one channel of a GIF, a BMP or a CMYK JPEG.
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    image = tf.ensure_shape(image, (None, None, 3))
-    if channels == 1:
-        grey = tf.tensordot(tf.cast(image, tf.float32), LUMINANCE, axes=1)
-        image = tf.cast(tf.round(grey), tf.uint8)[..., None]
-    return image
+from keras_alexnet.resizing import cut, resize_window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +49,8 @@ class Preprocessing:
         std: What mean-free pixels are divided by, one number per channel.
         mean_image: The mean pixel by pixel, used in place of `mean`; its centre is
             subtracted. In `channel_order`; an array is taken too.
+        fused_decode: Whether large JPEG files are shrunk while they are decoded, which
+            is faster and not quite the same (docs/augmentation.md).
     """
 
     image_size: int
@@ -84,6 +63,7 @@ class Preprocessing:
     pixel_max: float = 255.0
     std: tuple[float, ...] | None = None
     mean_image: MeanImage | None = None
+    fused_decode: bool = False
 
     def __post_init__(self) -> None:
         # The one way to set an attribute of a frozen value.
@@ -189,19 +169,27 @@ class Preprocessing:
         return dataclasses.replace(self, **changes)
 
     # === Steps ===
-    def decode(self, encoded: tf.Tensor) -> tf.Tensor:
+    def decode(self, encoded: tf.Tensor, *, in_graph: bool = False) -> tf.Tensor:
         """Decodes JPEG, PNG, GIF (its first frame) or BMP.
 
         Args:
             encoded: The file's bytes, a scalar string.
+            in_graph: Whether to do without Python, as an export must; see
+                `keras_alexnet.decoding.decode`.
 
         Returns:
-            A uint8 image of shape `(height, width, channels)`.
+            A uint8 image of shape `(height, width, channels)`. With `fused_decode` it
+            may be smaller than the file's, but not than `resize_size`.
 
         Raises:
             tf.errors.InvalidArgumentError: The bytes are no such image.
         """
-        return decode(encoded, self.channels)
+        return decode(
+            encoded,
+            self.channels,
+            shorter_side=self.resize_size if self.fused_decode else None,
+            in_graph=in_graph,
+        )
 
     def resize(self, image: tf.Tensor) -> tf.Tensor:
         """Resizes to a square of `resize_size`, by the `resize_rule`.
@@ -212,17 +200,56 @@ class Preprocessing:
         Returns:
             float32, `(resize_size, resize_size, channels)`, 0-255.
         """
-        size = self.resize_size
+        return self.resize_part(image, (0, 0), self.resize_size)
+
+    def resize_part(
+        self,
+        image: tf.Tensor,
+        corner: tf.Tensor | tuple[int, int],
+        size: int,
+        *,
+        extent: tf.Tensor | None = None,
+        mirrored: tf.Tensor | bool = False,
+    ) -> tf.Tensor:
+        """Returns a part of what `resize` returns, without resizing the rest.
+
+        Args:
+            image: `(height, width, channels)`, any real dtype, 0-255.
+            corner: The part's top and left, `(2,)`, in pixels of the resized image.
+            size: Height and width of the result.
+            extent: Height and width of the part, `(2,)`, in pixels of the resized
+                image, where they are others than `size`.
+            mirrored: Whether to exchange left and right.
+
+        Returns:
+            float32, `(size, size, channels)`, 0-255.
+        """
+        image = tf.ensure_shape(image, (None, None, self.channels))
+        shape = tf.shape(image)[:2]
+        low = tf.zeros_like(shape)
         if self.resize_rule == "shorter_side":
-            height, width = tf.unstack(tf.shape(image)[:2])
-            shorter = tf.minimum(height, width)
-            # The centre square first: the same pixels, and fewer of them to resize.
-            image = image[
-                (height - shorter) // 2 : (height - shorter) // 2 + shorter,
-                (width - shorter) // 2 : (width - shorter) // 2 + shorter,
-            ]
-        image = tf.image.resize(image, (size, size), antialias=True)
-        return tf.ensure_shape(image, (size, size, self.channels))
+            side = tf.reduce_min(shape)[None]
+            low = (shape - side) // 2
+            shape = tf.concat([side, side], axis=0)
+        pixel = tf.cast(shape, tf.float32) / self.resize_size
+
+        def resized() -> tf.Tensor:
+            return resize_window(
+                image,
+                tf.cast(low, tf.float32) + tf.cast(corner, tf.float32) * pixel,
+                (size if extent is None else extent) * pixel,
+                size,
+                mirrored=mirrored,
+                low=low,
+                high=low + shape,
+            )
+
+        if extent is not None:
+            return resized()
+        # A file that was shrunk to the right size while it was decoded.
+        is_sized = tf.reduce_all(shape == self.resize_size)
+        start = low + tf.cast(corner, tf.int32)
+        return tf.cond(is_sized, lambda: cut(image, start, size, mirrored), resized)
 
     def center_crop(self, image: tf.Tensor) -> tf.Tensor:
         """Cuts the network's input out of the middle of a resized image.
@@ -257,14 +284,14 @@ class Preprocessing:
         if self.pixel_max != 255:
             images = images / np.float32(255 / self.pixel_max)
         if self.mean_image is None:
-            mean = np.array(self.mean, np.float32)
+            mean = _row(self.mean, images)
         else:
             height, width = (size or self.image_size for size in images.shape[-3:-1])
             mean = self.mean_image.center_crop(height, width)
         images = images - mean
         if self.std is not None:
-            images = images / np.array(self.std, np.float32)
-        return images * np.float32(self.scale)
+            images = images / _row(self.std, images)
+        return images if self.scale == 1 else images * np.float32(self.scale)
 
     def prepare(self, image: Any) -> tf.Tensor:
         """Makes an image of any size as large as the network's input.
@@ -275,7 +302,25 @@ class Preprocessing:
         Returns:
             float32, `(image_size, image_size, channels)`, 0-255.
         """
-        return self.center_crop(self.resize(image))
+        margin = (self.resize_size - self.image_size) // 2
+        if margin < 0:
+            return self.center_crop(self.resize(image))
+        return self.resize_part(image, (margin, margin), self.image_size)
+
+    def prepare_file(self, encoded: tf.Tensor, *, in_graph: bool = False) -> tf.Tensor:
+        """Makes an image file as large as the network's input.
+
+        Args:
+            encoded: The file's bytes, a scalar string.
+            in_graph: As in `decode`.
+
+        Returns:
+            float32, `(image_size, image_size, channels)`, 0-255.
+
+        Raises:
+            tf.errors.InvalidArgumentError: The bytes are no image.
+        """
+        return self.prepare(self.decode(encoded, in_graph=in_graph))
 
     def __call__(self, images: Any) -> tf.Tensor:
         """Turns images into a network's input.
@@ -325,6 +370,16 @@ class Preprocessing:
         if self.channels == 1 and pixels.shape[-1] == 3:
             return np.round(pixels @ np.array(LUMINANCE))[..., None].astype(np.float32)
         return np.repeat(pixels, self.channels // pixels.shape[-1], axis=-1)
+
+
+def _row(values: tuple[float, ...], images: Any) -> np.ndarray:
+    """Repeats a number per channel for a row of pixels, where their number is known.
+
+    Operations on three numbers at a time take several times as long.
+    """
+    row = np.array(values, np.float32)
+    width = images.shape[-2]
+    return row if width is None else np.broadcast_to(row, (width, len(row)))
 
 
 # === Modes ===

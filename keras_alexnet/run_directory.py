@@ -1,7 +1,8 @@
 """The directory of a run: one object that knows where everything is.
 
 config.json       the resolved configuration: reproduces the run
-data.json         class names, preprocessing, colour statistics, files left out
+data.json         class names, preprocessing, colour statistics
+skipped.csv       images that could not be used, if any, with the reasons
 history.csv       one row per epoch
 result.json       what came out, and on what
 model.keras       the trained model
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from keras_alexnet.config import TrainConfig
-from keras_alexnet.files import write_whole
+from keras_alexnet.files import discard_unfinished, is_unfinished, write_whole
 
 if TYPE_CHECKING:
     from keras_alexnet.model import AlexNet
@@ -35,6 +36,7 @@ MAY_CHANGE_ON_RESUME = {
     "resume",
     "replicas",
     "run_dir",
+    "max_skipped",
     "checkpoint_steps",
     "checkpoint_minutes",
     "keep_checkpoints",
@@ -42,7 +44,6 @@ MAY_CHANGE_ON_RESUME = {
 
 # Who is at work in a directory: the lock, and the name on it.
 LOCK, OWNER = ".lock", ".lock-owner.json"
-LOCKS = {LOCK, OWNER}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,7 @@ class RunDirectory:
                         "or choose another --run-dir."
                     )
                 run._check_same(config)
-            elif run.path.is_dir() and {p.name for p in run.path.iterdir()} - LOCKS:
+            elif run.path.is_dir() and any(map(_is_foreign, run.path.iterdir())):
                 raise ValueError(
                     f"{run.path} holds files that are not a run's: choose another "
                     "--run-dir."
@@ -103,11 +104,10 @@ class RunDirectory:
         Raises:
             ValueError: Another process trains here, or the directory cannot be written.
         """
-        lock = FileLock(self / LOCK, timeout=0)
         with self._explained():
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire()
+                lock = FileLock(self / LOCK).acquire(timeout=0)
             except Timeout:
                 raise ValueError(
                     f"{self.path} is in use by another process: {self._owner()}."
@@ -115,14 +115,17 @@ class RunDirectory:
         with lock:
             with self._explained():
                 self.check(config)
+                discard_unfinished(self.path)
                 owner = {"host": socket.gethostname(), "pid": os.getpid()}
                 write_whole(self / OWNER, json.dumps(owner))
                 if not (self / "config.json").is_file():
                     begun = dataclasses.replace(config, resume=False)
                     write_whole(self / "config.json", begun.to_json())
-            yield
-            with contextlib.suppress(OSError):
-                (self / OWNER).unlink()
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):
+                    (self / OWNER).unlink()
 
     def _owner(self) -> str:
         try:
@@ -202,3 +205,8 @@ class RunDirectory:
                     f"not {wanted[name]!r}. Resume with the settings that it began "
                     "with, or choose another --run-dir."
                 )
+
+
+def _is_foreign(path: Path) -> bool:
+    """Says whether something is what no run leaves before its config.json."""
+    return path.name not in (LOCK, OWNER) and not is_unfinished(path)

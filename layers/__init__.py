@@ -12,6 +12,7 @@ from keras_alexnet.layers.adaptive_pooling import AdaptiveAveragePooling2D
 from keras_alexnet.layers.dropout import ClassicDropout, ScheduledDropout
 from keras_alexnet.layers.grouped_conv import GroupedConv2D
 from keras_alexnet.layers.lrn import LocalResponseNormalization
+from keras_alexnet.layers.non_overlapping_pooling import NonOverlappingMaxPooling2D
 from keras_alexnet.layers.pooling import OverlappingMaxPooling2D
 from keras_alexnet.layers.spatial_response_norm import SpatialResponseNormalization
 
@@ -20,6 +21,7 @@ __all__ = [
     "ClassicDropout",
     "GroupedConv2D",
     "LocalResponseNormalization",
+    "NonOverlappingMaxPooling2D",
     "OverlappingMaxPooling2D",
     "ScheduledDropout",
     "SpatialResponseNormalization",

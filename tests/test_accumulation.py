@@ -60,6 +60,17 @@ def test_parts_give_the_same_losses_and_weights(parts, replicas, jit_compile):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
+def test_examples_without_weights_are_cut_too():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    own = keras_alexnet.AlexNet(model.inputs, model.outputs)
+    own.compile(DecayedMomentum(0.1), "mse")
+    own.micro_batches = 4
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    expected = np.square(x @ own.get_weights()[0]).mean()
+    loss = own.fit(x, np.zeros((8, 1)), batch_size=8, verbose=0).history["loss"][0]
+    assert loss == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_reported_loss_is_the_mean_over_the_examples_that_count():
     history, _ = trained(1, steps=1)
     keras.utils.set_random_seed(0)

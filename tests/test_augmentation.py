@@ -1,15 +1,22 @@
 """Each random change alone and inside tf.data, which can differ, against NumPy."""
 
+import io
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from keras_alexnet.data import augmentation as augmentations
 from keras_alexnet.data.augmentation import (
     Augmentation,
     color_shift,
-    crop,
-    rotate_and_zoom,
+    device_image,
 )
+from keras_alexnet.data.color_jitter import BRIGHTNESS, CONTRAST, SATURATION, jitter
+from keras_alexnet.mean_image import MeanImage
+from keras_alexnet.preprocessing import Preprocessing
 
 
 def image(height=9, width=9, channels=3):
@@ -34,6 +41,16 @@ def many(augmentation, pixels, count):
         lambda seed: augmentation(tf.constant(pixels), seed), num_parallel_calls=2
     ).batch(count)
     return next(changed.as_numpy_iterator())
+
+
+def crop(pixels, size, padding, vertical, horizontal, mirrored=False):
+    places = (tf.reshape(place, (1,)) for place in (vertical, horizontal, mirrored))
+    return augmentations.crop(pixels[None], size, padding, *places)[0]
+
+
+def rotate_and_zoom(pixels, angle, scale):
+    numbers = (tf.reshape(tf.cast(one, tf.float32), (1,)) for one in (angle, scale))
+    return augmentations.rotate_and_zoom(pixels[None], *numbers)[0]
 
 
 both = pytest.mark.parametrize("run", [alone, in_tf_data])
@@ -235,3 +252,209 @@ def test_random_numbers_do_not_hang_together_across_operations():
         # |correlation| of 2000 pairs exceeds 0.09 once in ten thousand times.
         assert abs(np.corrcoef(place, mirrored)[0, 1]) < 0.09
     assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.09
+
+
+# === The 2012 scheme, from a file ===
+
+COLORS = Augmentation(
+    227, horizontal_flip=True, color_noise=0.1, color_axes=AXES, color_mean=None
+)
+
+
+def photograph(height=300, width=400):
+    """Smooth colours: the file is small and decodes quickly."""
+    rows, columns = np.mgrid[:height, :width] / 40
+    colors = [np.sin(rows), np.cos(columns), np.sin(rows + columns)]
+    return (128 + 120 * np.stack(colors, -1)).astype(np.uint8)
+
+
+def encoded(pixels, file_format="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format)
+    return file.getvalue()
+
+
+def preprocessing(**options):
+    return Preprocessing(227, 256, 3, (0.0,) * 3, 1.0, **options)
+
+
+@both
+@pytest.mark.parametrize("rule", ["shorter_side", "squash"])
+@pytest.mark.parametrize("shape", [(300, 400), (400, 300), (100, 90), (256, 256)])
+def test_only_what_is_used_is_resized_and_the_pixels_are_the_same(run, shape, rule):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    expected = preprocessing(resize_rule=rule)
+    square = pixels
+    if rule == "shorter_side":
+        side = min(shape)
+        top, left = ((length - side) // 2 for length in shape)
+        square = pixels[top : top + side, left : left + side]
+    whole = tf.image.resize(square, (256, 256), antialias=True).numpy()
+    for number in range(4):
+        seed = np.array([1, number])
+        places = tf.random.stateless_uniform((5,), seed, alg="philox").numpy()
+        top, left = (places[2:4] * np.float32(30)).astype(int)
+        view = whole[top : top + 227, left : left + 227]
+        view = view[:, ::-1] if places[4] < 0.5 else view
+        augmentation = Augmentation(227, horizontal_flip=True)
+        actual = run(
+            lambda file, seed, one=augmentation: one.of_file(file, expected, seed),
+            np.array(encoded(pixels), object),
+            seed,
+        )
+        np.testing.assert_allclose(actual, view, atol=0.01)
+
+
+def test_offsets_are_uniform_over_all_33_positions_of_224_in_256():
+    augmentation = Augmentation(224)
+    draws = tf.data.Dataset.range(6000).map(
+        lambda position: augmentation.draw(tf.stack([5, position]))
+    )
+    parts = np.array(
+        [
+            augmentation._part((256, 256), one)[0]
+            for one in next(iter(draws.batch(6000)))
+        ]
+    )
+    for offsets in parts.T:
+        counts = np.bincount(offsets.astype(int), minlength=33)
+        expected = 6000 / 33
+        # Chi-squared with 32 degrees of freedom exceeds 63 once in a thousand times.
+        assert len(counts) == 33
+        assert ((counts - expected) ** 2 / expected).sum() < 63
+
+
+# === Colour noise, of the paper and of the program ===
+
+
+def with_noise(**options):
+    return Augmentation(9, color_axes=AXES, **{"color_noise": 0.1, **options})
+
+
+@pytest.mark.parametrize("image_of_means", [False, True])
+def test_the_program_divides_what_is_mean_free(image_of_means):
+    pixels, seed = image(), tf.constant([1, 2], tf.int64)
+    mean = np.array([120.0, 110.0, 100.0], np.float32)
+    given = tuple(mean.tolist())
+    if image_of_means:
+        mean = np.random.default_rng(1).uniform(90, 130, (11, 11, 3))
+        mean = mean.astype(np.float32)
+        given, mean = MeanImage.from_array(mean), mean[1:10, 1:10]
+    shift = with_noise()(pixels, seed).numpy() - pixels
+    expected = (pixels - mean + shift) / 1.1 + mean
+    actual = with_noise(color_mean=given)(pixels, seed)
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+
+
+def test_the_strength_of_the_noise_may_change_with_the_epoch():
+    augmentation = with_noise(color_noise=(0.1, 0.05, 0.0))
+    pixels, seed = image(), tf.constant([1, 2], tf.int64)
+    full, half, none, later = (
+        augmentation(pixels, seed, epoch).numpy() - pixels for epoch in (0, 1, 2, 9)
+    )
+    np.testing.assert_allclose(half, full / 2, atol=1e-4)
+    assert np.abs(full).max() > 0.1 and not none.any() and not later.any()
+
+
+def test_without_noise_the_program_changes_nothing():
+    augmentation = with_noise(color_noise=(0.1, 0.0), color_mean=(1.0, 2.0, 3.0))
+    seed = tf.constant([1, 2], tf.int64)
+    np.testing.assert_allclose(augmentation(image(), seed, 1), image(), atol=1e-4)
+
+
+# === On a device ===
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [COLORS, Augmentation(227, crop_padding=8, rotation=9.0, zoom=0.1)],
+    ids=["2012", "rotation"],
+)
+def test_a_device_makes_of_a_batch_what_the_host_makes_of_each_image(augmentation):
+    file, expected = encoded(photograph()), preprocessing()
+    seeds = [tf.constant([3, number], tf.int64) for number in range(4)]
+    images = tf.stack([device_image(file, expected)] * 4)
+    assert images.dtype == tf.uint8 and images.shape == (4, 256, 256, 3)
+    draws = tf.stack([augmentation.draw(seed) for seed in seeds])
+    batch = tf.function(augmentation.batch)(images, draws).numpy()
+    for found, pixels, seed in zip(batch, images, seeds, strict=True):
+        np.testing.assert_allclose(found, augmentation(pixels, seed), atol=1e-3)
+        # The host has not rounded what it resized.
+        whole = augmentation.of_file(tf.constant(file), expected, seed)
+        np.testing.assert_allclose(found, whole, atol=0.51)
+
+
+# === The modern scheme ===
+
+MODERN = Augmentation(64, horizontal_flip=True, modern=True)
+
+
+def test_parts_have_areas_and_aspects_in_range_and_lie_inside():
+    draws = [MODERN.draw(tf.constant([2, number])) for number in range(500)]
+    parts = np.array([np.ravel(MODERN._part((256, 256), one)) for one in draws])
+    top, left, height, width = parts.T
+    area, aspect = height * width / 256**2, width / height
+    assert area.min() > 0.079 and area.max() <= 1 and 0.45 < area.mean() < 0.6
+    assert aspect.min() > 0.749 and aspect.max() < 1.334
+    assert min(top.min(), left.min()) >= 0
+    assert max((top + height).max(), (left + width).max()) <= 256.001
+
+
+@both
+def test_a_part_is_resized_as_by_pil(run):
+    pixels = photograph(256, 256)
+    seed = np.array([2, 7])
+    draws = MODERN.draw(tf.constant(seed))
+    top, left, height, width = np.ravel(MODERN._part((256, 256), draws))
+    box = (left, top, left + width, top + height)
+    channels = [
+        Image.fromarray(pixels[..., channel].astype(np.float32)).resize(
+            (64, 64), Image.BILINEAR, box=box
+        )
+        for channel in range(3)
+    ]
+    expected = np.stack(channels, -1)
+    expected = expected[:, ::-1] if draws[4] < 0.5 else expected
+    actual = run(lambda x, d: MODERN._resized_part(x, d), pixels, draws)
+    # PIL lets nothing outside the box have an influence.
+    np.testing.assert_allclose(actual[2:-2, 2:-2], expected[2:-2, 2:-2], atol=0.5)
+
+
+@both
+def test_the_modern_scheme_gives_images_of_the_asked_size(run):
+    shape = Preprocessing(64, 80, 3, (0.0,) * 3, 1.0)
+    actual = run(
+        lambda file, seed: MODERN.of_file(file, shape, seed),
+        np.array(encoded(photograph()), object),
+        np.array([1, 2]),
+    )
+    assert actual.dtype == np.float32 and actual.shape == (64, 64, 3)
+    assert actual.min() >= -1e-3 and actual.max() <= 255.001
+
+
+@both
+def test_colours_jitter_as_their_formulas_say(run):
+    pixels = np.stack([image(5, 5), image(5, 5)[::-1]])
+    draws = np.array([[0.9, 0.2, 0.7], [0.1, 0.5, 0.5]], np.float32)
+    actual = run(jitter, pixels, draws)
+    signs = 2 * draws.astype(np.float64)[:, :, None, None, None] - 1
+    expected = np.clip(pixels / 255 + BRIGHTNESS * signs[:, 0], 0, 1)
+    means = expected.mean(axis=(1, 2), keepdims=True)
+    expected = (expected - means) * (1 + CONTRAST * signs[:, 1]) + means
+    expected = np.clip(expected, 0, 1)
+    # The least channel moves away from the largest, the others in proportion, until it
+    # is 0: saturation is (largest - least) / largest.
+    largest = expected.max(-1, keepdims=True)
+    saturation = 1 - expected.min(-1, keepdims=True) / largest
+    factor = 1 + SATURATION * signs[:, 2]
+    factor = np.minimum(factor, 1 / np.maximum(saturation, 1e-9))
+    expected = largest - (largest - expected) * factor
+    np.testing.assert_allclose(actual, 255 * expected, atol=0.01)
+
+
+def test_jitter_uses_no_random_numbers_of_kerass_own():
+    pixels = image(4, 4)[None]
+    draws = tf.constant([[0.3, 0.6, 0.9]])
+    one = jitter(pixels, draws)
+    keras.utils.set_random_seed(99)
+    np.testing.assert_array_equal(one, jitter(pixels, draws))

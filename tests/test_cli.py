@@ -12,6 +12,7 @@ COMMANDS = [
     "predict",
     "features",
     "import-weights",
+    "tune",
     "inspect",
     "tune",
     "list",
@@ -71,3 +72,22 @@ def test_a_run_is_trained_evaluated_exported_and_asked(tmp_path):
 
     again = run("train", "--run-dir", run_dir, "--resume")
     assert again.returncode == 0 and "finished already" in again.stdout
+
+
+@pytest.mark.slow
+def test_ablations_are_printed_written_and_not_repeated(tmp_path):
+    arguments = ("tune", "--ablation", "--run-dir", tmp_path, "--seeds", 1)
+    first = run(*arguments, "--epochs", 1)
+    assert first.returncode == 0, first.stderr
+    assert "alexnet_mini on digits, seeds 0, epochs 1" in first.stdout
+    assert "not applicable: the images are grey" in first.stdout
+    assert (tmp_path / "ablation.csv").exists()
+
+    again = run(*arguments, "--epochs", 1)
+    assert again.returncode == 0 and "Epoch" not in again.stdout
+    table = first.stdout.index("alexnet_mini on digits")
+    assert again.stdout.endswith(first.stdout[table:])
+
+    other = run(*arguments, "--epochs", 2)
+    assert other.returncode == 2
+    assert "base-0 holds another run: its epochs is 1, not 2" in other.stderr

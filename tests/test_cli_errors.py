@@ -9,6 +9,7 @@ from PIL import Image
 
 import keras_alexnet
 from keras_alexnet import cli
+from keras_alexnet.preprocessing import Preprocessing
 from keras_alexnet.recipes import get_recipe
 from keras_alexnet.training import train as training
 
@@ -59,6 +60,30 @@ def images(*paths):
         Image.fromarray(pixels).save(path)
 
 
+# === Ablations ===
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ([], "give --ablation"),
+        (["--ablation", "--seeds", "0"], "--seeds must be at least 1. Received: 0"),
+        (["--ablation", "--epochs", "0"], "epochs must be at least 1. Received: 0"),
+        (["--ablation", "--recipe", "digts"], "Did you mean 'digits'?"),
+        (["--ablation", "--data", "folder:nowhere"], "No such folder: nowhere"),
+        (["--ablation", "--config", "nowhere.json"], "Cannot read nowhere.json"),
+    ],
+)
+def test_an_ablation_of_nothing_is_refused(error, arguments, expected):
+    assert expected in error("tune", *arguments)
+
+
+def test_an_ablation_whose_base_cannot_be_trained_is_refused(error, here):
+    (here / "lrm.json").write_text('{"norm": "lrm"}')
+    message = error("tune", "--ablation", "--config", "lrm.json")
+    assert "Did you mean 'lrn'?" in message
+
+
 # === What does not exist ===
 
 
@@ -77,7 +102,7 @@ def images(*paths):
         (["--epoch", "3"], "--epoch, 3. Perhaps you meant: --epochs"),
         (["--data", "digit"], "Did you mean 'digits'?"),
         (["--data", "digits:8"], "Unknown data source 'digits:8'."),
-        (["--data", "folder:"], "Available: digits, folder:PATH."),
+        (["--data", "folder:"], "Available: csv:FILE, digits, folder:PATH,"),
         (["--data", "folder:nowhere"], "No such folder: nowhere"),
     ],
 )
@@ -118,7 +143,7 @@ def test_an_unknown_thing_to_list_is_refused_with_those_there_are(error):
     "flag, value, expected",
     [
         ("--channels", "2", "invalid choice '2' for argument '--channels'"),
-        ("--precision", "float16", "'float32', 'bfloat16'"),
+        ("--precision", "float64", "'float32', 'bfloat16'"),
         ("--xla", "maybe", "'auto', 'on', 'off'"),
         ("--epochs", "-3", "epochs must be at least 1. Received: -3"),
         ("--epochs", "many", "invalid literal for int() with base 10: 'many'"),
@@ -253,13 +278,6 @@ def test_a_class_without_images_is_refused(error, here):
     assert "class 'dog' in photos has no images" in train_on(error, "photos")
 
 
-def test_a_class_of_broken_images_is_refused(error, here):
-    images(here / "photos/cat/0.png", here / "photos/dog/0.png")
-    (here / "photos/dog/0.png").write_text("no image")
-    message = train_on(error, "photos")
-    assert "No image of class 'dog'" in message and "photos/dog/0.png" in message
-
-
 def test_too_few_images_to_split_are_refused(error, here):
     images(here / "photos/cat/0.png", here / "photos/dog/0.png")
     assert "cannot be split" in train_on(error, "photos")
@@ -348,7 +366,7 @@ def test_other_classes_than_the_runs_are_refused(error, trained, here):
         for number in range(5):
             images(here / "other" / name / f"{number}.png")
     message = error("evaluate", "run", "--data", "folder:other")
-    assert "folder:other has other classes than the run: ant, bee" in message
+    assert "Unknown class 'ant'" in message and "[cat], dog" in message
 
 
 def test_an_unknown_source_to_judge_by_is_refused(error, trained):
@@ -416,3 +434,60 @@ def test_a_space_that_is_upside_down_is_refused(error, here):
     (here / "my.json").write_text(content)
     message = error("tune", "--space", "my.json")
     assert "my.json: momentum: low must be below high" in message
+
+
+# === Evaluating other models and images ===
+
+
+@pytest.fixture
+def network(here):
+    """A model file that knows three classes, and images of two of them."""
+    model = keras_alexnet.build("alexnet_mini", input_shape=(28, 28, 3), classes=3)
+    model.bind(
+        Preprocessing(28, 32, 3, (120.0, 110.0, 100.0), 1 / 64),
+        class_names=["cow", "ant", "bee"],
+    )
+    model.save(here / "network.keras")
+    for name in ("ant", "bee"):
+        for number in range(5):
+            images(here / "photos" / name / f"{number}.png")
+    return here
+
+
+@pytest.mark.parametrize("views", ["1", "10"])
+def test_a_model_file_is_judged_by_images_of_some_of_its_classes(
+    network, capsys, views
+):
+    arguments = ["network.keras", "--data", "folder:photos", "--views", views]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["evaluate", *arguments, "--out", "judged"])
+    printed = capsys.readouterr()
+    assert not stop.value.code, printed.err
+    assert "10 images" in printed.out and f"{views} view" in printed.out
+    assert "cow" not in printed.out and "ant" in printed.out and "bee" in printed.out
+    judged = json.loads((network / "judged/evaluation.json").read_text())
+    counts = np.array(judged["confusion"])
+    # All images are the same, so that one class is right and another wrong.
+    np.testing.assert_array_equal(counts.sum(axis=1), [0, 5, 5])
+    assert judged["views"] == int(views) and judged["top5_error"] == 0
+    for figure in ("confusion", "mistakes"):
+        assert (network / f"judged/figures/{figure}.png").is_file()
+
+
+def test_a_model_file_needs_images_to_be_judged_by(error, network):
+    message = error("evaluate", "network.keras")
+    assert "network.keras has no test images of its own" in message
+
+
+def test_classes_that_the_model_does_not_have_are_refused(error, network):
+    images(network / "photos" / "dog" / "1.png", network / "photos" / "dog" / "2.png")
+    message = error("evaluate", "network.keras", "--data", "folder:photos")
+    assert "Unknown class 'dog'" in message and "ant, bee, cow" in message
+
+
+def test_ten_views_of_images_that_fill_the_network_are_refused(error, trained):
+    for name in ("[cat]", "dog"):
+        for number in range(5):
+            images(trained.parent / "others" / name / f"{number}.png")
+    message = error("evaluate", "run", "--data", "folder:others", "--views", "10")
+    assert "larger than the network's input" in message

@@ -330,3 +330,20 @@ def test_every_setting_is_explained_where_it_is_defined():
         and text.value.value.endswith(".")
     }
     assert explained == set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"augmentation": "modern", "rotation": 5.0}, "has no crop_padding, rotation"),
+        ({"augmentation": "modern", "crop_padding": 2}, "has no crop_padding"),
+        ({"augment_on": "device", "mixup": 0.2}, "happen on the host"),
+        ({"augment_on": "device", "augmentation": "modern"}, "happen on the host"),
+        ({"augmentation": "2013"}, "must be one of 2012, modern"),
+        ({"mean": "median"}, "must be one of pixel, image"),
+        ({"cutmix": -1.0}, "cutmix must be finite and not negative"),
+    ],
+)
+def test_augmentations_that_contradict_themselves_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**settings)

@@ -1,13 +1,23 @@
 """Errors, loss and confusion against plain loops over images."""
 
+import contextlib
+import json
 import math
+import os
+import socket
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from devices import logical_cpus
 
-from keras_alexnet.evaluation import Evaluation, evaluate
+from keras_alexnet.evaluation import Evaluation, Evaluator, evaluate, match_classes
+from keras_alexnet.labels import imagenet_classes
+from keras_alexnet.model import Metadata
+from keras_alexnet.preprocessing import Preprocessing
 
 IMAGES, CLASSES = 50, 7
 
@@ -101,11 +111,236 @@ def test_metrics_are_loss_top_1_and_top_5():
     }
 
 
-def test_every_image_counts_when_the_last_batch_is_smaller():
+def test_the_surest_mistakes_come_first():
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.05, 0.95]], "f4")
+    evaluation = Evaluation(probabilities, np.array([0, 1, 0, 0]))
+    np.testing.assert_array_equal(evaluation.mistakes(9), [3, 2, 1])
+    np.testing.assert_array_equal(evaluation.mistakes(1), [3])
+
+
+# === Running a model ===
+
+
+def softmax(x):
+    exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def vectors(count):
+    return np.random.default_rng(0).normal(size=(count, CLASSES)).astype("float32")
+
+
+def batched(count, batch, replicas=1, damaged=()):
+    """A batch for each replica in turn; what fills up or is damaged weighs 0."""
+    step = batch * replicas
+    total = -(-count // step) * step
+    weights = (np.arange(total) < count).astype("float32")
+    weights[list(damaged)] = 0
+    x = np.resize(vectors(count), (total, CLASSES))
+    labels = np.resize(np.arange(count, dtype=np.int32), total)
+    return tf.data.Dataset.from_tensor_slices((x, labels, weights)).batch(batch)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+@pytest.mark.parametrize("count, batch", [(7, 3), (12, 6), (5, 8), (1, 1), (9, 4)])
+def test_every_image_counts_exactly_once_and_in_order(count, batch, replicas):
+    strategy = logical_cpus(replicas) if replicas > 1 else None
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = keras.Sequential([keras.Input((CLASSES,)), keras.layers.Softmax()])
+    evaluation = evaluate(model, batched(count, batch, replicas), strategy=strategy)
+    np.testing.assert_allclose(
+        evaluation.probabilities, softmax(vectors(count)), rtol=1e-5
+    )
+    np.testing.assert_array_equal(evaluation.labels, np.arange(count))
+    np.testing.assert_array_equal(evaluation.positions, np.arange(count))
+
+
+def test_what_is_damaged_does_not_count():
     model = keras.Sequential([keras.Input((CLASSES,)), keras.layers.Softmax()])
-    x = np.random.default_rng(0).normal(size=(7, CLASSES)).astype("float32")
-    labels = list(range(7))
-    evaluation = evaluate(model, tf.data.Dataset.from_tensor_slices(x).batch(3), labels)
-    written_out = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(evaluation.probabilities, written_out, rtol=1e-5)
-    np.testing.assert_array_equal(evaluation.labels, labels)
+    evaluation = evaluate(model, batched(9, 4, damaged=(0, 5)))
+    np.testing.assert_array_equal(evaluation.labels, [1, 2, 3, 4, 6, 7, 8])
+    np.testing.assert_array_equal(evaluation.positions, [1, 2, 3, 4, 6, 7, 8])
+
+
+def test_no_images_at_all_are_refused():
+    model = keras.Sequential([keras.Input((CLASSES,)), keras.layers.Softmax()])
+    with pytest.raises(ValueError, match="no images"):
+        evaluate(model, batched(2, 2, damaged=(0, 1)))
+
+
+def test_the_step_is_traced_once_and_sees_new_weights():
+    traces = []
+
+    class Traced(keras.layers.Dense):
+        def call(self, x):
+            traces.append(x)
+            return super().call(x)
+
+    layer = Traced(CLASSES, activation="softmax")
+    model = keras.Sequential([keras.Input((CLASSES,)), layer])
+    evaluator, batches = Evaluator(model), batched(9, 4)
+    traces.clear()
+    evaluator(batches)
+    layer.set_weights([np.eye(CLASSES), np.zeros(CLASSES)])
+    again = evaluator(batches)
+    assert len(traces) == 1
+    np.testing.assert_allclose(again.probabilities, softmax(vectors(9)), rtol=1e-5)
+
+
+WORKER = """
+import json, os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+import keras
+import numpy as np
+from keras_alexnet.evaluation import evaluate
+with strategy.scope():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Softmax()])
+x = np.arange(33, dtype="float32").reshape(11, 3) % 7
+weights = (np.arange(12) < 11).astype("float32")
+parts = np.resize(x, (12, 3)), np.arange(12, dtype="int32"), weights
+# Of four in a step, each host has two.
+batches = tf.data.Dataset.from_tensor_slices(parts).batch(2)
+own = batches.shard(2, strategy.cluster_resolver.task_id)
+found = evaluate(model, own, strategy=strategy)
+print(json.dumps([found.labels.tolist(), found.probabilities.tolist()]))
+"""
+
+
+def test_two_hosts_have_the_evaluation_of_one():
+    with contextlib.ExitStack() as sockets:
+        bound = [sockets.enter_context(socket.socket()) for _ in range(2)]
+        for one in bound:
+            one.bind(("localhost", 0))
+        addresses = [f"localhost:{one.getsockname()[1]}" for one in bound]
+    workers = []
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        cluster = {"cluster": {"worker": addresses}, "task": task}
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, "-c", WORKER],
+                env={**os.environ, "TF_CONFIG": json.dumps(cluster)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    x = np.arange(33, dtype="float32").reshape(11, 3) % 7
+    try:
+        for worker in workers:
+            output, errors = worker.communicate(timeout=120)
+            assert worker.returncode == 0, errors
+            labels, probabilities = json.loads(output.splitlines()[-1])
+            assert labels == list(range(11))
+            np.testing.assert_allclose(probabilities, softmax(x), rtol=1e-5)
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+# === Ten views ===
+
+
+class Corner(keras.layers.Layer):
+    """Probabilities that say what stands in a view's upper left corner, and beside."""
+
+    def call(self, images):
+        corner = images[:, 0, :2, 0]
+        shares = corner / 1000
+        return keras.ops.concatenate([shares, 1 - shares], axis=-1)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("resize, size", [(8, 5), (9, 5), (256, 227)])
+def test_ten_views_are_corners_and_centre_mirrored_too(resize, size, replicas):
+    strategy = logical_cpus(replicas) if replicas > 1 else None
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = keras.Sequential([keras.Input((size, size, 1)), Corner()])
+    images = np.random.default_rng(0).uniform(0, 255, (4, resize, resize, 1))
+    images = images.astype("float32")
+    end = resize - size
+    expected = np.zeros((4, 4))
+    for top, left in (0, 0), (0, end), (end // 2, end // 2), (end, 0), (end, end):
+        crop = images[:, top : top + size, left : left + size, 0]
+        for view in crop, crop[:, :, ::-1]:
+            # As the network sees them: minus the mean, times the scale.
+            pair = (view[:, 0, :2] - 7) * 2 / 1000
+            expected += np.concatenate([pair, 1 - pair], axis=-1) / 10
+    evaluation = evaluate(
+        model,
+        tf.data.Dataset.from_tensor_slices((images, tf.range(4), tf.ones(4))).batch(
+            4 // (strategy.num_replicas_in_sync if strategy else 1)
+        ),
+        strategy=strategy,
+        views=10,
+        preprocessing=Preprocessing(size, resize, 1, (7.0,), 2.0),
+    )
+    np.testing.assert_allclose(evaluation.probabilities, expected, atol=1e-5)
+
+
+def test_the_centre_of_ten_views_is_the_one_view():
+    preprocessing = Preprocessing(227, 256, 3, (0.0,) * 3, 1.0)
+    image = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    whole = preprocessing.resize(image)
+    np.testing.assert_allclose(
+        preprocessing.prepare(image), whole[14:241, 14:241], atol=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"views": 5}, "views must be 1 or 10. Received: 5"),
+        ({"views": 10}, "need the preprocessing"),
+        (
+            {"views": 10, "preprocessing": Preprocessing(8, 8, 1, (0.0,), 1.0)},
+            "larger than the network's input. Received: resize_size=8",
+        ),
+    ],
+)
+def test_views_that_are_impossible_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Evaluator(keras.Sequential([keras.Input((8, 8, 1))]), **options)
+
+
+# === Classes ===
+
+
+def test_classes_are_found_by_name_in_any_order_and_number():
+    metadata = Metadata(class_names=("ant", "bee", "cat"))
+    np.testing.assert_array_equal(match_classes(["cat", "ant"], metadata), [2, 0])
+
+
+@pytest.mark.parametrize("order", ["wordnet", "ilsvrc2012"])
+def test_classes_of_imagenet_are_found_by_wordnet_id_or_name(order):
+    wnids, names = zip(*imagenet_classes(order), strict=True)
+    metadata = Metadata(class_names=names, class_order=order)
+    ids = ["n02123159", "n01440764", "n02012849"]  # Tiger cat, tench, the bird crane.
+    expected = [wnids.index(one) for one in ids]
+    np.testing.assert_array_equal(match_classes(ids, metadata), expected)
+    found = match_classes(["tiger_cat", "tench"], metadata)
+    np.testing.assert_array_equal(found, expected[:2])
+
+
+@pytest.mark.parametrize(
+    "names, metadata, message",
+    [
+        (["ant"], Metadata(), "does not know the names of its classes"),
+        (
+            ["cat", "art"],
+            Metadata(class_names=("ant", "cat")),
+            "does not have every class.*'art'.*ant, cat",
+        ),
+        (["x"], Metadata(class_names=("x", "x")), "Two classes.*'x'"),
+        (
+            ["n01440764", "goldfish"],
+            Metadata(class_names=("tench", "goldfish"), class_order="wordnet"),
+            "WordNet ids and others by words",
+        ),
+    ],
+)
+def test_classes_that_cannot_be_told_apart_are_refused(names, metadata, message):
+    with pytest.raises(ValueError, match=message):
+        match_classes(names, metadata)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_alexnet
-from keras_alexnet.training.hosts import cluster_from_environment, host_tasks
+from keras_alexnet.training.hosts import place_in_cluster
 from keras_alexnet.training.launch import _free_addresses, launch
 
 # Smooth, so that rounding stays rounding; small, so that starting takes longest.
@@ -129,10 +129,13 @@ def test_what_cannot_be_launched_is_refused(hosts, command, message):
 # === TF_CONFIG ===
 
 
-def test_the_chief_comes_first():
+def test_the_chief_comes_first(monkeypatch):
     cluster = {"worker": ["a:1", "b:1"], "chief": ["c:1"], "evaluator": ["d:1"]}
-    assert host_tasks(cluster) == [("chief", 0), ("worker", 0), ("worker", 1)]
-    assert host_tasks({}) == []
+    for place, (kind, index) in enumerate([("chief", 0), ("worker", 0), ("worker", 1)]):
+        task = {"type": kind, "index": index}
+        config = json.dumps({"cluster": cluster, "task": task})
+        monkeypatch.setenv("TF_CONFIG", config)
+        assert place_in_cluster() == (place, 3)
 
 
 @pytest.mark.parametrize(
@@ -144,14 +147,16 @@ def test_the_chief_comes_first():
         '{"cluster": {"worker": ["a:1"]}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"evaluator": ["a:1"]}, "task": {"type": "evaluator", "index": 0}'
+        "}",
     ],
 )
 def test_a_wrong_tf_config_is_explained(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match="TF_CONFIG must hold"):
-        cluster_from_environment()
+        place_in_cluster()
 
 
 def test_without_tf_config_there_is_no_cluster(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert cluster_from_environment() == {}
+    assert place_in_cluster() == (0, 1)

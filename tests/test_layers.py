@@ -71,6 +71,20 @@ CASES = {
             True,
         ),
     ],
+    "non_overlapping_max_pooling": [
+        ({}, IMAGES, False),
+        (
+            {
+                "pool_size": (3, 4),
+                "strides": (2, 3),
+                "padding": "valid",
+                "data_format": "channels_first",
+            },
+            (2, 4, 6, 7),
+            False,
+        ),
+        ({"pool_size": 3, "strides": 2, "padding": "same"}, IMAGES, False),
+    ],
     "overlapping_max_pooling": [
         ({}, IMAGES, False),
         (
@@ -156,7 +170,7 @@ def test_gradients_equal_central_differences(name, arguments, shape, training):
     rng = np.random.default_rng(5)
     size = int(np.prod(shape))
     x = rng.permutation(np.linspace(-2.0, 2.0, size)).reshape(shape).astype("float32")
-    step = 0.4 / size if name == "overlapping_max_pooling" else 1e-2
+    step = 0.4 / size if name.endswith("overlapping_max_pooling") else 1e-2
     arguments = {key: v for key, v in arguments.items() if key != "activation"}
     layer = keras_alexnet.get_layer(name)(**arguments)
     layer.build(shape)

@@ -1,5 +1,6 @@
 """The loop: what it does about steps that go wrong, and what it points out."""
 
+import functools
 import math
 
 import keras
@@ -128,3 +129,121 @@ def test_what_cannot_be_deterministic_is_refused_with_the_reason():
     model = keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 1))
     with pytest.raises(ValueError, match="no deterministic gradient of max.*pool1"):
         make_deterministic(model, jit_compile=True)
+
+
+# === Keras callbacks ===
+
+
+class Recorder(keras.callbacks.Callback):
+    """Notes what is called, with which number and which logs."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+        for hook in ("train", "epoch", "train_batch"):
+            for moment in ("begin", "end"):
+                name = f"on_{hook}_{moment}"
+                setattr(self, name, functools.partial(self._note, name))
+
+    def _note(self, name, *number, logs=None):
+        number = [one for one in number if isinstance(one, int)]
+        self.calls.append((name, *number, sorted(set(logs or {}) - {"learning_rate"})))
+
+
+def test_callbacks_are_called_as_fit_calls_them():
+    ours, theirs = Recorder(), Recorder()
+    strategy, model = replicated_model(1)
+    images, labels = np.ones((12, 3), "float32"), np.zeros(12, "int32")
+    model.fit(images, labels, batch_size=4, epochs=2, verbose=0, callbacks=[theirs])
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4).repeat()
+    run(
+        model,
+        lambda: dataset,
+        strategy=strategy,
+        ends=[3, 6],
+        callbacks=[ours],
+    )
+    assert ours.calls == theirs.calls
+
+
+def test_keras_own_callbacks_work(tmp_path):
+    strategy, model = replicated_model()
+    errors = iter([0.5, 0.6, 0.7, 0.4])
+    callbacks = [
+        keras.callbacks.EarlyStopping("val_error", patience=1, mode="min"),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"),
+    ]
+    done, _ = run(
+        model,
+        lambda: batches([])().repeat(),
+        strategy=strategy,
+        ends=[2, 4, 6, 8],
+        callbacks=callbacks,
+        validate=lambda: {"val_error": next(errors)},
+    )
+    assert done == 4  # The second epoch was no better, and it has waited one.
+    assert (tmp_path / "log.csv").read_text().splitlines()[0].startswith("epoch,")
+    assert sorted(path.name for path in tmp_path.glob("*.keras")) == [
+        "1.keras",
+        "2.keras",
+    ]
+
+
+# === Moving averages ===
+
+
+def normalised_model(replicas):
+    strategy = logical_cpus(replicas)
+    with strategy.scope():
+        model = keras_alexnet.build(
+            "alexnet_mini",
+            input_shape=(16, 16, 1),
+            dropout=None,
+            norm="batch_normalization",
+        )
+        model.compile(
+            DecayedMomentum(0.01),
+            "sparse_categorical_crossentropy",
+            weighted_metrics=[],
+        )
+        model.optimizer.build(model.trainable_variables)
+    return strategy, model
+
+
+def images_with(bad, steps=3, replicas=2):
+    images = np.random.default_rng(0).normal(size=(steps * replicas, 4, 16, 16, 1))
+    for step, replica in bad:
+        images[step * replicas + replica, 0, 0] = np.nan
+    labels = np.zeros(images.shape[:2], "int32")
+    return lambda: tf.data.Dataset.from_tensor_slices((images, labels))
+
+
+def moving_averages(model):
+    return [v for v in model.non_trainable_variables if "moving" in v.name]
+
+
+def test_a_skipped_step_leaves_moving_averages_and_the_reported_loss_alone():
+    strategy, model = normalised_model(2)
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append((logs["loss"], [v.numpy() for v in moving_averages(model)]))
+
+    data = images_with([(1, 1)])
+    run(model, data, strategy=strategy, ends=[3], callbacks=[Watch()])
+    (_, first), (loss, second), (_, third) = seen
+    assert np.isfinite(loss) and int(model.optimizer.skipped_steps.numpy()) == 1
+    assert len(first) > 0
+    for before, during, after in zip(first, second, third, strict=True):
+        np.testing.assert_array_equal(before, during)
+        assert np.isfinite(after).all() and (after != during).any()
+
+
+def test_replicas_share_their_moving_averages():
+    strategy, model = normalised_model(2)
+    run(model, images_with([]), strategy=strategy, ends=[3])
+    for variable in moving_averages(model):
+        one, other = strategy.experimental_local_results(variable.value)
+        np.testing.assert_array_equal(one, other)

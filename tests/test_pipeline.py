@@ -1,16 +1,20 @@
 """Batches: every image once per epoch, and a function of the step alone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from image_sources import pixel_examples, streamed
 
 from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.data.mixing import Mixing
+from keras_alexnet.data.order import Share
 from keras_alexnet.data.pipeline import (
+    augment_batch,
     evaluation_batches,
-    measure_colors,
     training_batches,
 )
-from keras_alexnet.data.sources import Examples
 from keras_alexnet.preprocessing import Preprocessing
 
 COUNT = 23
@@ -18,25 +22,21 @@ PLAIN = Augmentation(4)
 RANDOM = Augmentation(4, crop_padding=2, horizontal_flip=True, rotation=20.0, zoom=0.1)
 
 
-def examples(count=COUNT, size=4, channels=1):
+def pixels(count=COUNT, size=4, channels=1):
+    random = np.random.default_rng(0)
+    return random.integers(0, 256, (count, size, size, channels), np.uint8)
+
+
+def examples(*arguments, **options):
     """Images whose labels are their numbers."""
-    pixels = np.random.default_rng(0).integers(
-        0, 256, (count, size, size, channels), np.uint8
-    )
-    labels = np.arange(count, dtype=np.int32)
-    names = [str(label) for label in labels]
-    return Examples(labels, names, lambda index: tf.gather(tf.constant(pixels), index))
-
-
-def pixels(source):
-    return np.stack([source.read(tf.constant(index)) for index in range(len(source))])
+    return pixel_examples(pixels(*arguments, **options))
 
 
 def preprocessing(size=4, channels=1, mean=None, scale=1.0):
     return Preprocessing(size, size, channels, mean or (0.0,) * channels, scale)
 
 
-def batches(first, last, batch=5, seed=0, augmentation=PLAIN, source=None):
+def batches(first, last, batch=5, seed=0, augmentation=PLAIN, source=None, share=None):
     dataset = training_batches(
         source or examples(),
         preprocessing(),
@@ -45,12 +45,13 @@ def batches(first, last, batch=5, seed=0, augmentation=PLAIN, source=None):
         seed=seed,
         first_step=first,
         last_step=last,
+        share=share,
     )
     return list(dataset.as_numpy_iterator())
 
 
 def order(*arguments, **options):
-    return np.concatenate([labels for _, labels in batches(*arguments, **options)])
+    return np.concatenate([labels for _, labels, _ in batches(*arguments, **options)])
 
 
 # === Training ===
@@ -61,10 +62,11 @@ def test_a_batch_holds_normalised_images_and_their_labels():
     dataset = training_batches(
         source, expected, PLAIN, batch_size=5, seed=0, first_step=0, last_step=2
     )
-    for images, labels in dataset.as_numpy_iterator():
+    for images, labels, weights in dataset.as_numpy_iterator():
+        np.testing.assert_array_equal(weights, np.ones(5, np.float32))
         assert images.shape == (5, 4, 4, 1) and images.dtype == np.float32
         assert labels.dtype == np.int32
-        np.testing.assert_allclose(images, (pixels(source)[labels] - 100.0) * 0.5)
+        np.testing.assert_allclose(images, (pixels()[labels] - 100.0) * 0.5)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 40])
@@ -94,7 +96,7 @@ def test_orders_are_like_those_of_shuffled_cards():
         first_step=0,
         last_step=1000,
     )
-    epochs = np.stack([labels for _, labels in dataset.as_numpy_iterator()])
+    epochs = np.stack([labels for _, labels, _ in dataset.as_numpy_iterator()])
     # Every image stands in every place equally often: 6 x 6 degrees of freedom, whose
     # chi-squared exceeds 80 once in thirty thousand times.
     places = np.stack([np.bincount(place, minlength=7) for place in epochs.T])
@@ -105,7 +107,7 @@ def test_orders_are_like_those_of_shuffled_cards():
 
 
 def test_all_batches_are_full_and_run_on_over_the_ends_of_epochs():
-    sizes = [len(labels) for _, labels in batches(0, 12)]
+    sizes = [len(labels) for _, labels, _ in batches(0, 12)]
     assert sizes == [5] * 12
     # 23 = 4 * 5 + 3: the fifth batch ends one epoch and begins the next.
     labels = order(0, 10)
@@ -117,24 +119,22 @@ def test_a_run_that_starts_late_sees_what_it_would_have_seen(first):
     whole = batches(0, 12, augmentation=RANDOM)
     late = batches(first, 12, augmentation=RANDOM)
     assert len(late) == 12 - first
-    for (images, labels), (expected, names) in zip(late, whole[first:], strict=True):
+    for (images, labels, _), (expected, names, _) in zip(
+        late, whole[first:], strict=True
+    ):
         np.testing.assert_array_equal(labels, names)
         np.testing.assert_array_equal(images, expected)
 
 
 def test_nothing_before_the_first_step_is_read():
     seen = []
+    source = examples()
 
     def read(index):
-        def remember(index):
-            seen.append(int(index))
-            return np.zeros((4, 4, 1), np.uint8)
+        tf.py_function(lambda index: seen.append(int(index)), [index], [])
+        return source.read(index)
 
-        image = tf.numpy_function(remember, [index], tf.uint8)
-        return tf.ensure_shape(image, (4, 4, 1))
-
-    source = Examples(np.zeros(COUNT, np.int32), [""] * COUNT, read)
-    batches(1000, 1002, source=source)
+    batches(1000, 1002, source=dataclasses.replace(source, read=read))
     assert len(seen) == 10
 
 
@@ -150,14 +150,14 @@ def test_the_size_of_batches_changes_neither_order_nor_augmentation(batch):
 
 def test_an_image_is_augmented_differently_in_every_epoch():
     parts = batches(0, 46, augmentation=RANDOM)
-    images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
+    images, labels, _ = (np.concatenate(part) for part in zip(*parts, strict=True))
     views = {view.tobytes() for view in images[labels == 3]}
     assert len(views) == 10
 
 
 def test_the_seed_decides_order_and_augmentation():
     one, same, other = (batches(0, 5, seed=s, augmentation=RANDOM) for s in (1, 1, 2))
-    for (images, labels), (again, names) in zip(one, same, strict=True):
+    for (images, labels, _), (again, names, _) in zip(one, same, strict=True):
         np.testing.assert_array_equal(labels, names)
         np.testing.assert_array_equal(images, again)
     assert any((a[1] != b[1]).any() for a, b in zip(one, other, strict=True))
@@ -168,76 +168,158 @@ def test_the_largest_seed_is_as_good_as_any():
     np.testing.assert_array_equal(np.bincount(labels), [5] * COUNT)
 
 
+# The order in which runs have been trained: another one would not continue them.
+def test_the_order_is_that_of_tensorflow_with_the_documented_key():
+    seed, count = 3, COUNT
+    for position, label in enumerate(order(0, 10, seed=seed)):
+        epoch, place = divmod(position, count)
+        key = tf.random.stateless_uniform(
+            (2,), [seed, -1 - epoch], None, None, tf.int32, alg="philox"
+        )
+        index = tf.random.experimental.index_shuffle(np.int64(place), key, count - 1)
+        assert label == index
+
+
+# === Several devices and hosts ===
+
+
+@pytest.mark.parametrize(("hosts", "replicas"), [(1, 2), (2, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("window", [None, 7])
+def test_replicas_and_hosts_share_what_one_would_see(hosts, replicas, window):
+    source = examples() if window is None else streamed(examples(), window)
+    options = {"source": source, "augmentation": RANDOM, "batch": 12}
+    whole = batches(2, 6, **options)
+    shares = [
+        batches(2, 6, **options, share=Share(host, hosts, replicas))
+        for host in range(hosts)
+    ]
+    for step, expected in enumerate(whole):
+        own = [share[step * replicas + r] for share in shares for r in range(replicas)]
+        for part, complete in zip(zip(*own, strict=True), expected, strict=True):
+            np.testing.assert_array_equal(np.concatenate(part), complete)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match="batch of 5 cannot be shared .* by 6 devices"):
+        batches(0, 1, share=Share(0, 2, 3))
+
+
+def test_a_host_reads_only_its_share():
+    seen = []
+    source = examples()
+
+    def read(index):
+        tf.py_function(lambda index: seen.append(int(index)), [index], [])
+        return source.read(index)
+
+    watched = dataclasses.replace(source, read=read)
+    batches(0, 4, batch=4, source=watched, share=Share(1, 4, 1))
+    assert len(seen) == 4
+
+
+# === Streams ===
+
+
+@pytest.mark.parametrize("window", [1, 5, 22, 23, 100])
+def test_a_stream_is_shuffled_block_by_block(window):
+    epochs = order(0, 3 * COUNT, 1, source=streamed(examples(), window))
+    for epoch in epochs.reshape(3, COUNT):
+        for begin in range(0, COUNT, window):
+            block = np.arange(begin, min(begin + window, COUNT))
+            np.testing.assert_array_equal(np.sort(epoch[begin : begin + window]), block)
+    if window > 1:
+        assert (epochs[:COUNT] != epochs[COUNT : 2 * COUNT]).any()
+
+
+def test_a_stream_in_one_block_has_the_order_of_numbered_images():
+    np.testing.assert_array_equal(
+        order(0, 12, source=streamed(examples(), 100)), order(0, 12)
+    )
+
+
+@pytest.mark.parametrize("first", [1, 4, 5, 11])
+def test_a_stream_that_starts_late_goes_on_as_it_would_have(first):
+    source = streamed(examples(), 7)
+    whole = batches(0, 12, augmentation=RANDOM, source=source)
+    late = batches(first, 12, augmentation=RANDOM, source=source)
+    for actual, expected in zip(late, whole[first:], strict=True):
+        for one, other in zip(actual, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 # === Evaluation ===
 
 
 @pytest.mark.parametrize("batch", [1, 5, 22, 23, 24, 100])
-def test_evaluation_sees_every_image_once_in_order(batch):
-    source = examples()
-    parts = list(evaluation_batches(source, preprocessing(), batch))
-    assert [len(part) for part in parts] == [batch] * -(-len(source) // batch)
-    np.testing.assert_array_equal(np.concatenate(parts)[: len(source)], pixels(source))
+@pytest.mark.parametrize("window", [None, 7])
+def test_evaluation_sees_every_image_once_in_order(batch, window):
+    source = examples() if window is None else streamed(examples(), window)
+    parts = list(evaluation_batches(source, preprocessing(), batch).as_numpy_iterator())
+    assert [len(images) for images, _, _ in parts] == [batch] * -(-COUNT // batch)
+    images, labels, weights = (
+        np.concatenate(part) for part in zip(*parts, strict=True)
+    )
+    np.testing.assert_array_equal(images[:COUNT], pixels())
+    np.testing.assert_array_equal(labels[:COUNT], np.arange(COUNT))
+    np.testing.assert_array_equal(weights, np.arange(len(weights)) < COUNT)
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_replicas_and_hosts_share_evaluation(window):
+    source = examples() if window is None else streamed(examples(), window)
+    seen = []
+    for host in range(2):
+        share = Share(host, 2, 2)
+        parts = list(evaluation_batches(source, preprocessing(), 8, share))
+        assert [len(images) for images, _, _ in parts] == [2] * 6
+        for _, labels, weights in parts:
+            seen += labels.numpy()[weights.numpy() > 0].tolist()
+    assert sorted(seen) == list(range(COUNT))
 
 
 def test_evaluation_sees_the_normalised_centre():
     source = examples(size=6)
-    part = next(
+    images, _, _ = next(
         iter(evaluation_batches(source, Preprocessing(4, 6, 1, (9.0,), 2.0), 3))
     )
-    np.testing.assert_array_equal(part, (pixels(source)[:3, 1:5, 1:5] - 9.0) * 2.0)
+    np.testing.assert_array_equal(images, (pixels(size=6)[:3, 1:5, 1:5] - 9.0) * 2.0)
 
 
-# === Colours ===
-
-
-def colored(count):
-    """Noise along one direction, more than across it."""
-    generator = np.random.default_rng(0)
-    values = generator.normal(0, 30, (count, 4, 4, 1)) * [1.0, 0.8, 0.4]
-    values += generator.normal(128, 8, (count, 4, 4, 3))
-    values = values.clip(0, 255).astype(np.uint8)
-    labels = np.zeros(count, np.int32)
-    return values, Examples(
-        labels, [""] * count, lambda index: tf.gather(tf.constant(values), index)
+def test_for_ten_views_evaluation_sees_the_resized_image():
+    source = examples(size=6)
+    batches = evaluation_batches(
+        source, Preprocessing(4, 6, 1, (9.0,), 2.0), 3, whole=True
     )
+    part, labels, _ = next(iter(batches))
+    np.testing.assert_array_equal(part, pixels(size=6)[:3])
+    np.testing.assert_array_equal(labels, [0, 1, 2])
 
 
-def test_mean_and_axes_of_the_colours_are_those_of_all_pixels():
-    values, source = colored(50)
-    mean, axes = measure_colors(source, preprocessing(channels=3), seed=0)
-    every = values.reshape(-1, 3).astype(np.float64)
-    np.testing.assert_allclose(mean, every.mean(axis=0))
-    # Axes p_i as long as their deviations: the covariance is the sum of p_i p_i^T.
-    np.testing.assert_allclose(axes.T @ axes, np.cov(every.T, bias=True), atol=1e-6)
-    lengths = np.linalg.norm(axes, axis=1)
-    np.testing.assert_allclose(axes @ axes.T, np.diag(lengths**2), atol=1e-6)
-    assert list(lengths) == sorted(lengths, reverse=True)
+# === Mixing, and augmentation on the device ===
 
 
-def test_of_many_images_as_many_as_asked_are_measured():
-    values, source = colored(50)
-    means = [
-        measure_colors(source, preprocessing(channels=3), seed=seed, most=10)[0]
-        for seed in (0, 0, 1)
-    ]
-    np.testing.assert_array_equal(means[0], means[1])
-    assert (means[0] != means[2]).any()
-    np.testing.assert_allclose(means[0], values.mean(axis=(0, 1, 2)), atol=10)
-
-
-def test_images_of_one_colour_have_no_axes():
-    source = Examples(
-        np.zeros(3, np.int32),
-        [""] * 3,
-        lambda index: tf.fill((4, 4, 3), tf.constant(200, tf.uint8)),
-    )
-    mean, axes = measure_colors(source, preprocessing(channels=3), seed=0)
-    np.testing.assert_allclose(mean, [200.0] * 3)
-    np.testing.assert_allclose(axes, np.zeros((3, 3)), atol=1e-4)
-
-
-def test_grey_images_have_one_mean_and_one_axis():
+def test_mixed_batches_have_probabilities_in_place_of_labels():
     source = examples()
-    mean, axes = measure_colors(source, preprocessing(), seed=0)
-    np.testing.assert_allclose(mean, [pixels(source).mean()])
-    np.testing.assert_allclose(np.abs(axes), [[pixels(source).std()]])
+    options = {"batch_size": 5, "seed": 1, "first_step": 3, "last_step": 5}
+    plain, mixed = (
+        list(training_batches(source, preprocessing(), PLAIN, mixing=one, **options))
+        for one in (None, Mixing(COUNT, mixup=1.0))
+    )
+    for (images, labels, _), (blend, shares, _) in zip(plain, mixed, strict=True):
+        assert shares.shape == (5, COUNT) and blend.shape == images.shape
+        own = tf.gather(shares, labels, batch_dims=1)[:, None, None, None]
+        expected = own * images + (1 - own) * tf.roll(images, -1, axis=0)
+        np.testing.assert_allclose(blend, expected, atol=1e-3)
+
+
+def test_the_device_makes_the_batches_that_the_host_makes():
+    source, expected = examples(), preprocessing(mean=(100.0,), scale=0.5)
+    options = {"batch_size": 5, "seed": 1, "first_step": 3, "last_step": 6}
+    host = training_batches(source, expected, RANDOM, **options)
+    device = training_batches(source, expected, RANDOM, on_device=True, **options)
+    for batch, (images, labels, weights) in zip(device, host, strict=True):
+        assert batch[0][0].dtype == tf.uint8
+        made = augment_batch(batch, expected, RANDOM)
+        np.testing.assert_allclose(made[0], images, atol=1e-3)
+        np.testing.assert_array_equal(made[1], labels)
+        np.testing.assert_array_equal(made[2], weights)

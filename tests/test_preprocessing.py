@@ -1,15 +1,11 @@
 """From an image file to a network's input, against PIL and NumPy."""
 
-import io
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
 from keras_alexnet.preprocessing import Preprocessing
-
-LUMINANCE = [0.299, 0.587, 0.114]
 
 
 def preprocessing(size=8, resize=10, channels=3, mean=None, scale=1.0):
@@ -26,108 +22,6 @@ def smooth(height, width):
     rows, columns = np.mgrid[:height, :width]
     colors = [rows * 6, columns * 5, 255 - rows * 3 - columns * 3]
     return np.clip(np.stack(colors, -1), 0, 255).astype(np.uint8)
-
-
-def encode(image, file_format, **options):
-    file = io.BytesIO()
-    image.save(file, file_format, **options)
-    return file.getvalue()
-
-
-def decode(encoded, channels=3):
-    image = preprocessing(channels=channels).decode(tf.constant(encoded))
-    assert image.dtype == tf.uint8 and image.shape[-1] == channels
-    return image.numpy()
-
-
-# === Decoding ===
-
-
-@pytest.mark.parametrize("file_format", ["PNG", "BMP"])
-def test_lossless_colours_are_exact(file_format):
-    pixels = noise(9, 7, 3)
-    encoded = encode(Image.fromarray(pixels), file_format)
-    np.testing.assert_array_equal(decode(encoded), pixels)
-
-
-def test_a_gif_has_the_colours_of_its_palette():
-    encoded = encode(Image.fromarray(noise(9, 7, 3)).quantize(16), "GIF")
-    expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
-    np.testing.assert_array_equal(decode(encoded), expected)
-
-
-def test_a_moving_gif_shows_its_first_frame():
-    frames = [Image.fromarray(noise(9, 7)), Image.fromarray(255 - noise(9, 7))]
-    encoded = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert decode(encoded).shape == (9, 7, 3)
-    np.testing.assert_array_equal(decode(encoded, 1)[..., 0], noise(9, 7))
-
-
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
-def test_a_jpeg_is_decoded_as_by_pil(options):
-    encoded = encode(Image.fromarray(smooth(24, 30)), "JPEG", quality=95, **options)
-    expected = np.asarray(Image.open(io.BytesIO(encoded)), np.int32)
-    # Their inverse cosine transforms round differently.
-    assert np.abs(decode(encoded) - expected).max() <= 4
-
-
-def test_a_png_may_have_a_palette_or_be_interlaced_or_of_one_bit():
-    palette = Image.fromarray(noise(9, 7, 3)).quantize(16)
-    expected = np.asarray(palette.convert("RGB"))
-    np.testing.assert_array_equal(decode(encode(palette, "PNG")), expected)
-    bits = noise(9, 7) > 128
-    np.testing.assert_array_equal(
-        decode(encode(Image.fromarray(bits), "PNG"), 1)[..., 0], bits * 255
-    )
-
-
-@pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF"])
-def test_grey_images_are_exact_in_one_channel_and_in_three(file_format):
-    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    encoded = encode(Image.fromarray(pixels), file_format)
-    np.testing.assert_array_equal(decode(encoded, 1)[..., 0], pixels)
-    np.testing.assert_array_equal(decode(encoded, 3), pixels[..., None].repeat(3, -1))
-
-
-@pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF", "JPEG"])
-def test_colours_become_their_luminance_in_one_channel(file_format):
-    encoded = encode(Image.fromarray(smooth(24, 30)), file_format)
-    expected = decode(encoded, 3) @ LUMINANCE
-    np.testing.assert_allclose(decode(encoded, 1)[..., 0], expected, atol=0.51)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_cmyk_jpeg_shows_the_colours_of_its_inks(channels):
-    image = Image.fromarray(smooth(24, 30)).convert("CMYK")
-    # Adobe's files, and PIL's, hold the inks inverted; both decoders know.
-    encoded = encode(image, "JPEG", quality=98, subsampling=0)
-    expected = np.asarray(image.convert("RGB"), np.float64)
-    if channels == 1:
-        expected = expected @ np.array(LUMINANCE)[:, None]
-    assert np.abs(decode(encoded, channels) - expected).max() <= 8
-
-
-def test_a_png_of_16_bits_keeps_the_upper_8():
-    pixels = np.random.default_rng(0).integers(0, 2**16, (9, 7), np.uint16)
-    encoded = encode(Image.fromarray(pixels), "PNG")
-    np.testing.assert_array_equal(decode(encoded, 1)[..., 0], pixels >> 8)
-    np.testing.assert_array_equal(decode(encoded, 3)[..., 1], pixels >> 8)
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_alpha_is_left_out_not_blended(mode):
-    pixels = noise(9, 7, len(mode))
-    encoded = encode(Image.fromarray(pixels, mode), "PNG")
-    expected = np.broadcast_to(pixels[..., :-1], (9, 7, 3))
-    np.testing.assert_array_equal(decode(encoded), expected)
-
-
-@pytest.mark.parametrize(
-    "encoded", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"]
-)
-def test_what_is_no_image_is_refused(encoded):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        preprocessing().decode(tf.constant(encoded))
 
 
 # === Resizing ===

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from image_sources import pixel_examples
 from PIL import Image
 
 import keras_alexnet
 from keras_alexnet.data.pipeline import evaluation_batches
-from keras_alexnet.data.sources import Examples
 from keras_alexnet.export.saved_model import export_saved_model, largest_difference
 from keras_alexnet.mean_image import MeanImage
 from keras_alexnet.preprocessing import (
@@ -362,10 +362,8 @@ def test_pipelines_and_exports_apply_it(model, mode, tmp_path):
         preprocessing, mean_image=pixels(32, 32, 3) * preprocessing.pixel_max / 255
     )
     images = pixels(3, 40, 50, 3)
-    examples = Examples(
-        np.zeros(3, np.int32), "abc", lambda i: tf.gather(tf.constant(images), i)
-    )
-    (batch,) = evaluation_batches(examples, preprocessing, 3)
+    examples = pixel_examples(images)
+    ((batch, _, _),) = evaluation_batches(examples, preprocessing, 3)
     np.testing.assert_allclose(batch, preprocessing(images), rtol=1e-5, atol=1e-5)
     export_saved_model(model, tmp_path, preprocessing, list("abcdefghij"))
     cropped = np.stack([preprocessing.prepare(image) for image in images])

@@ -26,7 +26,8 @@ from keras_alexnet.errors import TrainingFailed
 from keras_alexnet.tuning import Choice, Range, SearchSpace, oracles, search
 from keras_alexnet.tuning.callbacks import MedianRule
 from keras_alexnet.tuning.oracles import make_oracle, same_errors
-from keras_alexnet.tuning.reading import best_first, read_history
+from keras_alexnet.tuning.ranking import ranked
+from keras_alexnet.tuning.reading import read_history
 from keras_alexnet.tuning.trials import Trial
 from keras_alexnet.tuning.tuner import SearchInterrupted
 
@@ -423,8 +424,8 @@ def test_trials_that_ran_to_their_end_come_first():
         trial("d", "failed", None),
         trial("e", "running", None),
     ]
-    assert [one.name for one in best_first(trials, "min")] == ["c", "b", "a"]
-    assert [one.name for one in best_first(trials, "max")] == ["b", "c", "a"]
+    assert [one.name for one in ranked(trials, "min")] == ["c", "b", "a"]
+    assert [one.name for one in ranked(trials, "max")] == ["b", "c", "a"]
 
 
 def test_a_run_without_history_has_none(tmp_path):

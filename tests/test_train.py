@@ -230,13 +230,68 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     # The training went on; nothing of it could be kept.
     assert np.isfinite(result.metrics["loss"]) and len(result.history) == 2
-    assert "step 12 could not be written: No space left" in result.failures[-2]
-    assert "model.keras could not be written: No space left" in result.failures[-1]
+    failures = "\n".join(result.failures)
+    for what in ("the checkpoint of step 12", "history.csv", "model.keras"):
+        assert f"{what} could not be written: No space left" in failures
     assert not (tmp_path / "run" / "result.json").exists()
     (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("*.json")
     assert json.loads(checkpoint.read_text())["step"] == 6
     result = train(config(tmp_path / "run", resume=True))
     assert [row["epoch"] for row in result.history] == [1, 2]
+
+
+# === Images ===
+
+
+def colored_folder(path):
+    """Two classes of small images in colour."""
+    rng = np.random.default_rng(0)
+    for name, light in (("dark", 60), ("light", 180)):
+        for number in range(10):
+            pixels = rng.normal(light, 20, (36, 40, 3)).clip(0, 255).astype(np.uint8)
+            (path / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path / name / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augmentation": "modern", "mixup": 0.2, "cutmix": 1.0},
+        {
+            "color_noise": 0.1,
+            "color_noise_form": "program",
+            "color_statistics": "published",
+            "mean": "image",
+        },
+    ],
+    ids=["modern", "program"],
+)
+def test_a_run_trains_on_colours_in_every_way(tmp_path, changes):
+    colored_folder(tmp_path / "photos")
+    result = train(
+        config(
+            tmp_path / "run",
+            data=f"folder:{tmp_path / 'photos'}",
+            global_batch_size=8,
+            horizontal_flip=True,
+            crop_padding=0,
+            **{"image_size": 28, "resize_size": 32, "epochs": 1, **changes},
+        )
+    )
+    assert np.isfinite(result.history[0]["loss"])
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    has_image = data["preprocessing"]["mean_image"] is not None
+    assert has_image == (changes.get("mean") == "image")
+    assert data["preprocessing"]["fused_decode"] is True
+    published = abs(data["color_axes"][0][0]) == pytest.approx(68.6, abs=0.1)
+    assert published == (changes.get("color_statistics") == "published")
+
+
+def test_a_run_that_augments_on_the_device_is_the_same_run(finished, tmp_path):
+    on_device = train(config(tmp_path / "run", augment_on="device"))
+    # The host does not round what it has resized.
+    for row, expected in zip(on_device.history, finished.history, strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=0.01)
 
 
 def test_a_run_in_rounds_ends_as_one_without(finished, tmp_path):
@@ -276,3 +331,48 @@ def test_fine_tuning_starts_from_weights_and_leaves_frozen_layers_alone(
         still = path.startswith(("conv", "fc6"))
         assert np.array_equal(tuned[path], array) == still, path
     assert result.history[0]["loss"] < finished.history[0]["loss"]
+
+
+def test_what_a_killed_run_had_finished_is_finished_alike(tmp_path):
+    # Killed after the last checkpoint: no step is left to set the rate of dropout, on
+    # which this network's outputs depend.
+    settings = {
+        "architecture": "alexnet_2012_half",
+        "image_size": 67,
+        "resize_size": 67,
+        "crop_padding": 0,
+        "dropout": "linear(0.5, end=0.1)",
+        "epochs": 1,
+        "global_batch_size": 512,
+        "test_fraction": 0.9,
+    }
+    whole = train(config(tmp_path / "run", **settings))
+    (tmp_path / "run" / "result.json").unlink()
+    again = train(config(tmp_path / "run", **settings, resume=True))
+    assert again.metrics == whole.metrics
+
+
+def test_a_run_that_a_callback_ended_is_not_continued(tmp_path):
+    stop = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: setattr(stop.model, "stop_training", True)
+    )
+    ended = train(config(tmp_path / "run"), [stop])
+    assert len(ended.history) == 1
+    (tmp_path / "run" / "result.json").unlink()
+    again = train(config(tmp_path / "run", resume=True))
+    assert again.history == ended.history and again.metrics == ended.metrics
+
+
+def test_micro_batches_change_nothing_but_memory(finished, tmp_path):
+    result = train(config(tmp_path / "run", micro_batches=4))
+    for row, expected in zip(result.history, finished.history, strict=True):
+        # Dropout draws other masks for parts.
+        assert row["loss"] == pytest.approx(expected["loss"], rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["config.json", ".lock-owner.json"])
+def test_a_kill_in_the_first_writes_keeps_nobody_out(tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f".partial-{name}").write_text("half")
+    train(config(tmp_path / "run", epochs=1))
+    assert not list((tmp_path / "run").glob(".partial-*"))

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from keras_alexnet.tuning.reading import best_first
+from keras_alexnet.tuning.ranking import ranked
 from keras_alexnet.tuning.trials import Trial
 
 SHOWN = 10
@@ -65,7 +65,7 @@ class Progress:
         """
         if self._ended_before is None:
             self._ended_before = count - (ended is not None)
-        best = best_first(trials, self.direction)
+        best = ranked(trials, self.direction)
         if ended is not None:
             line = Text(self._line(ended, best, count))
             self.console.print(line, soft_wrap=True)
@@ -79,7 +79,7 @@ class Progress:
             table.add_column(heading)
         table.add_column("dropout")
         running = [trial for trial in trials if trial.status == "running"]
-        best = best_first(trials, self.direction)[:SHOWN]
+        best = ranked(trials, self.direction)[:SHOWN]
         for rank, trial in [*enumerate(best, 1), *((None, one) for one in running)]:
             table.add_row(
                 str(rank) if rank else "...",

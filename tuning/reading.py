@@ -94,24 +94,6 @@ def first_round(get_trial: Callable[[str], Assignment], assignment: Assignment) 
     return assignment.trial_id
 
 
-def best_first(trials: Sequence[Trial], direction: str) -> list[Trial]:
-    """Returns the trials that have an objective, the best first.
-
-    Those that ran to their end come before those that were stopped: only what ran to
-    its end can be repeated by training its configuration.
-
-    Args:
-        trials: Of a search.
-        direction: `"min"` or `"max"`.
-    """
-    sign = -1 if direction == "max" else 1
-    rated = [trial for trial in trials if trial.objective is not None]
-    rated = [trial for trial in rated if trial.status in ("completed", "stopped")]
-    return sorted(
-        rated, key=lambda trial: (trial.status == "stopped", sign * trial.objective)
-    )
-
-
 def read_error(run_dir: Path, name: str) -> dict[str, Any]:
     """Reads why a trial failed."""
     try:

@@ -29,7 +29,7 @@ from keras_alexnet.tuning.oracles import (
     make_oracle,
 )
 from keras_alexnet.tuning.progress import Progress
-from keras_alexnet.tuning.reading import best_first
+from keras_alexnet.tuning.ranking import ranked
 from keras_alexnet.tuning.space import SearchSpace, get_space
 from keras_alexnet.tuning.trial_process import check_in_process
 from keras_alexnet.tuning.trials import Trial
@@ -273,7 +273,7 @@ def _result(
     Raises:
         keras_alexnet.errors.TrainingFailed: No trial succeeded.
     """
-    best = best_first(trials, direction)
+    best = ranked(trials, direction)
     if not best:
         errors = [trial.error for trial in trials if trial.error]
         reason = f", the last with this error: {errors[-1]}" if errors else "."

@@ -27,8 +27,8 @@ from keras_alexnet.tuning.oracles import (
     is_distributed,
     same_errors,
 )
+from keras_alexnet.tuning.ranking import ranked
 from keras_alexnet.tuning.reading import (
-    best_first,
     first_round,
     read_error,
     read_trials,
@@ -309,7 +309,7 @@ class ScheduleTuner(BaseTuner):
 
     def _prune(self, trials: list[Trial]) -> None:
         """Deletes the weights of all but the best trials and those that go on."""
-        best = best_first(trials, self._state.objective.direction)
+        best = ranked(trials, self._state.objective.direction)
         kept = {trial.name for trial in best[: self.settings.keep]}
         kept |= {
             first_round(self._state.get_trial, self._state.trials[name])
@@ -322,7 +322,7 @@ class ScheduleTuner(BaseTuner):
                 (directory / "model.keras").unlink(missing_ok=True)
 
     def _write_best(self, trials: list[Trial]) -> None:
-        best = best_first(trials, self._state.objective.direction)
+        best = ranked(trials, self._state.objective.direction)
         if best:
             path = self.settings.run_dir / "best.json"
             write_whole(path, best[0].config.to_json())

@@ -1,6 +1,7 @@
 """Random changes of training images.
 
-Each is a pure function of the image and of numbers that are drawn for it.
+Each is a pure function of images and of numbers that are drawn for them, so that a
+seed and a position in training decide everything, on the host and on a device.
 """
 
 from __future__ import annotations
@@ -10,13 +11,29 @@ import math
 
 import tensorflow as tf
 
+from keras_alexnet.data.color_jitter import jitter
+from keras_alexnet.mean_image import MeanImage
+from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.resizing import resize_window
+
+# Of a random resized crop: the least share of the area, and the largest ratio of its
+# sides (Inception; torchvision's and timm's defaults too).
+LEAST_AREA = 0.08
+LARGEST_ASPECT = 4 / 3
+
+# How many uniform numbers are drawn: all at once, because each call costs more than the
+# numbers.
+UNIFORM = 9
+
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
     """The random changes that a training image goes through.
 
     The 2012 scheme (paper section 4.1) is a random crop, a random reflection and colour
-    noise; rotation and zoom suit small drawings such as digits.
+    noise; rotation and zoom suit small drawings such as digits. The modern one is a
+    random part of random size, a reflection, and jitter of brightness, contrast and
+    saturation by Keras's layers.
 
     Attributes:
         image_size: Height and width of the crop, in pixels.
@@ -25,9 +42,15 @@ class Augmentation:
         rotation: Largest angle either way, in degrees.
         zoom: Largest change of scale either way, as a fraction.
         color_noise: Standard deviation of the noise along each colour axis, in units of
-            the axis's own; 0 for none.
+            the axis's own; 0 for none. Several numbers are those of the first epochs,
+            of which the last remains.
         color_axes: The principal axes of the training images' colours, one a row, each
             as long as the standard deviation along it (grey levels).
+        color_mean: None for the paper's noise, which is added. The training images'
+            mean pixel or mean image for that of the 2012 program, which divides what
+            is left of an image without the mean by 1 + `color_noise`.
+        modern: Whether the scheme is the modern one; its crops come from the whole
+            resized image, without padding, rotation, zoom and colour noise.
     """
 
     image_size: int
@@ -35,80 +58,229 @@ class Augmentation:
     horizontal_flip: bool = False
     rotation: float = 0.0
     zoom: float = 0.0
-    color_noise: float = 0.0
+    color_noise: float | tuple[float, ...] = 0.0
     color_axes: tuple[tuple[float, ...], ...] = ()
+    color_mean: tuple[float, ...] | MeanImage | None = None
+    modern: bool = False
 
-    def __call__(self, image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    @property
+    def numbers(self) -> int:
+        """How many random numbers `draw` draws."""
+        return UNIFORM + 4
+
+    def draw(self, seed: tf.Tensor, epoch: tf.Tensor | int = 0) -> tf.Tensor:
+        """Draws the random numbers for one image.
+
+        Args:
+            seed: Two integers that decide everything.
+            epoch: Which one it is, from 0; decides the strength of the colour noise.
+
+        Returns:
+            float32, `(numbers,)`: uniform numbers, and for the colour noise three
+            normal ones and its strength.
+        """
+        uniform = tf.random.stateless_uniform((UNIFORM,), seed, alg="philox")
+        if not self._has_color_noise:
+            return tf.concat([uniform, tf.zeros((4,))], axis=0)
+        alphas = tf.random.stateless_normal((3,), seed + [1, 0], alg="philox")
+        strengths = tf.reshape(tf.constant(self.color_noise, tf.float32), (-1,))
+        epoch = tf.minimum(tf.cast(epoch, tf.int32), tf.size(strengths) - 1)
+        return tf.concat([uniform, alphas, strengths[epoch][None]], axis=0)
+
+    def __call__(
+        self, image: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor | int = 0
+    ) -> tf.Tensor:
         """Changes one image.
 
         Args:
-            image: float32, `(height, width, channels)`, 0-255.
+            image: Any real dtype, `(height, width, channels)`, 0-255.
             seed: Two integers that decide everything.
+            epoch: Which one it is, from 0.
 
         Returns:
             float32, `(image_size, image_size, channels)`; colour noise may lead out of
             0-255.
         """
-        # All random numbers at once: each call costs more than the numbers.
-        uniform = tf.random.stateless_uniform((5,), seed, alg="philox")
-        if self.rotation or self.zoom:
-            image = rotate_and_zoom(
-                image,
-                angle=(2 * uniform[0] - 1) * (self.rotation * math.pi / 180),
-                scale=1 + (2 * uniform[1] - 1) * self.zoom,
+        return self.batch(image[None], self.draw(seed, epoch)[None])[0]
+
+    def of_file(
+        self,
+        encoded: tf.Tensor,
+        preprocessing: Preprocessing,
+        seed: tf.Tensor,
+        epoch: tf.Tensor | int = 0,
+    ) -> tf.Tensor:
+        """Decodes, resizes and changes one image, without work for what is cut away.
+
+        Args:
+            encoded: The file's bytes, a scalar string.
+            preprocessing: What the network expects.
+            seed: Two integers that decide everything.
+            epoch: Which one it is, from 0.
+
+        Returns:
+            What `self(preprocessing.resize(preprocessing.decode(encoded)), seed)`
+            returns, but for rounding.
+
+        Raises:
+            tf.errors.InvalidArgumentError: The bytes are no image.
+        """
+        image = preprocessing.decode(encoded)
+        draws = self.draw(seed, epoch)
+        if self.crop_padding or self.rotation or self.zoom:
+            return self.batch(preprocessing.resize(image)[None], draws[None])[0]
+        corner, extent = self._part(tf.fill((2,), preprocessing.resize_size), draws)
+        image = preprocessing.resize_part(
+            image,
+            corner,
+            self.image_size,
+            # Of the 2012 scheme the part is as large as the result.
+            extent=extent if self.modern else None,
+            mirrored=draws[4] < 0.5 if self.horizontal_flip else False,
+        )
+        return self._colors(image[None], draws[None])[0]
+
+    def batch(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        """Changes images, on any device.
+
+        Args:
+            images: Any real dtype, `(batch, height, width, channels)`, 0-255.
+            draws: From `draw`, one row for each.
+
+        Returns:
+            float32, `(batch, image_size, image_size, channels)`.
+        """
+        if self.modern:
+            # Windows of different sizes; rows of pixels are what the kernel is fast on.
+            images = tf.map_fn(
+                lambda pair: self._resized_part(*pair),
+                (images, draws),
+                fn_output_signature=tf.float32,
             )
-        image = crop(image, self.image_size, self.crop_padding, uniform[2], uniform[3])
-        if self.horizontal_flip:
-            image = tf.where(uniform[4] < 0.5, image[:, ::-1], image)
-        if self.color_noise and self.color_axes:
-            alphas = tf.random.stateless_normal((3,), seed + [1, 0], alg="philox")
-            image += color_shift(alphas * self.color_noise, self.color_axes)
-        return image
+            return self._colors(images, draws)
+        if self.rotation or self.zoom:
+            images = rotate_and_zoom(
+                tf.cast(images, tf.float32),
+                angle=(2 * draws[:, 0] - 1) * (self.rotation * math.pi / 180),
+                scale=1 + (2 * draws[:, 1] - 1) * self.zoom,
+            )
+        mirrored = draws[:, 4] < (0.5 if self.horizontal_flip else 0.0)
+        images = crop(
+            images,
+            self.image_size,
+            self.crop_padding,
+            draws[:, 2],
+            draws[:, 3],
+            mirrored,
+        )
+        return self._colors(tf.cast(images, tf.float32), draws)
+
+    @property
+    def _has_color_noise(self) -> bool:
+        strengths = self.color_noise
+        strengths = strengths if isinstance(strengths, tuple) else (strengths,)
+        return any(strengths) and bool(self.color_axes) and not self.modern
+
+    def _part(self, shape: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the corner of the part that is used, and its height and width."""
+        shape = tf.cast(shape, tf.float32)
+        if not self.modern:
+            extent = tf.fill((2,), float(self.image_size))
+            return tf.floor(draws[2:4] * (shape - extent + 1)), extent
+        area = tf.reduce_prod(shape) * (LEAST_AREA + draws[0] * (1 - LEAST_AREA))
+        aspect = tf.exp((2 * draws[1] - 1) * math.log(LARGEST_ASPECT))
+        extent = tf.sqrt(tf.stack([area / aspect, area * aspect]))
+        extent = tf.minimum(extent, shape)
+        return draws[2:4] * (shape - extent), extent
+
+    def _resized_part(self, image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        mirrored = draws[4] < 0.5 if self.horizontal_flip else False
+        part = self._part(tf.shape(image)[:2], draws)
+        return resize_window(image, *part, self.image_size, mirrored=mirrored)
+
+    def _colors(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        if self.modern:
+            return jitter(images, draws[:, 5:UNIFORM])
+        if not self._has_color_noise:
+            return images
+        strength = draws[:, UNIFORM + 3 :]
+        shift = color_shift(
+            draws[:, UNIFORM : UNIFORM + 3] * strength, self.color_axes
+        )[:, None, None, :]
+        if self.color_mean is None:
+            # A whole row of pixels at a time: three numbers at a time are slow to add.
+            return images + tf.tile(shift, (1, 1, self.image_size, 1))
+        strength = strength[:, :, None, None]
+        if isinstance(self.color_mean, MeanImage):
+            mean = self.color_mean.center_crop(self.image_size, self.image_size)
+        else:
+            mean = tf.constant(self.color_mean, tf.float32)
+        return (images - mean + shift) / (1 + strength) + mean
+
+
+def device_image(encoded: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Decodes and resizes an image that `Augmentation.batch` will change on a device.
+
+    Args:
+        encoded: The file's bytes, a scalar string.
+        preprocessing: What the network expects.
+
+    Returns:
+        uint8, `(resize_size, resize_size, channels)`: a quarter of the bytes.
+    """
+    image = preprocessing.resize(preprocessing.decode(encoded))
+    return tf.cast(tf.round(image), tf.uint8)
 
 
 def crop(
-    image: tf.Tensor,
+    images: tf.Tensor,
     size: int,
     padding: int,
     vertical: tf.Tensor,
     horizontal: tf.Tensor,
+    mirrored: tf.Tensor,
 ) -> tf.Tensor:
-    """Cuts a square out of an image with a border of zeros.
+    """Cuts a square out of each image with a border of zeros.
 
     Args:
-        image: `(height, width, channels)`.
+        images: `(batch, height, width, channels)`.
         size: Height and width of the square.
         padding: Width of the border on each side.
-        vertical: Where the square lies, from 0 (top) to 1 (exclusive, bottom).
+        vertical: Where each square lies, from 0 (top) to 1 (exclusive, bottom).
         horizontal: The same from left to right.
+        mirrored: Whether to exchange left and right of each square.
 
     Returns:
-        `(size, size, channels)`. Uniform numbers give each possible offset the same
-        probability.
+        `(batch, size, size, channels)`. Uniform numbers give each possible offset the
+        same probability.
     """
-    image = tf.pad(image, ((padding, padding), (padding, padding), (0, 0)))
-    height, width = tf.unstack(tf.shape(image)[:2])
+    border = (padding, padding)
+    images = tf.pad(images, ((0, 0), border, border, (0, 0)))
+    height, width = tf.unstack(tf.shape(images)[1:3])
     top = tf.cast(vertical * tf.cast(height - size + 1, tf.float32), tf.int32)
     left = tf.cast(horizontal * tf.cast(width - size + 1, tf.float32), tf.int32)
-    return tf.image.crop_to_bounding_box(image, top, left, size, size)
+    order = tf.range(size)
+    columns = tf.where(mirrored[:, None], size - 1 - order, order) + left[:, None]
+    images = tf.gather(images, top[:, None] + order, axis=1, batch_dims=1)
+    return tf.gather(images, columns, axis=2, batch_dims=1)
 
 
-def rotate_and_zoom(image: tf.Tensor, angle: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """Turns an image about its centre and enlarges it, with bilinear interpolation.
+def rotate_and_zoom(images: tf.Tensor, angle: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """Turns images about their centres and enlarges them, by bilinear interpolation.
 
     Args:
-        image: float32, `(height, width, channels)`.
-        angle: Counter-clockwise, in radians.
-        scale: Above 1 enlarges.
+        images: float32, `(batch, height, width, channels)`.
+        angle: Counter-clockwise, in radians, one for each image.
+        scale: Above 1 enlarges, one for each image.
 
     Returns:
         float32 of the same shape; what comes from outside the image is 0.
     """
-    height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    height, width = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))
     center_y, center_x = (height - 1) / 2, (width - 1) / 2
     cosine, sine = tf.cos(angle) / scale, tf.sin(angle) / scale
     # From each pixel of the result to where it comes from.
-    transform = tf.stack(
+    transforms = tf.stack(
         [
             cosine,
             -sine,
@@ -116,18 +288,19 @@ def rotate_and_zoom(image: tf.Tensor, angle: tf.Tensor, scale: tf.Tensor) -> tf.
             sine,
             cosine,
             center_y - sine * center_x - cosine * center_y,
-            0.0,
-            0.0,
-        ]
+            tf.zeros_like(sine),
+            tf.zeros_like(sine),
+        ],
+        axis=-1,
     )
     return tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[None],
-        transforms=transform[None],
-        output_shape=tf.shape(image)[:2],
+        images=images,
+        transforms=transforms,
+        output_shape=tf.shape(images)[1:3],
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
-    )[0]
+    )
 
 
 def color_shift(
@@ -141,11 +314,11 @@ def color_shift(
     large; so does this.
 
     Args:
-        alphas: One number per axis.
+        alphas: One number per axis, `(..., 3)`.
         color_axes: The axes, one a row, as long as the standard deviation along each.
 
     Returns:
-        float32, `(3,)`, in grey levels.
+        float32, `(..., 3)`, in grey levels.
     """
     return tf.linalg.matvec(
         tf.constant(color_axes, tf.float32), alphas, transpose_a=True

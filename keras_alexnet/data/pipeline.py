@@ -5,16 +5,19 @@ batch, counted on from epoch to epoch. Which image stands there, and how it is
 augmented, follows from that integer and the seed alone. A run can therefore start at
 any step at no cost and sees exactly what it would have seen, whatever happened before
 and however many devices share the work; every image is used once per epoch, and every
-batch is full.
+batch is full. An image that is damaged leaves its place empty, which counts nothing.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.data.augmentation import Augmentation
-from keras_alexnet.data.sources import Examples
+from keras_alexnet.data.attempts import read_or_skip
+from keras_alexnet.data.augmentation import Augmentation, device_image
+from keras_alexnet.data.examples import Examples
+from keras_alexnet.data.limits import checked
+from keras_alexnet.data.mixing import Mixing
+from keras_alexnet.data.order import Share, from_stream, number_at
 from keras_alexnet.preprocessing import Preprocessing
 
 
@@ -27,6 +30,9 @@ def training_batches(
     seed: int,
     first_step: int,
     last_step: int,
+    share: Share | None = None,
+    mixing: Mixing | None = None,
+    on_device: bool = False,
 ) -> tf.data.Dataset:
     """Returns the batches of the steps from `first_step` up to `last_step`.
 
@@ -34,106 +40,176 @@ def training_batches(
         examples: The training images.
         preprocessing: What the network expects.
         augmentation: The random changes.
-        batch_size: Images per step, over all replicas.
+        batch_size: Images per step, over all replicas of all hosts.
         seed: Decides order and augmentation.
         first_step: The first step, counted from 0.
         last_step: The step after the last.
+        share: The part of the batches that this host takes; all by default.
+        mixing: Mixes the images of a replica's batch, which makes probabilities of
+            labels.
+        on_device: Whether to leave the random changes to `augment_batch`.
 
     Returns:
-        Batches of float32 images `(batch_size, height, width, channels)` and int32
-        labels `(batch_size,)`.
+        Batches of float32 images `(n, height, width, channels)`, int32 labels `(n,)` or
+        float32 probabilities, and float32 weights `(n,)`: 0 for damaged images, which
+        are blank, and 1 for all others. With `n` images for a replica, each step has
+        one batch for each replica of this host, in their order. With `on_device` images
+        are `(uint8 pixels, draws)`.
+
+    Raises:
+        ValueError: The batch cannot be shared equally.
     """
-    count = len(examples)
-    labels = tf.constant(examples.labels)
+    share = share or Share()
+    size = share.per_replica(batch_size)
 
-    def example(position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        epoch, place = position // count, position % count
-        # Hashed: keys that count upwards give orders that resemble each other (over
-        # 2,000 epochs of 1,437 images, a distance between neighbours repeats six times
-        # as often as by chance). Negative, unlike what seeds the augmentation.
-        key = tf.random.stateless_uniform(
-            (2,),
-            tf.stack([tf.constant(seed, tf.int64), -1 - epoch]),
-            minval=None,
-            maxval=None,
-            dtype=tf.int32,
-            alg="philox",
-        )
-        index = tf.random.experimental.index_shuffle(place, key, count - 1)
-        image = preprocessing.resize(examples.read(index))
+    def number(position: tf.Tensor, index: tf.Tensor | None = None, *_) -> tf.Tensor:
+        return number_at(examples, position, seed) if index is None else index
+
+    def example(position: tf.Tensor, *streamed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        encoded, label = examples.load(number(position, *streamed), *streamed[1:])
+        encoded = checked(encoded)
         # Positions are never repeated, so neither are the random numbers.
-        image = augmentation(image, tf.stack([tf.constant(seed, tf.int64), position]))
-        return image, tf.gather(labels, index)
+        random = tf.stack([tf.constant(seed, tf.int64), position])
+        epoch = position // len(examples)
+        if on_device:
+            image = device_image(encoded, preprocessing)
+            return image, augmentation.draw(random, epoch), label, tf.constant(1.0)
+        image = augmentation.of_file(encoded, preprocessing, random, epoch)
+        if mixing is None:
+            # Here, where the image is in the processor's cache, not by the batch.
+            image = preprocessing.normalize(image)
+        return image, label, tf.constant(1.0)
 
-    positions = tf.data.Dataset.range(first_step * batch_size, last_step * batch_size)
-    return (
-        positions.map(example, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size, drop_remainder=True)
-        .map(lambda images, labels: (preprocessing.normalize(images), labels))
-        .prefetch(tf.data.AUTOTUNE)
+    def finish(ordinal: tf.Tensor, parts: tuple[tf.Tensor, ...]):
+        *images, labels, weights = parts
+        if on_device:
+            return tuple(images), labels, weights
+        if mixing is None:
+            return parts
+        # Where the replica's batch begins: no other mixing has the same seed.
+        position = share.start(batch_size, first_step, ordinal)
+        random = tf.stack([tf.constant(seed, tf.int64), position])
+        images, labels, weights = mixing(images[0], labels, weights, random)
+        return preprocessing.normalize(images), labels, weights
+
+    if examples.stream is None:
+        items = share.positions(batch_size, first_step, last_step).map(lambda p: (p,))
+    else:
+        items = from_stream(examples, seed, batch_size, first_step, last_step, share)
+    blank = _blank(preprocessing)
+    if on_device:
+        side = preprocessing.resize_size
+        pixels = tf.zeros((side, side, preprocessing.channels), tf.uint8)
+        blank = (pixels, tf.zeros((augmentation.numbers,)), *blank[1:])
+    batches = read_or_skip(
+        items.batch(size, drop_remainder=True),
+        example,
+        examples=examples,
+        number=number,
+        blank=blank,
     )
+    finished = batches.enumerate().map(lambda ordinal, parts: finish(ordinal, parts))
+    return finished.prefetch(tf.data.AUTOTUNE).with_options(_options())
+
+
+def augment_batch(
+    batch: tuple, preprocessing: Preprocessing, augmentation: Augmentation
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Does on a device what `training_batches` left to it.
+
+    Args:
+        batch: `((pixels, draws), labels, weights)`.
+        preprocessing: What the network expects.
+        augmentation: The random changes.
+
+    Returns:
+        Normalised float32 images, labels and weights.
+    """
+    (pixels, draws), labels, weights = batch
+    images = augmentation.batch(pixels, draws)
+    return preprocessing.normalize(images), labels, weights
 
 
 def evaluation_batches(
-    examples: Examples, preprocessing: Preprocessing, batch_size: int
+    examples: Examples,
+    preprocessing: Preprocessing,
+    batch_size: int,
+    share: Share | None = None,
+    *,
+    whole: bool = False,
 ) -> tf.data.Dataset:
-    """Returns the centre crop of every image, in order, in batches of one size.
+    """Returns every image, in order, in batches of one size.
 
-    The last batch is filled up with the last image, so that every device has a share
-    of it and one traced function serves all; whoever uses the batches leaves out what
-    comes after `len(examples)` images.
-
-    Returns:
-        Batches of float32 images `(batch_size, height, width, channels)`.
-    """
-    count = len(examples)
-
-    def image(position: tf.Tensor) -> tf.Tensor:
-        index = tf.minimum(position, count - 1)
-        return preprocessing.prepare(examples.read(index))
-
-    return (
-        tf.data.Dataset.range(-(-count // batch_size) * batch_size)
-        .map(image, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size, drop_remainder=True)
-        .map(preprocessing.normalize)
-        .prefetch(tf.data.AUTOTUNE)
-    )
-
-
-def measure_colors(
-    examples: Examples, preprocessing: Preprocessing, *, seed: int, most: int = 2000
-) -> tuple[np.ndarray, np.ndarray]:
-    """Measures the mean colour of images and the principal axes of their colours.
+    The last batch is filled up with blank images, so that every device has a share of
+    it and one traced function serves all.
 
     Args:
-        examples: The training images.
-        preprocessing: How they are resized; its mean and scale are not used.
-        seed: Decides which images are measured where there are more than `most`.
-        most: Largest number of images to measure.
+        examples: The images.
+        preprocessing: What the network expects.
+        batch_size: Images per step, over all replicas of all hosts.
+        share: The part of the batches that this host takes; all by default.
+        whole: Whether images are as `Preprocessing.resize` leaves them, 0-255, for 10
+            views. Otherwise they are the normalised centre.
 
     Returns:
-        The mean, float64 `(channels,)`, and the axes, float64 `(channels, channels)`:
-        one a row, as long as the standard deviation along it, the longest first.
+        Batches of float32 images `(n, height, width, channels)`, int32 labels and
+        float32 weights `(n,)`, one for each replica. What fills up the last batch
+        weighs 0, as damaged images do.
+
+    Raises:
+        ValueError: The batch cannot be shared equally.
     """
-    count = len(examples)
-    chosen = np.random.default_rng(seed).permutation(count)[:most]
+    share = share or Share()
+    steps = -(-len(examples) // batch_size)
+    side = preprocessing.resize_size if whole else preprocessing.image_size
+    blank = _blank(preprocessing, side)
 
-    def moments(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pixels = preprocessing.resize(examples.read(index))
-        pixels = tf.cast(tf.reshape(pixels, (-1, preprocessing.channels)), tf.float64)
-        size = tf.cast(tf.shape(pixels)[0], tf.float64)
-        return (
-            tf.reduce_mean(pixels, axis=0),
-            tf.matmul(pixels, pixels, transpose_a=True) / size,
+    def example(position: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def image():
+            encoded, label = examples.load(position, *record)
+            encoded = checked(encoded)
+            if whole:
+                pixels = preprocessing.resize(preprocessing.decode(encoded))
+            else:
+                pixels = preprocessing.normalize(preprocessing.prepare_file(encoded))
+            return pixels, label, tf.constant(1.0)
+
+        return tf.cond(position < len(examples), image, lambda: blank)
+
+    if examples.stream is None:
+        items = share.positions(batch_size, 0, steps).map(lambda p: (p,))
+    else:
+        filling = tf.data.Dataset.from_tensors((b"", 0)).repeat(steps * batch_size)
+        items = (
+            examples.stream(0)
+            .map(lambda encoded, label: (encoded, tf.cast(label, tf.int32)))
+            .concatenate(filling)
+            .take(steps * batch_size)
+            .enumerate()
+            .filter(lambda position, _: share.holds(position, batch_size))
+            .map(lambda position, record: (position, *record))
         )
-
-    measured = tf.data.Dataset.from_tensor_slices(chosen.astype(np.int64)).map(
-        moments, num_parallel_calls=tf.data.AUTOTUNE
+    batches = read_or_skip(
+        items.batch(share.per_replica(batch_size), drop_remainder=True),
+        example,
+        examples=examples,
+        number=lambda position, *_: position,
+        blank=blank,
     )
-    means, squares = zip(*measured.as_numpy_iterator(), strict=True)
-    mean = np.mean(means, axis=0)
-    covariance = np.mean(squares, axis=0) - np.outer(mean, mean)
-    variances, directions = np.linalg.eigh(covariance)
-    axes = directions.T * np.sqrt(np.maximum(variances, 0))[:, None]
-    return mean, axes[::-1]
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    # Images are computed side by side; to share out each of them, too, only costs.
+    options.threading.max_intra_op_parallelism = 1
+    return options
+
+
+def _blank(
+    preprocessing: Preprocessing, side: int | None = None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns what stands in an empty place: an image, a label, a weight of 0."""
+    side = side or preprocessing.image_size
+    image = tf.zeros((side, side, preprocessing.channels))
+    return image, tf.constant(0, tf.int32), tf.constant(0.0)

@@ -27,7 +27,10 @@ def export_saved_model(
       takes float32, and `serve_uint8` takes uint8.
     - `classify`: encoded JPEG, PNG, GIF or BMP files, strings of `(batch,)`, to
       `labels`, `classes` and `probabilities` of `(batch, top)`, the likeliest first.
-      `top` is 5, or the number of classes where there are fewer.
+      `top` is 5, or the number of classes where there are fewer. Files are decoded
+      as by `predict`, but for the rare kinds that TensorFlow cannot read without
+      Python: transparent parts of a GIF have the colours of its palette, and a BMP must
+      have 8, 24 or 32 bits per pixel.
 
     Args:
         model: Returns probabilities.
@@ -50,7 +53,7 @@ def export_saved_model(
         return {"probabilities": probabilities(images)}
 
     def prepare(encoded: tf.Tensor) -> tf.Tensor:
-        return preprocessing.prepare(preprocessing.decode(encoded))
+        return preprocessing.prepare_file(encoded, in_graph=True)
 
     def classify(encoded):
         images = tf.map_fn(prepare, encoded, fn_output_signature=tf.float32)

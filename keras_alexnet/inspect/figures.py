@@ -105,6 +105,28 @@ def predictions(
     figure.savefig(path, dpi=120)
 
 
+def contact_sheet(
+    rows: Mapping[str, Sequence[np.ndarray]], columns: int, path: Path
+) -> None:
+    """Draws images of several classes, one class a row.
+
+    Args:
+        rows: For each class's name, uint8 images `(height, width, channels)`.
+        columns: How many images a row has room for.
+        path: The PNG file to write.
+    """
+    figure = Figure(figsize=(columns * 1.2, len(rows) * 1.4), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for panel in grid.flat:
+        panel.axis("off")
+    for panels, (name, images) in zip(grid, rows.items(), strict=True):
+        # A dollar sign would begin a formula.
+        panels[0].set_title(name, fontsize=9, loc="left", parse_math=False)
+        for panel, image in zip(panels, images, strict=False):
+            panel.imshow(np.asarray(image).squeeze(), cmap="gray", vmin=0, vmax=255)
+    figure.savefig(path, format="png", dpi=120)
+
+
 def confusion(counts: np.ndarray, class_names: Sequence[str], path: Path) -> None:
     """Draws a confusion matrix.
 

@@ -28,10 +28,16 @@ def averaged_over_parts(compute: Compute, parts: int) -> Compute:
     """
 
     def of_parts(x, y, sample_weight):
-        batch = tf.nest.map_structure(lambda t: _cut(t, parts), (x, y, sample_weight))
+        def each(function, structure):
+            # None, where there are no weights, is a leaf to tf.nest.
+            if structure is None:
+                return None
+            return tf.nest.map_structure(function, structure)
+
+        batch = [each(lambda t: _cut(t, parts), one) for one in (x, y, sample_weight)]
 
         def part(index):
-            return compute(*tf.nest.map_structure(lambda t: t[index], batch))
+            return compute(*(each(lambda t: t[index], one) for one in batch))
 
         # The first one tells what the others add up to.
         loss, predictions, gradients = part(0)

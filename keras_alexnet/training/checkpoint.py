@@ -1,7 +1,7 @@
 """Checkpoints: everything that the next step depends on, never half-written.
 
 A checkpoint is two files: `step-N.safetensors` with every variable, and
-`step-N.json` with the position in training, the history and the checksum of the first.
+`step-N.json` with the position in training, the history and a checksum of both.
 Each is written under another name, flushed to disk and renamed into place, the second
 after the first: a checkpoint counts when its second file exists and the checksum fits.
 """
@@ -19,9 +19,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
-from keras_alexnet.files import replacing, write_whole
+from keras_alexnet.files import discard_unfinished, replacing, write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +57,13 @@ class CheckpointStore:
         step: int,
         arrays: dict[str, np.ndarray],
         record: dict[str, Any],
-        best_step: int | None = None,
     ) -> None:
-        """Saves a state, and deletes the oldest checkpoints.
+        """Saves a state.
 
         Args:
             step: Number of steps done.
             arrays: What `snapshot` returned.
             record: JSON values to save with it.
-            best_step: The step of the best model so far, whose checkpoint stays.
 
         Raises:
             OSError: It could not be written; what was there before still is.
@@ -72,13 +71,34 @@ class CheckpointStore:
         self.directory.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256()
         with replacing(self._arrays(step)) as partial:
-            save_file(arrays, partial)
+            try:
+                save_file(arrays, partial)
+            except SafetensorError as error:
+                # Its way of saying that the disk is full.
+                raise OSError(str(error)) from None
             with partial.open("rb") as file:
                 while block := file.read(2**24):
                     digest.update(block)
-        record = {**record, "step": step, "sha256": digest.hexdigest()}
-        write_whole(self._record(step), json.dumps(record).encode())
-        for old in self.steps()[: -self.keep]:
+        record = {**record, "step": step}
+        digest.update(_canonical(record))
+        record["sha256"] = digest.hexdigest()
+        write_whole(self._record(step), json.dumps(record))
+
+    def prune(self, step: int, best_step: int | None = None) -> None:
+        """Deletes all checkpoints but the newest and the best.
+
+        Args:
+            step: The newest. Those of later steps are damaged ones, which a resumed run
+                has passed over.
+            best_step: The step of the best model so far, whose checkpoint stays.
+
+        Raises:
+            OSError: One could not be deleted.
+        """
+        steps = self.steps()
+        later = [old for old in steps if old > step]
+        older = [old for old in steps if old <= step][: -self.keep]
+        for old in later + older:
             if old != best_step:
                 # The record first: without it the arrays do not count.
                 self._record(old).unlink()
@@ -86,8 +106,7 @@ class CheckpointStore:
 
     def discard_unfinished(self) -> None:
         """Deletes what a process left that was killed while it wrote or deleted."""
-        for path in self.directory.glob(".partial-*"):
-            path.unlink(missing_ok=True)
+        discard_unfinished(self.directory)
         for path in self.directory.glob("step-*.safetensors"):
             if not path.with_suffix(".json").exists():
                 path.unlink(missing_ok=True)
@@ -99,10 +118,12 @@ class CheckpointStore:
             ValueError: There are checkpoints, and all are damaged.
         """
         for step in reversed(self.steps()):
-            with contextlib.suppress(OSError, ValueError, KeyError):
+            with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
                 record = json.loads(self._record(step).read_bytes())
+                expected = record.pop("sha256")
                 content = self._arrays(step).read_bytes()
-                if hashlib.sha256(content).hexdigest() == record["sha256"]:
+                digest = hashlib.sha256(content + _canonical(record)).hexdigest()
+                if digest == expected:
                     return Checkpoint(step, record, load(content))
             warnings.warn(
                 f"The checkpoint {self._arrays(step)} is damaged; trying the one "
@@ -126,6 +147,10 @@ class CheckpointStore:
 
     def _record(self, step: int) -> Path:
         return self.directory / f"step-{step:09d}.json"
+
+
+def _canonical(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True).encode()
 
 
 def best_step(history: list[dict[str, float]]) -> int | None:
@@ -153,10 +178,15 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
         ValueError: The checkpoint is of another model; the first difference is named.
     """
     variables = dict(_variables(model))
-    for name in variables.keys() ^ checkpoint.arrays.keys():
-        raise ValueError(
-            f"The checkpoint is of another model: {name} is in one of them only."
-        )
+    for here, there, where in (
+        (variables, checkpoint.arrays, "missing in it"),
+        (checkpoint.arrays, variables, "in it only"),
+    ):
+        if others := sorted(here.keys() - there.keys()):
+            raise ValueError(
+                "The checkpoint is of another model or version: "
+                f"{others[0]} is {where}."
+            )
     for name, variable in variables.items():
         array = checkpoint.arrays[name]
         if tuple(variable.shape) != array.shape:

@@ -30,11 +30,7 @@ class Hosts:
         """Returns this host's place among those of a strategy."""
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return cls(0, 1, strategy)
-        resolver = strategy.cluster_resolver
-        tasks = host_tasks(resolver.cluster_spec().as_dict())
-        return cls(
-            tasks.index((resolver.task_type, resolver.task_id)), len(tasks), strategy
-        )
+        return cls(*place_in_cluster(), strategy)
 
     @property
     def is_chief(self) -> bool:
@@ -46,21 +42,33 @@ class Hosts:
         """Devices of this host."""
         return self.strategy.num_replicas_in_sync // self.count
 
-    def total(self, numbers: Sequence[float]) -> list[float]:
+    def own_name(self, name: str) -> str:
+        """Returns the name of a file of which each host writes its own."""
+        stem, dot, suffix = name.partition(".")
+        return name if self.is_chief else f"{stem}-{self.index}{dot}{suffix}"
+
+    def total(self, numbers: Sequence[int]) -> list[int]:
         """Adds up numbers over all hosts; returns when all have given theirs."""
         if self.count == 1:
             return list(numbers)
-        return self._totals(tf.constant(numbers, tf.float32)).numpy().tolist()
+        return self._totals(tf.constant(numbers, tf.int64)).numpy().tolist()
 
     def wait_for_all(self) -> None:
         """Returns when all hosts have called it."""
-        self.total([1.0])
+        self.total([1])
+
+    def is_same(self, number: int) -> bool:
+        """Says whether all hosts have the same number."""
+        (of_chief,) = self.total([number if self.is_chief else 0])
+        return self.total([int(number != of_chief)]) == [0]
 
     @functools.cached_property
     def _totals(self) -> Callable[[tf.Tensor], tf.Tensor]:
         def on_replica(numbers):
             context = tf.distribute.get_replica_context()
-            return context.all_reduce("SUM", numbers / self.local_replicas)
+            # Only the first device of each host gives the host's numbers.
+            is_first = context.replica_id_in_sync_group % self.local_replicas == 0
+            return context.all_reduce("SUM", numbers * tf.cast(is_first, tf.int64))
 
         @tf.function(autograph=False)
         def totals(numbers):
@@ -70,34 +78,31 @@ class Hosts:
         return totals
 
 
-def cluster_from_environment() -> dict[str, list[str]]:
-    """Returns the addresses of the hosts that TF_CONFIG lists, by kind of task.
+def place_in_cluster() -> tuple[int, int]:
+    """Returns this host's number and the number of hosts, by TF_CONFIG.
 
     Returns:
-        An empty dictionary where TF_CONFIG is not set.
+        0 and 1 where TF_CONFIG is not set.
 
     Raises:
-        ValueError: TF_CONFIG is not what TensorFlow expects.
+        ValueError: TF_CONFIG is not what TensorFlow expects, or gives this host another
+            task than training.
     """
     text = os.environ.get("TF_CONFIG", "")
     if not text:
-        return {}
+        return 0, 1
     try:
         config = json.loads(text)
-        cluster, task = config["cluster"], config["task"]
-        (task["type"], int(task["index"])), cluster[task["type"]][int(task["index"])]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        cluster = config["cluster"]
+        own = config["task"]["type"], int(config["task"]["index"])
+        tasks = [
+            (kind, index)
+            for kind in ("chief", "worker")
+            for index in range(len(cluster.get(kind, ())))
+        ]
+        return tasks.index(own), len(tasks)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             "TF_CONFIG must hold {'cluster': {'worker': [addresses]}, 'task': {'type': "
             f"'worker', 'index': number}}}}. Received: {text!r} ({error!r})"
         ) from None
-    return cluster
-
-
-def host_tasks(cluster: dict[str, list[str]]) -> list[tuple[str, int]]:
-    """Lists the tasks of a cluster that train, the chief first."""
-    return [
-        (kind, index)
-        for kind in ("chief", "worker")
-        for index in range(len(cluster.get(kind, ())))
-    ]

@@ -41,13 +41,23 @@ def launch(hosts: int, arguments: Sequence[str]) -> int:
             "There is no command to launch: keras-alexnet launch --hosts 2 -- train ..."
         )
     addresses = _free_addresses(hosts)
-    processes = [_start(index, addresses, arguments) for index in range(hosts)]
-    for index, process in enumerate(processes[1:], start=1):
-        threading.Thread(
-            target=_copy_lines, args=(process.stdout, f"[host {index}] "), daemon=True
-        ).start()
+    processes: list[subprocess.Popen] = []
+    readers = []
     with _forwarded_signals(processes):
-        return _wait(processes)
+        try:
+            for index in range(hosts):
+                process = _start(index, addresses, arguments)
+                processes.append(process)
+                if process.stdout is not None:
+                    copying = process.stdout, f"[host {index}] "
+                    readers.append(threading.Thread(target=_copy_lines, args=copying))
+                    readers[-1].start()
+            return _wait(processes)
+        finally:
+            for process in processes:
+                process.kill()
+            for reader in readers:
+                reader.join()
 
 
 def _start(
@@ -90,7 +100,9 @@ def _forwarded_signals(processes: list[subprocess.Popen]) -> Iterator[None]:
         for process in processes:
             process.send_signal(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    # A terminal that is closed sends SIGHUP, to this process only.
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield

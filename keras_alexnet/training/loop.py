@@ -139,7 +139,9 @@ def run(
             logs = {name: float(value) for name, value in logs.items()}
             logs["learning_rate"] = float(model.optimizer.learning_rate.numpy())
             if validate:
+                callbacks.on_test_begin()
                 logs.update(validate())
+                callbacks.on_test_end(logs)
             callbacks.on_epoch_end(epoch, logs)
             if save:
                 save(step, epoch + 1, logs)
@@ -164,8 +166,9 @@ def noticing_lost_hosts(hosts: Hosts) -> Iterator[None]:
         if hosts.count == 1:
             raise
         raise HostLost(
-            f"Host {hosts.index} stops, because another host no longer answers. The "
-            "last checkpoint is good: run the same command with --resume on all hosts."
+            f"Host {hosts.index} stops, because another host no longer answers. Run "
+            "the same command with --resume on all hosts: it goes on from the last "
+            "checkpoint."
         ) from error
 
 
@@ -202,7 +205,7 @@ def _agreed(hosts: Hosts, received: list[int], due: bool) -> tuple[int | None, b
         The signal that any host has received, if any, and whether any wants to save.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
-    wishes = [float(number in received) for number in numbers] + [float(due)]
+    wishes = [int(number in received) for number in numbers] + [int(due)]
     *signals, due = hosts.total(wishes)
     for number, count in zip(numbers, signals, strict=True):
         if count:
@@ -261,9 +264,9 @@ class SkippedSteps:
         if int(in_row) > self.most_in_row:
             raise Diverged(
                 f"The gradients of {int(in_row)} steps in a row, up to step {step}, "
-                "were not finite. The last checkpoint is good, but what follows it is "
-                "not: begin another run with a smaller learning rate, a warm-up, "
-                "clipped gradients (--clip-norm 1) or another precision."
+                "were not finite. Weights of earlier checkpoints are good, but what "
+                "follows them is not: begin another run with a smaller learning rate, "
+                "a warm-up, clipped gradients (--clip-norm 1) or another precision."
             )
 
 

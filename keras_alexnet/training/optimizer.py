@@ -35,7 +35,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
     are finite, clipping, the update - is the same on each. (Keras clips, and looks for
     numbers that are not finite, on each replica alone.) A step whose gradients, or
     their norm, are not finite changes neither weights nor velocities; it counts as a
-    step all the same, and in `skipped_in_row`.
+    step all the same, and in `skipped_steps` and `skipped_in_row`.
 
     The update is one fused TensorFlow operation per variable.
 
@@ -105,6 +105,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         self._velocities = self.add_optimizer_variables(variables, "velocity")
         # Biases, and the scales of other normalisations, are vectors.
         self._decays = [self.decay if len(v.shape) > 1 else 0.0 for v in variables]
+        self.skipped_steps = self._add_scalar("skipped_steps", 0, "int64")
         self.skipped_in_row = self._add_scalar("skipped_in_row", 0, "int32")
         if self.dynamic_loss_scale:
             self._loss_scale = self._add_scalar("loss_scale", FIRST_LOSS_SCALE)
@@ -204,6 +205,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
 
             skipped = tf.cond(finite, update, lambda: self.skipped_in_row.value + 1)
             self.skipped_in_row.assign(skipped)
+            self.skipped_steps.assign_add(tf.cast(~finite, tf.int64))
             if self.dynamic_loss_scale:
                 self._adapt_loss_scale(finite)
             for variable in variables:

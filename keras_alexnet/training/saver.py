@@ -93,8 +93,6 @@ class Saver:
         Returns:
             Whether it could be written.
         """
-        if not self.writes:
-            return True
         try:
             write()
         except OSError as error:
@@ -104,13 +102,18 @@ class Saver:
 
     def wait(self) -> None:
         """Returns when everything has been written."""
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def close(self) -> None:
         """Ends the background thread, after what it has to do."""
-        self._thread.shutdown()
+        begin = time.perf_counter()
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            self.seconds_waited += time.perf_counter() - begin
 
     def _is_writing(self) -> bool:
         return self._pending is not None and not self._pending.done()
@@ -122,10 +125,14 @@ class Saver:
         record: dict[str, Any],
         best_step: int | None,
     ) -> None:
-        self.attempt(
+        if self.attempt(
             f"the checkpoint of step {step}",
-            lambda: self.store.save(step, arrays, record, best_step),
-        )
+            lambda: self.store.save(step, arrays, record),
+        ):
+            self.attempt(
+                "the directory of checkpoints",
+                lambda: self.store.prune(step, best_step),
+            )
 
     def _report(self, what: str, error: OSError) -> None:
         failure = f"{what} could not be written: {error.strerror or error}"

@@ -81,15 +81,20 @@ class ScheduleCallback(keras.callbacks.Callback):
         for name, schedule in self.multipliers.items():
             assign = functools.partial(optimizer.set_multiplier, name)
             self._settings.append(_Setting(schedule, assign))
+        if self._step:
+            # Of the step before, for a run that has no more steps to do.
+            self._follow(self._step - 1)
 
     def on_train_batch_begin(
         self, batch: int, logs: Mapping[str, float] | None = None
     ) -> None:
         """Sets everything for the step that follows."""
-        progress = self._step / self.total_steps
-        for setting in self._settings:
-            setting.follow(progress)
+        self._follow(self._step)
         self._step += 1
+
+    def _follow(self, step: int) -> None:
+        for setting in self._settings:
+            setting.follow(step / self.total_steps)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Takes note of what a plateau watches.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 
-from keras_alexnet.training.hosts import cluster_from_environment, host_tasks
+from keras_alexnet.training.hosts import place_in_cluster
 
 
 def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
@@ -24,13 +28,16 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
     Raises:
         ValueError: There are not as many devices, or TF_CONFIG is wrong.
     """
-    if len(host_tasks(cluster_from_environment())) > 1:
+    index, hosts = place_in_cluster()
+    if hosts > 1:
         if replicas:
             raise ValueError(
                 "The number of replicas cannot be chosen where TF_CONFIG lists several "
                 "hosts: each trains on all of its GPUs, or on its CPU."
             )
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        print(f"Host {index} waits for all {hosts} hosts of TF_CONFIG.", flush=True)
+        with _interruptible():
+            return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU") if _has_gpus() else []
     if gpus:
         if replicas and replicas > len(gpus):
@@ -46,6 +53,20 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
     # a second strategy in the process reduces other shapes.
     through_one = None if gpus else tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=through_one)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lets Ctrl-C end the process while TensorFlow waits and Python cannot look."""
+    try:
+        previous = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:  # Only the main thread receives signals.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _has_gpus() -> bool:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,45 +13,39 @@ import tensorflow as tf
 
 from keras_alexnet._version import __version__
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.builder import build
 from keras_alexnet.config import TrainConfig
-from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.data.order import Share
 from keras_alexnet.data.pipeline import (
+    augment_batch,
     evaluation_batches,
-    measure_colors,
     training_batches,
 )
 from keras_alexnet.data.sources import Source, open_source
-from keras_alexnet.evaluation import Evaluation, evaluate
+from keras_alexnet.decoding import decode
+from keras_alexnet.evaluation import Evaluation, Evaluator
 from keras_alexnet.files import replacing
 from keras_alexnet.inspect import figures
 from keras_alexnet.model import AlexNet
-from keras_alexnet.preprocessing import Preprocessing
 from keras_alexnet.run_directory import RunDirectory
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
 from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restore
+from keras_alexnet.training.damage import DamageReport
 from keras_alexnet.training.diagnosis import FlatLossHint
-from keras_alexnet.training.hosts import Hosts
-from keras_alexnet.training.optimizer import DecayedMomentum
-from keras_alexnet.training.rates import dropouts, frozen_layers, multipliers
+from keras_alexnet.training.hosts import Hosts, place_in_cluster
+from keras_alexnet.training.preparation import (
+    check_shares,
+    describe_data,
+    make_augmentation,
+    make_mixing,
+    make_model,
+)
+from keras_alexnet.training.rates import dropouts, multipliers
 from keras_alexnet.training.saver import Saver
 from keras_alexnet.training.schedule_callback import ScheduleCallback
-from keras_alexnet.training.strategy import (
-    describe,
-    make_deterministic,
-    make_strategy,
-    use_xla,
-)
+from keras_alexnet.training.strategy import describe, make_strategy
 
 METRICS = ("loss", "top1_error", "top5_error")
-
-# Keras's names for them: computations in it, weights in float32.
-PRECISIONS = {
-    "float32": "float32",
-    "bfloat16": "mixed_bfloat16",
-    "float16": "mixed_float16",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,39 +97,33 @@ def train(
         keras_alexnet.training.loop.HostLost: Another host no longer answers.
     """
     get_architecture(config.architecture)
+    if until_epoch is not None and until_epoch < 1:
+        raise ValueError(f"until_epoch must be at least 1. Received: {until_epoch}")
     run = RunDirectory(Path(config.run_dir))
-    if config.resume and (run / "result.json").is_file():
+    # Before the hosts wait for each other: the others would wait in vain.
+    if place_in_cluster()[0] == 0:
         RunDirectory.check(config)
+    if config.resume and (run / "result.json").is_file():
         result = run.read_json("result.json")
         return TrainResult(run.path, result["metrics"], result["history"], True)
     strategy = make_strategy(config.replicas)
     hosts = Hosts.of(strategy)
-    if hosts.is_chief:
-        RunDirectory.check(config)
-    _check_shares(config, strategy.num_replicas_in_sync)
-    source = open_source(
-        config.data,
-        seed=config.seed,
-        test_fraction=config.test_fraction,
-        channels=config.channels,
-    )
-    keras.utils.set_random_seed(config.seed)
-    # Before the run directory is made: a wrong layer name is found here.
-    with strategy.scope():
-        model = _make_model(config, source)
-    with (
-        loop.noticing_lost_hosts(hosts),
-        run.claimed(config) if hosts.is_chief else contextlib.nullcontext(),
-    ):
-        return _train(
-            config,
-            run,
-            hosts,
-            source,
-            model,
-            callbacks or [],
-            min(until_epoch or config.epochs, config.epochs),
+    with loop.noticing_lost_hosts(hosts):
+        check_shares(config, strategy.num_replicas_in_sync)
+        source = open_source(
+            config.data,
+            seed=config.seed,
+            test_fraction=config.test_fraction,
+            channels=config.channels,
         )
+        keras.utils.set_random_seed(config.seed)
+        # Before the run directory is made: a wrong layer name is found here.
+        with strategy.scope():
+            model = make_model(config, source)
+        with run.claimed(config) if hosts.is_chief else contextlib.nullcontext():
+            return _train(
+                config, run, hosts, source, model, callbacks or [], until_epoch
+            )
 
 
 def _train(
@@ -146,17 +133,20 @@ def _train(
     source: Source,
     model: AlexNet,
     callbacks: list[keras.callbacks.Callback],
-    until_epoch: int,
+    until_epoch: int | None,
 ) -> TrainResult:
     """Trains, in a run directory that is this process's own."""
     # === Data ===
+    source.skipped.read(run / hosts.own_name("skipped.csv"))
     if hosts.is_chief:
-        _describe_data(run, config, source, model.metadata.preprocessing)
-        source.print_skipped()
+        describe_data(run, config, source, model.metadata.preprocessing)
     hosts.wait_for_all()
     data = run.read_json("data.json")
     source.check_unchanged(data["fingerprint"])
     preprocessing = run.preprocessing()
+    augmentation = make_augmentation(config, preprocessing, data["color_axes"])
+    on_device = config.augment_on == "device"
+    share = Share(hosts.index, hosts.count, hosts.local_replicas)
 
     # === State ===
     saver = Saver(
@@ -165,37 +155,54 @@ def _train(
         every_seconds=config.checkpoint_minutes and 60 * config.checkpoint_minutes,
         writes=hosts.is_chief,
     )
-    first_step, history = (
-        _restore(saver.store, hosts, model) if config.resume else (0, [])
+    damage = DamageReport(
+        source, run / hosts.own_name("skipped.csv"), config.max_skipped, saver.attempt
     )
+    damage.update()
+    first_step, history, stopped = 0, [], False
+    if config.resume:
+        first_step, history, stopped = _restore(saver.store, hosts, model)
     ends = loop.epoch_ends(len(source.train), config.global_batch_size, config.epochs)
+    # A callback that has ended the training has ended it for good.
+    last_epoch = len(history) if stopped else until_epoch
 
     def batches() -> tf.data.Dataset:
-        return (
-            training_batches(
-                source.train,
-                preprocessing,
-                _augmentation(config, preprocessing, data["color_axes"]),
-                batch_size=config.global_batch_size,
-                seed=config.seed,
-                first_step=first_step,
-                last_step=ends[-1],
-            )
-            .rebatch(config.global_batch_size // hosts.count)
-            .shard(hosts.count, hosts.index)
-            .rebatch(config.global_batch_size // hosts.strategy.num_replicas_in_sync)
+        return training_batches(
+            source.train,
+            preprocessing,
+            augmentation,
+            batch_size=config.global_batch_size,
+            seed=config.seed,
+            first_step=first_step,
+            last_step=ends[-1],
+            share=share,
+            mixing=make_mixing(config, source),
+            on_device=on_device,
         )
 
+    def augment(batch):
+        return augment_batch(batch, preprocessing, augmentation)
+
+    evaluator = Evaluator(model, strategy=hosts.strategy)
+    test_batches = evaluation_batches(
+        source.test, preprocessing, config.global_batch_size, share
+    )
+
     def validate() -> dict[str, float]:
-        metrics = _evaluate(model, source, preprocessing, config).metrics()
+        metrics = evaluator(test_batches).metrics()
         return {f"val_{name}": value for name, value in metrics.items()}
 
     def save(step: int, epoch: int, logs: dict[str, float] | None) -> None:
         if logs is not None:
             history.append({"epoch": epoch, "step": step, **logs})
-            saver.attempt("history.csv", lambda: run.write_history(history))
+            if hosts.is_chief:
+                saver.attempt("history.csv", lambda: run.write_history(history))
         # A copy, because it is written while the history may grow.
-        record = {"history": list(history), "config": dataclasses.asdict(config)}
+        record = {
+            "history": list(history),
+            "stopped": logs is not None and model.stop_training,
+            "config": dataclasses.asdict(config),
+        }
         saver.save(step, model, record, best_step(history))
 
     # === Training ===
@@ -205,7 +212,7 @@ def _train(
             model,
             batches,
             strategy=hosts.strategy,
-            ends=ends[:until_epoch],
+            ends=ends[:last_epoch],
             first_step=first_step,
             callbacks=[
                 ScheduleCallback(
@@ -216,9 +223,11 @@ def _train(
                     history=history,
                 ),
                 FlatLossHint(),
+                damage,
                 *(on_chief if hosts.is_chief else []),
                 *callbacks,
             ],
+            prepare=augment if on_device else None,
             validate=validate,
             is_due=saver.is_due,
             save=save,
@@ -226,25 +235,71 @@ def _train(
         )
 
     # === Results ===
-    if until_epoch < config.epochs:
+    paused = len(history) < config.epochs and not (stopped or model.stop_training)
+    if paused:
         metrics = {name: history[-1][f"val_{name}"] for name in METRICS}
-        failures = tuple(saver.failures)
-        return TrainResult(run.path, metrics, history, failures=failures)
-    evaluation = _evaluate(model, source, preprocessing, config)
-    speed = steps_per_second and round(steps_per_second * config.global_batch_size, 1)
-    result = {
-        "metrics": evaluation.metrics(),
-        "history": history,
-        "steps": steps,
-        "images_per_second": speed,
-        "seconds_waited_for_checkpoints": round(saver.seconds_waited, 3),
+        return TrainResult(run.path, metrics, history, failures=tuple(saver.failures))
+    evaluation = evaluator(test_batches)
+    damage.update()
+    hosts.wait_for_all()
+    if hosts.is_chief:
+        for path in sorted(run.path.glob("skipped-*.csv")):
+            source.skipped.read(path)
+        source.skipped.print()
+        summary = {
+            "metrics": evaluation.metrics(),
+            "history": history,
+            "steps": steps,
+            "images_per_second": steps_per_second
+            and round(steps_per_second * config.global_batch_size, 1),
+            "seconds_waited_for_checkpoints": round(saver.seconds_waited, 3),
+            **_circumstances(config, hosts, source, model),
+        }
+        _write_results(run, saver, model, source, evaluation, summary)
+    failures = tuple(saver.failures)
+    return TrainResult(run.path, evaluation.metrics(), history, failures=failures)
+
+
+def _write_results(
+    run: RunDirectory,
+    saver: Saver,
+    model: AlexNet,
+    source: Source,
+    evaluation: Evaluation,
+    summary: dict[str, Any],
+) -> None:
+    """Writes all that a finished run has; and that it has finished, if all is there."""
+    history = summary["history"]
+
+    def save_model() -> None:
+        with replacing(run / "model.keras") as partial:
+            model.save(partial)
+
+    written = [
+        saver.attempt("history.csv", lambda: run.write_history(history)),
+        saver.attempt(
+            "figures", lambda: _draw(run, model, source, evaluation, history)
+        ),
+        saver.attempt("model.keras", save_model),
+    ]
+    if all(written):
+        saver.attempt("result.json", lambda: run.write_json("result.json", summary))
+
+
+def _circumstances(
+    config: TrainConfig, hosts: Hosts, source: Source, model: AlexNet
+) -> dict[str, Any]:
+    """Says what a run was made of, and where, and what was left out."""
+    return {
         "parameters": model.count_params(),
         "devices": describe(hosts.strategy),
         "hosts": hosts.count,
         "replicas": hosts.strategy.num_replicas_in_sync,
         "precision": config.precision,
         "xla": model.jit_compile,
+        "examples": source.total,
         "skipped": len(source.skipped),
+        "skipped_steps": int(model.optimizer.skipped_steps.numpy()),
         "versions": {
             "keras_alexnet": __version__,
             "keras": keras.__version__,
@@ -252,35 +307,16 @@ def _train(
             "numpy": np.__version__,
         },
     }
-    saver.attempt("figures", lambda: _draw(run, model, source, evaluation, history))
-    if saver.attempt("model.keras", lambda: _save_model(run, model)):
-        # Last, because it says that the run has finished.
-        saver.attempt("result.json", lambda: run.write_json("result.json", result))
-    failures = tuple(saver.failures)
-    return TrainResult(run.path, result["metrics"], history, failures=failures)
-
-
-def _check_shares(config: TrainConfig, replicas: int) -> None:
-    """Raises a ValueError if a batch cannot be shared, or an image not be cropped."""
-    if config.global_batch_size % (replicas * config.micro_batches):
-        raise ValueError(
-            f"A batch of {config.global_batch_size} cannot be shared equally by "
-            f"{replicas} devices in {config.micro_batches} parts each: choose a "
-            f"multiple of {replicas * config.micro_batches}."
-        )
-    image_size, resize_size = _sizes(config)
-    if resize_size + 2 * config.crop_padding < image_size:
-        raise ValueError(
-            f"Nothing to crop: images of {resize_size} pixels and a border of "
-            f"{config.crop_padding} leave no room for the network's {image_size}. "
-            "Choose a larger resize_size."
-        )
 
 
 def _restore(
     store: CheckpointStore, hosts: Hosts, model: AlexNet
-) -> tuple[int, list[dict[str, float]]]:
-    """Returns the step and the history to go on with; puts their state into a model.
+) -> tuple[int, list[dict[str, float]], bool]:
+    """Puts the last checkpoint's state into a model, if there is one.
+
+    Returns:
+        The step and the history to go on with, and whether a callback has ended the
+        training.
 
     Raises:
         ValueError: The hosts do not see the same checkpoints, or all are damaged.
@@ -289,167 +325,18 @@ def _restore(
         store.discard_unfinished()
     hosts.wait_for_all()
     checkpoint = store.load()
-    first_step = checkpoint.step if checkpoint else 0
-    if hosts.total([first_step]) != [first_step * hosts.count]:
+    if not hosts.is_same(checkpoint.step if checkpoint else 0):
         raise ValueError(
             f"The hosts see different checkpoints in {store.directory}: the run "
             "directory must be on storage that all of them share."
         )
     if not checkpoint:
-        return 0, []
+        return 0, [], False
     restore(checkpoint, model)
     if hosts.is_chief:
-        print(f"Continuing {store.directory.parent} after step {first_step}.")
-    return first_step, checkpoint.record["history"]
-
-
-def _save_model(run: RunDirectory, model: AlexNet) -> None:
-    with replacing(run / "model.keras") as partial:
-        model.save(partial)
-
-
-def _make_model(config: TrainConfig, source: Source) -> AlexNet:
-    """Makes the compiled model, with all of its variables."""
-    image_size, _ = _sizes(config)
-    classes = len(source.class_names)
-    jit_compile, reason = use_xla(config.xla, config.deterministic)
-
-    def override(value: str) -> str | None:
-        return None if value.lower() == "none" else value
-
-    model = build(
-        get_architecture(config.architecture).widened(config.width),
-        input_shape=(image_size, image_size, source.channels),
-        classes=classes,
-        groups=config.groups,
-        conv=config.conv,
-        norm=override(config.norm),
-        pool=override(config.pool),
-        activation=override(config.activation),
-        dropout=parse_schedule(config.dropout)(0.0),
-        dtype=PRECISIONS[config.precision],
-        weights=config.weights,
-    )
-    for name, schedule in dropouts(config, model).items():
-        model.get_layer(name).rate = schedule(0.0)
-    for name in frozen_layers(config, model):
-        model.get_layer(name).trainable = False
-    factors = multipliers(config, model)
-    model.micro_batches = config.micro_batches
-    if config.deterministic:
-        make_deterministic(model, jit_compile)
-    model.compile(
-        optimizer=DecayedMomentum(
-            parse_schedule(config.learning_rate)(0.0),
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            multipliers={name: factor(0.0) for name, factor in factors.items()},
-            dynamic_loss_scale=config.precision == "float16",
-            global_clipnorm=config.clip_norm,
-        ),
-        loss="sparse_categorical_crossentropy",
-        # An object, whose variables exist now: by its name, Keras would make it within
-        # the traced step, which several replicas do not allow.
-        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
-        jit_compile=jit_compile,
-        # Keras would wrap the optimizer in one that looks at one replica alone.
-        auto_scale_loss=False,
-    )
-    # A checkpoint holds the states of optimizer and metrics, which must exist to be
-    # restored; Keras would make them in the first step.
-    model.optimizer.build(model.trainable_variables)
-    strategy = tf.distribute.get_strategy()
-    outputs = tf.fill((1, classes), 1 / classes)
-    with _without_warnings():  # That running eagerly is slow. It is once.
-        strategy.run(
-            model.compute_metrics, args=(None, tf.zeros((1,), tf.int32), outputs, None)
-        )
-    model.reset_metrics()
-    print(
-        f"{config.architecture}, {model.count_params():,} parameters; "
-        f"{len(source.train):,} training and {len(source.test):,} test images of "
-        f"{len(source.class_names)} classes; {', '.join(describe(strategy))}; "
-        f"{config.precision}; XLA {'on' if jit_compile else 'off'}: {reason}"
-    )
-    return model
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel("ERROR")
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _sizes(config: TrainConfig) -> tuple[int, int]:
-    """Returns the network's input size and the size that images are resized to."""
-    image_size = config.image_size or get_architecture(config.architecture).input_size
-    # As much larger as the 256 of the paper than the 227 of its network.
-    return image_size, config.resize_size or math.ceil(image_size * 256 / 227)
-
-
-def _describe_data(
-    run: RunDirectory,
-    config: TrainConfig,
-    source: Source,
-    of_weights: Preprocessing | None,
-) -> None:
-    """Measures the training images and writes data.json, once for a run."""
-    if (run / "data.json").is_file():
-        return
-    image_size, resize_size = _sizes(config)
-    unmeasured = Preprocessing(
-        image_size=image_size,
-        resize_size=resize_size,
-        channels=source.channels,
-        mean=(0.0,) * source.channels,
-        scale=get_architecture(config.architecture).pixel_scale,
-    )
-    mean, axes = measure_colors(source.train, unmeasured, seed=config.seed)
-    preprocessing = dataclasses.replace(unmeasured, mean=tuple(mean.tolist()))
-    if of_weights is not None and of_weights.channels == source.channels:
-        # Weights from elsewhere go on with what they were trained on.
-        preprocessing = of_weights.with_image_size(image_size)
-        if config.resize_size:
-            preprocessing = dataclasses.replace(preprocessing, resize_size=resize_size)
-    run.write_json(
-        "data.json",
-        {
-            "class_names": source.class_names,
-            "preprocessing": preprocessing.to_config(),
-            "color_axes": axes.tolist(),
-            "train": len(source.train),
-            "test": len(source.test),
-            "skipped": source.skipped,
-            "fingerprint": source.fingerprint(),
-        },
-    )
-
-
-def _augmentation(
-    config: TrainConfig, preprocessing: Preprocessing, color_axes: list[list[float]]
-) -> Augmentation:
-    colored = preprocessing.channels == 3
-    return Augmentation(
-        image_size=preprocessing.image_size,
-        crop_padding=config.crop_padding,
-        horizontal_flip=config.horizontal_flip,
-        rotation=config.rotation,
-        zoom=config.zoom,
-        color_noise=parse_schedule(config.color_noise)(0.0) if colored else 0.0,
-        color_axes=tuple(map(tuple, color_axes)) if colored else (),
-    )
-
-
-def _evaluate(
-    model: AlexNet, source: Source, preprocessing: Preprocessing, config: TrainConfig
-) -> Evaluation:
-    batches = evaluation_batches(source.test, preprocessing, config.global_batch_size)
-    return evaluate(model, batches, source.test.labels)
+        print(f"Continuing {store.directory.parent} after step {checkpoint.step}.")
+    record = checkpoint.record
+    return checkpoint.step, record["history"], record["stopped"]
 
 
 def _draw(
@@ -469,7 +356,10 @@ def _draw(
     # Those it knows least: they tell most.
     order = np.argsort(evaluation.of_label)[:18]
     figures.predictions(
-        [source.test.read(tf.constant(index)).numpy() for index in order],
+        [
+            decode(source.test.file(place), source.channels).numpy()
+            for place in evaluation.positions[order].tolist()
+        ],
         evaluation.probabilities[order],
         evaluation.labels[order],
         source.class_names,

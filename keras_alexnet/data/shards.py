@@ -1,0 +1,172 @@
+"""Writing a source as TFRecord files, which are faster to read than many small files.
+
+The folder holds `train/` and `test/` with the records, `classes.txt`, `index.json` with
+checksums, and `skipped.csv` if anything could not be read. `tfrecord:FOLDER` reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from rich.progress import Progress
+
+from keras_alexnet.data.attempts import read_or_skip
+from keras_alexnet.data.examples import Examples, Source
+from keras_alexnet.data.tfrecord import CLASSES_FILE
+from keras_alexnet.files import replacing, write_whole
+
+# As many as ImageNet's 1,024 customary shards hold: 140 MB of photographs.
+IMAGES_PER_SHARD = 1250
+
+
+def write_shards(source: Source, folder: Path, shards: int | None = None) -> None:
+    """Writes all images of a source, as they are encoded, into TFRecord files.
+
+    The files of a part hold the same number of images, within one. Images that can be
+    read by their numbers are shuffled, for readers that go from the first record to the
+    last. Those that cannot be read are left out and named; whether the others decode is
+    not looked at. Called again after it was stopped, it writes what is missing.
+
+    Args:
+        source: The images.
+        folder: Where to write; it is made, or holds what an earlier call has written.
+        shards: How many files of training images; the test images are put into files
+            of the same size. By default `IMAGES_PER_SHARD` images in each.
+
+    Raises:
+        ValueError: There are more files than images, or the folder holds other things.
+    """
+    counts = {"train": len(source.train), "test": len(source.test)}
+    shards = shards or -(-counts["train"] // IMAGES_PER_SHARD)
+    if not 1 <= shards <= counts["train"]:
+        raise ValueError(
+            f"{counts['train']:,} training images cannot be put into {shards:,} files."
+        )
+    numbers = {
+        "train": shards,
+        "test": max(1, round(counts["test"] * shards / counts["train"])),
+    }
+    described = {
+        "fingerprint": source.fingerprint(),
+        "images": counts,
+        "files": numbers,
+    }
+    index = _begin(folder, described)
+    write_whole(folder / CLASSES_FILE, "\n".join(source.class_names) + "\n")
+    with Progress(transient=True) as progress:
+        task = progress.add_task("Writing", total=sum(counts.values()))
+        for part in ("train", "test"):
+            examples: Examples = getattr(source, part)
+            # The first ones are longer by one where it does not come out even.
+            ends = [
+                len(examples) * number // numbers[part]
+                for number in range(numbers[part] + 1)
+            ]
+            for number, (begin, end) in enumerate(zip(ends, ends[1:], strict=False)):
+                name = f"{part}/{part}-{number:05d}-of-{numbers[part]:05d}.tfrecord"
+                if not _is_written(folder, name, index):
+                    items = _items(examples, begin, end)
+                    records = _records(examples, items, source.class_names)
+                    written = _write(folder / name, records)
+                    index["checksums"][name] = written
+                    if len(source.skipped):
+                        source.skipped.write(folder / "skipped.csv")
+                    text = json.dumps(index, indent=2) + "\n"
+                    write_whole(folder / "index.json", text)
+                progress.advance(task, end - begin)
+
+
+def _begin(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """Makes the folder, or reads how far an earlier call came.
+
+    Raises:
+        ValueError: It holds something else.
+    """
+    index = {**described, "checksums": {}}
+    if (folder / "index.json").is_file():
+        with contextlib.suppress(ValueError):
+            found = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+            if {**found, "checksums": {}} == index:
+                return found
+        raise ValueError(
+            f"{folder} holds other images, or as many in another number of files: "
+            "choose another folder."
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there and holds other things.")
+    for part in ("train", "test"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "index.json", json.dumps(index, indent=2) + "\n")
+    return index
+
+
+def _is_written(folder: Path, name: str, index: dict[str, Any]) -> bool:
+    checksum = index["checksums"].get(name)
+    return (folder / name).is_file() and _checksum(folder / name) == checksum
+
+
+def _checksum(path: Path) -> str:
+    result = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            result.update(piece)
+    return result.hexdigest()
+
+
+def _items(examples: Examples, begin: int, end: int) -> tf.data.Dataset:
+    """Returns the numbers of some images, and of a stream what is read of them."""
+    if examples.stream is not None:
+        stream = examples.stream(begin).take(end - begin).enumerate(begin)
+        return stream.map(lambda number, record: (number, *record))
+    order = np.random.default_rng(0).permutation(len(examples))
+    return tf.data.Dataset.from_tensor_slices((order[begin:end].astype(np.int64),))
+
+
+def _records(
+    examples: Examples, items: tf.data.Dataset, class_names: tuple[str, ...]
+) -> Iterator[bytes]:
+    """Yields the images that can be read, as serialised `tf.train.Example`."""
+
+    def read(number: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return *examples.load(number, *record), number
+
+    files = read_or_skip(
+        items.batch(16),
+        read,
+        examples=examples,
+        number=lambda number, *_: number,
+        blank=(np.array(b"", object), np.int32(0), np.int64(-1)),
+    )
+    for encoded, label, number in files.unbatch().as_numpy_iterator():
+        if number >= 0:
+            values = {
+                "image/encoded": encoded,
+                "image/class/label": int(label),
+                "image/class/text": class_names[label].encode(),
+                "image/filename": examples.name(int(number)).encode("utf-8", "replace"),
+            }
+            features = {name: _feature(value) for name, value in values.items()}
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            yield example.SerializeToString()
+
+
+def _feature(value: bytes | int) -> tf.train.Feature:
+    if isinstance(value, bytes):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+
+def _write(path: Path, records: Iterator[bytes]) -> str:
+    """Writes a file and returns its checksum."""
+    with replacing(path) as partial:
+        with tf.io.TFRecordWriter(str(partial)) as writer:
+            for record in records:
+                writer.write(record)
+        return _checksum(partial)

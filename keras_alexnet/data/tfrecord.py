@@ -1,0 +1,286 @@
+"""TFRecord files of encoded images, such as ImageNet's are usually made into.
+
+`tfrecord:FILES` takes a folder or a pattern, and options behind it, all with defaults:
+`tfrecord:FILES?image=image/encoded&label=image/class/label&text=image/class/text&
+first=1&classes=1000`. `image`, `label` and `text` name the features that hold an image,
+its label and its class's name; `first` is the label of the first class, and `classes`
+says how many there are.
+
+Files are split where the name of each, or of its folder, begins with train, or with
+val, validation or test. The names of the classes are in a `classes.txt`, one a line,
+beside the files or in the folder above. Without it, and without `classes`, all records
+are read once to find out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from rich.progress import track
+
+from keras_alexnet.data.examples import Examples, Source, digest
+from keras_alexnet.data.folder import visible_files
+from keras_alexnet.data.options import parse_options
+from keras_alexnet.data.records import find_records
+from keras_alexnet.data.skipped import Skipped
+from keras_alexnet.data.strings import Strings
+
+CLASSES_FILE = "classes.txt"
+OPTIONS = {
+    "image": "image/encoded",
+    "label": "image/class/label",
+    "text": "image/class/text",
+    "first": "",
+    "classes": "",
+}
+NO_RECORDS = {".csv", ".json", ".txt"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Classes:
+    """The classes: their names, and the label that the first one has."""
+
+    names: tuple[str, ...]
+    first: int
+
+
+def tfrecord(argument: str, seed: int, test_fraction: float, channels: int) -> Source:
+    """Opens TFRecord files.
+
+    Only lengths of records are read, so that any record can be read at any time.
+    Damaged ones are named, and those behind them found again.
+
+    Args:
+        argument: A folder or a pattern of files, and options, as said above.
+        seed: Decides which images are kept for testing.
+        test_fraction: Share of the images that is kept for testing, unless the files
+            are split already; of each class where labels are known, which they are
+            where all records had to be read.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        ValueError: There are no such files, or they hold nothing to learn from.
+    """
+    pattern, options = parse_options(argument, OPTIONS)
+    files = _files(os.path.expanduser(pattern))
+    numbers = {key: _number(key, options[key]) for key in ("first", "classes")}
+    parts = _parts(files)
+    skipped = Skipped()
+    opened = [_Shards(part, options, skipped) for part in parts]
+    classes = _classes(files, opened, **numbers)
+    if len(classes.names) < 2:
+        raise ValueError(f"{pattern} holds only one class: nothing to tell apart.")
+    lost = sum(shards.lost for shards in opened)
+    examples = [shards.examples(classes) for shards in opened]
+    if len(examples) == 2:
+        return Source(classes.names, channels, *examples, skipped, lost)
+    return Source.split(classes.names, channels, examples[0], seed, test_fraction, lost)
+
+
+def _number(name: str, text: str) -> int | None:
+    if text and not text.isdecimal():
+        raise ValueError(f"The option {name} must be a number. Received: {text!r}")
+    return int(text) if text else None
+
+
+def _files(pattern: str) -> list[Path]:
+    if os.path.isdir(pattern):
+        found = [Path(pattern, file) for file in visible_files(Path(pattern))]
+    else:
+        found = sorted(map(Path, glob.glob(pattern, recursive=True)))
+    files = [
+        file for file in found if file.suffix not in NO_RECORDS and not file.is_dir()
+    ]
+    if not files:
+        raise ValueError(f"No such files: {pattern}")
+    return files
+
+
+def _parts(files: list[Path]) -> list[list[Path]]:
+    """Returns all files as one part, or those to learn from and those to judge by."""
+
+    def part(file: Path) -> str | None:
+        for name in (file.name, file.parent.name):
+            found = re.match(r"(train|validation|val|test)(?![a-z])", name)
+            if found:
+                return found[1]
+        return None
+
+    parts: dict[str | None, list[Path]] = {}
+    for file in files:
+        parts.setdefault(part(file), []).append(file)
+    held_out = parts.get("validation") or parts.get("val") or parts.get("test")
+    if None in parts or "train" not in parts or not held_out:
+        return [files]
+    return [parts["train"], held_out]
+
+
+class _Shards:
+    """The records of several files.
+
+    Args:
+        files: The files.
+        options: The names of the features.
+        skipped: Where to name what is damaged.
+    """
+
+    def __init__(self, files: list[Path], options: dict[str, str], skipped: Skipped):
+        self.files = files
+        self.skipped = skipped
+        self.lost = 0
+        self._features = options
+        # Waiting for disks, not computing, takes the time.
+        with ThreadPoolExecutor(16) as pool:
+            try:
+                found = list(pool.map(find_records, files))
+            except OSError as error:
+                raise ValueError(
+                    f"Cannot read {error.filename}: {error.strerror}"
+                ) from None
+        self._begins = np.cumsum([0, *(len(records.offsets) for records in found)])
+        for file, records in zip(files, found, strict=True):
+            for begin, end in records.lost:
+                skipped.add(
+                    f"{file}: bytes {begin}-{end}", "no record can be found there"
+                )
+            self.lost += len(records.lost)
+        if not self._begins[-1]:
+            raise ValueError(
+                f"{files[0]} holds no records: is it a TFRecord file, not compressed?"
+            )
+        self._offsets = np.concatenate([records.offsets for records in found])
+        self._sizes = np.concatenate([records.sizes for records in found])
+        with tf.init_scope(), tf.device("CPU:0"):
+            self._paths = Strings(map(os.fspath, files))
+            self._tensors = tuple(
+                tf.constant(array, tf.int64)
+                for array in (self._begins, self._offsets, self._sizes)
+            )
+
+    def __len__(self) -> int:
+        return int(self._begins[-1])
+
+    def name(self, index: int) -> str:
+        """Returns the file of a record and its number there."""
+        file = int(np.searchsorted(self._begins, index, side="right")) - 1
+        return f"{self.files[file]}:{index - self._begins[file]}"
+
+    def record(self, index: tf.Tensor) -> tf.Tensor:
+        """Reads a record, and checks its data, in a TensorFlow graph."""
+        begins, offsets, sizes = self._tensors
+        file = tf.searchsorted(begins, index[None], side="right", out_type=tf.int64)
+        # TensorFlow's only operation that reads from the middle of a file.
+        records = tf.raw_ops.TFRecordDatasetV2(
+            filenames=self._paths.tensor(file[0] - 1)[None],
+            compression_type="",
+            buffer_size=tf.gather(sizes, index),
+            byte_offsets=tf.gather(offsets, index)[None],
+        )
+        kind = {"output_types": [tf.string], "output_shapes": [()]}
+        one = tf.raw_ops.TakeDataset(
+            input_dataset=records, count=tf.constant(1, tf.int64), **kind
+        )
+        return tf.raw_ops.DatasetToSingleElement(dataset=one, **kind)[0]
+
+    def examples(self, classes: _Classes) -> Examples:
+        """Returns the records as examples."""
+        image, label = self._features["image"], self._features["label"]
+
+        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            features = tf.io.parse_single_example(
+                self.record(index),
+                {
+                    image: tf.io.FixedLenFeature((), tf.string),
+                    label: tf.io.FixedLenFeature((), tf.int64),
+                },
+            )
+            number = features[label] - classes.first
+            # Too large for the labels' dtype is as wrong as any other.
+            return features[image], tf.cast(
+                tf.clip_by_value(number, -1, 2**30), tf.int32
+            )
+
+        names = [f"{file.parent.name}/{file.name}" for file in self.files]
+        return Examples(
+            len(self),
+            len(classes.names),
+            self.name,
+            read,
+            digest=digest(
+                [
+                    *map(os.fsencode, names),
+                    *(a.tobytes() for a in (self._begins, self._offsets, self._sizes)),
+                ]
+            ),
+            skipped=self.skipped,
+        )
+
+    def read_labels(self) -> tuple[np.ndarray, dict[int, str]]:
+        """Reads all records for their labels, and the names that belong to these.
+
+        Returns:
+            The label of each record, int64, -1 where it cannot be read; and the names.
+        """
+        label, text = self._features["label"], self._features["text"]
+
+        def parse(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            features = tf.io.parse_single_example(
+                self.record(index),
+                {
+                    label: tf.io.FixedLenFeature((), tf.int64),
+                    text: tf.io.FixedLenFeature((), tf.string, b""),
+                },
+            )
+            return index, features[label], features[text]
+
+        labels = np.full(len(self), -1, np.int64)
+        names: dict[int, str] = {}
+        records = tf.data.Dataset.range(len(self))
+        records = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+        # What is left out here is named when its image is read.
+        batches = records.ignore_errors().batch(512).as_numpy_iterator()
+        total = -(-len(self) // 512)
+        for rows in track(batches, "Reading labels", total, transient=True):
+            labels[rows[0]] = rows[1]
+            for number, name in zip(rows[1].tolist(), rows[2], strict=True):
+                names.setdefault(number, name.decode("utf-8", "replace"))
+        return labels, names
+
+
+def _classes(
+    files: list[Path], parts: list[_Shards], first: int | None, classes: int | None
+) -> _Classes:
+    """Finds out which classes there are."""
+    for folder in (files[0].parent, files[0].parent.parent):
+        if (folder / CLASSES_FILE).is_file():
+            text = (folder / CLASSES_FILE).read_text(encoding="utf-8")
+            return _Classes(tuple(text.splitlines()), first or 0)
+    if classes is not None:
+        return _Classes(tuple(map(str, range(classes))), first or 0)
+    read = [shards.read_labels() for shards in parts]
+    labels = np.unique(np.concatenate([labels[labels >= 0] for labels, _ in read]))
+    if not len(labels):
+        raise ValueError(
+            f"No record of {files[0]} has a label: name the features that it has, as "
+            "in tfrecord:FILES?image=image/encoded&label=image/class/label"
+        )
+    first = int(labels[0]) if first is None else first
+    if labels[-1] - first >= 2**20:
+        raise ValueError(
+            f"A record has the label {labels[-1]}: say how many classes there are, as "
+            "in tfrecord:FILES?classes=1000"
+        )
+    names = {number: name for _, found in read for number, name in found.items()}
+    numbers = range(first, int(labels[-1]) + 1)
+    given = [names.get(number, "") for number in numbers]
+    if not all(given) or len(set(given)) < len(given):
+        # Names that do not tell the classes apart.
+        given = [str(number) for number in numbers]
+    return _Classes(tuple(given), first)

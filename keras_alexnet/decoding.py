@@ -1,0 +1,247 @@
+"""From an image file's bytes to the RGB that a person sees.
+
+JPEG and PNG, which are nearly all files, are decoded by TensorFlow, in the graph. GIF
+and BMP have kinds that TensorFlow reads wrongly or not at all (palettes, transparency,
+few bits per pixel); they are left to Pillow, which a graph calls as a Python function.
+An exported graph can hold none, so it has TensorFlow's readers alone: see `in_graph`.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, UnidentifiedImageError
+
+from keras_alexnet.exif import exif_orientation, orient, read_bytes
+
+# Rec. 601, as in JPEG itself.
+LUMINANCE = (0.299, 0.587, 0.114)
+
+# What libjpeg can divide both sides by while it decodes. It averages blocks of pixels,
+# as the 2012 data were made; antialiasing over triangles is further from that average
+# (docs/augmentation.md).
+JPEG_RATIOS = (1, 2, 4, 8)
+
+
+def decode(
+    encoded: tf.Tensor,
+    channels: int,
+    *,
+    shorter_side: int | None = None,
+    in_graph: bool = False,
+) -> tf.Tensor:
+    """Decodes JPEG, PNG, GIF (its first frame) or BMP.
+
+    What is transparent is seen on white, as in most programs. A JPEG file is turned as
+    its Exif header says. Of 16 bits the upper 8 are kept.
+
+    Args:
+        encoded: The file's bytes, a scalar string.
+        channels: 1 for grey, 3 for RGB.
+        shorter_side: How many pixels the caller will need at least, to which it will
+            resize. A JPEG file is decoded at a half, a quarter or an eighth of its
+            size where as many are left then, which is faster and nearly the same
+            (docs/augmentation.md). None decodes every pixel.
+        in_graph: Whether to do without Python, as an export must. Transparent parts of
+            a GIF have the colours of its palette then, and a BMP must have 8, 24 or 32
+            bits per pixel.
+
+    Returns:
+        A uint8 image of shape `(height, width, channels)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: The bytes are no such image.
+    """
+
+    def plain() -> tf.Tensor:
+        return _decode_jpeg(encoded, shorter_side)
+
+    def any_kind() -> tf.Tensor:
+        return _decode_any(encoded, shorter_side, in_graph)
+
+    if not tf.executing_eagerly():
+        # A function that is not inlined: what is not run costs nothing then.
+        any_kind = tf.function(
+            any_kind, autograph=False, experimental_attributes={"_noinline": True}
+        )
+    image = tf.cond(_is_plain_jpeg(encoded), plain, any_kind)
+    image = tf.ensure_shape(image, (None, None, 3))
+    return luminance(image) if channels == 1 else image
+
+
+def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    """Says whether an image begins as nearly all do: a JFIF header and no other."""
+    head = tf.strings.substr(encoded, 0, 22)
+    # Two bytes more, for what is shorter than two.
+    tail = tf.strings.substr(tf.strings.join([b"\0\0", head]), -2, 2)
+    begins = tf.strings.substr(head, 0, 6)
+    return tf.equal(begins, b"\xff\xd8\xff\xe0\0\x10") & tf.equal(tail, b"\xff\xdb")
+
+
+def _decode_any(
+    encoded: tf.Tensor, shorter_side: int | None, in_graph: bool
+) -> tf.Tensor:
+    signature = tf.strings.substr(encoded, 0, 3)
+    others = _decode_in_graph if in_graph else _decode_by_pillow
+
+    def photograph() -> tf.Tensor:
+        image = _decode_jpeg(encoded, shorter_side)
+        return orient(image, exif_orientation(encoded))
+
+    image = tf.case(
+        [
+            (tf.equal(signature, b"\xff\xd8\xff"), photograph),
+            (tf.equal(signature, b"\x89PN"), lambda: _decode_png(encoded)),
+        ],
+        default=lambda: others(encoded),
+        exclusive=True,
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def luminance(image: tf.Tensor) -> tf.Tensor:
+    """Turns an RGB image into a grey one.
+
+    Args:
+        image: uint8, `(height, width, 3)`.
+
+    Returns:
+        uint8, `(height, width, 1)`.
+    """
+    grey = tf.tensordot(tf.cast(image, tf.float32), LUMINANCE, axes=1)
+    return tf.cast(tf.round(grey), tf.uint8)[..., None]
+
+
+def on_white(image: tf.Tensor) -> tf.Tensor:
+    """Lays an image with alpha on white.
+
+    Args:
+        image: uint8, `(height, width, 4)`.
+
+    Returns:
+        uint8, `(height, width, 3)`.
+    """
+    colors = tf.cast(image[..., :3], tf.float32)
+    alpha = tf.cast(image[..., 3:], tf.float32) / 255
+    return tf.cast(tf.round(255 + (colors - 255) * alpha), tf.uint8)
+
+
+# === PNG ===
+
+
+def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
+    # Only where there is alpha: of palettes with fewer than 256 colours TensorFlow
+    # makes up a wrong one.
+    kind = read_bytes(encoded, 25, 1)[0]
+    has_alpha = tf.equal(kind, 4) | tf.equal(kind, 6) | _has_transparent_color(encoded)
+    return tf.cond(
+        has_alpha,
+        lambda: on_white(tf.io.decode_png(encoded, channels=4)),
+        lambda: tf.io.decode_png(encoded, channels=3),
+    )
+
+
+def _has_transparent_color(encoded: tf.Tensor) -> tf.Tensor:
+    """Looks for a tRNS chunk before the pixels (PNG specification, section 11.3.2)."""
+
+    def name(position: tf.Tensor) -> tf.Tensor:
+        start = tf.minimum(position + 4, tf.strings.length(encoded))
+        return tf.strings.substr(encoded, start, 4)
+
+    def is_skipped(position: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_all(tf.not_equal(name(position), ["tRNS", "IDAT", ""]))
+
+    def skip(position: tf.Tensor) -> tuple[tf.Tensor]:
+        size = read_bytes(encoded, position, 4)[:4]
+        size = tf.tensordot(size, [2**24, 2**16, 2**8, 1], axes=1)
+        # Four bytes each of length, name and checksum. No further than the file goes:
+        # a hostile length could lead backwards.
+        end = tf.strings.length(encoded)
+        return (tf.where((size < 0) | (size > end), end, position + 12 + size),)
+
+    (position,) = tf.while_loop(is_skipped, skip, (tf.constant(8),))
+    return tf.equal(name(position), "tRNS")
+
+
+# === JPEG ===
+
+
+def _decode_jpeg(encoded: tf.Tensor, shorter_side: int | None) -> tf.Tensor:
+    if shorter_side is None:
+        return tf.io.decode_jpeg(encoded, channels=3)
+    size = tf.reduce_min(tf.io.extract_jpeg_shape(encoded)[:2])
+    fits = size >= tf.constant([ratio * shorter_side for ratio in JPEG_RATIOS[1:]])
+    return tf.switch_case(
+        tf.reduce_sum(tf.cast(fits, tf.int32)),
+        [
+            lambda ratio=ratio: tf.io.decode_jpeg(encoded, 3, ratio=ratio)
+            for ratio in JPEG_RATIOS
+        ],
+    )
+
+
+# === GIF and BMP ===
+
+
+def _decode_by_pillow(encoded: tf.Tensor) -> tf.Tensor:
+    if tf.executing_eagerly():
+        try:
+            return tf.constant(_pillow(encoded.numpy()))
+        except ValueError as error:  # As TensorFlow's own decoders and graphs do.
+            raise tf.errors.InvalidArgumentError(None, None, str(error)) from None
+    image = tf.numpy_function(_pillow, [encoded], tf.uint8, stateful=False)
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+def _pillow(encoded: bytes) -> np.ndarray:
+    """Decodes a GIF's first frame or a BMP.
+
+    Raises:
+        ValueError: It is none; TensorFlow makes it an InvalidArgumentError.
+    """
+    if encoded[:2] not in (b"GI", b"BM"):
+        raise ValueError("The bytes are no JPEG, PNG, GIF or BMP image.")
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("GIF", "BMP")) as image:
+            image = image.convert("RGBA")
+    except UnidentifiedImageError:
+        raise ValueError("The image cannot be decoded: no such header.") from None
+    except Exception as error:  # Pillow's readers raise whatever their parsing does.
+        raise ValueError(f"The image cannot be decoded: {error}") from None
+    white = Image.new("RGBA", image.size, "white")
+    return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
+
+
+def _decode_in_graph(encoded: tf.Tensor) -> tf.Tensor:
+    header = read_bytes(encoded, tf.constant(0), tf.constant(54))
+    is_bmp = tf.equal(header[0], ord("B")) & tf.equal(header[1], ord("M"))
+    bits = header[28] + 256 * header[29]
+    return tf.case(
+        [
+            (is_bmp & tf.equal(bits, 8), lambda: _palette_bmp(encoded, header)),
+            # The fourth byte of a pixel is no alpha unless a later header says so.
+            (
+                is_bmp & tf.equal(bits, 32),
+                lambda: tf.io.decode_bmp(encoded, channels=4)[..., :3],
+            ),
+        ],
+        default=lambda: tf.io.decode_image(
+            encoded, channels=3, expand_animations=False
+        ),
+    )
+
+
+def _palette_bmp(encoded: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
+    """Looks up the colours of a BMP with a palette, of which TensorFlow gives numbers.
+
+    The palette begins after the file's 14 bytes and the header, whose length stands at
+    14, with blue, green, red and a spare byte for each colour.
+    """
+    numbers = tf.io.decode_bmp(encoded)[..., 0]
+    palette = read_bytes(encoded, 14 + header[14], 4 * 256)[: 4 * 256]
+    missing = 4 * 256 - tf.size(palette)
+    palette = tf.reshape(tf.pad(palette, [[0, missing]]), (256, 4))
+    palette = tf.cast(palette[:, 2::-1], tf.uint8)
+    return tf.gather(palette, tf.cast(numbers, tf.int32))

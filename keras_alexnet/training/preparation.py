@@ -1,0 +1,213 @@
+"""What a run consists of, made from its configuration: devices, data, network."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+from keras_alexnet.architectures import get_architecture
+from keras_alexnet.builder import build
+from keras_alexnet.config import TrainConfig
+from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.data.measure import measure, published_axes
+from keras_alexnet.data.mixing import Mixing
+from keras_alexnet.data.sources import Source
+from keras_alexnet.model import AlexNet
+from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.run_directory import RunDirectory
+from keras_alexnet.schedules import parse_schedule, per_epoch
+from keras_alexnet.training.optimizer import DecayedMomentum
+from keras_alexnet.training.rates import dropouts, frozen_layers, multipliers
+from keras_alexnet.training.strategy import describe, make_deterministic, use_xla
+
+# Keras's names for them: computations in it, weights in float32.
+PRECISIONS = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+}
+
+
+def check_shares(config: TrainConfig, replicas: int) -> None:
+    """Raises a ValueError if a batch cannot be shared, or an image not be cropped."""
+    if config.global_batch_size % (replicas * config.micro_batches):
+        raise ValueError(
+            f"A batch of {config.global_batch_size} cannot be shared equally by "
+            f"{replicas} devices in {config.micro_batches} parts each: choose a "
+            f"multiple of {replicas * config.micro_batches}."
+        )
+    image_size, resize_size = _sizes(config)
+    if resize_size + 2 * config.crop_padding < image_size:
+        raise ValueError(
+            f"Nothing to crop: images of {resize_size} pixels and a border of "
+            f"{config.crop_padding} leave no room for the network's {image_size}. "
+            "Choose a larger resize_size."
+        )
+
+
+def make_model(config: TrainConfig, source: Source) -> AlexNet:
+    """Makes the compiled model, with all of its variables."""
+    image_size, _ = _sizes(config)
+    classes = len(source.class_names)
+    jit_compile, reason = use_xla(config.xla, config.deterministic)
+
+    def override(value: str) -> str | None:
+        return None if value.lower() == "none" else value
+
+    model = build(
+        get_architecture(config.architecture).widened(config.width),
+        input_shape=(image_size, image_size, source.channels),
+        classes=classes,
+        groups=config.groups,
+        conv=config.conv,
+        norm=override(config.norm),
+        pool=override(config.pool),
+        activation=override(config.activation),
+        dropout=parse_schedule(config.dropout)(0.0),
+        dtype=PRECISIONS[config.precision],
+        weights=config.weights,
+    )
+    # Mixed images have probabilities in place of labels.
+    mixed = bool(config.mixup or config.cutmix)
+    accuracy = (
+        keras.metrics.CategoricalAccuracy
+        if mixed
+        else keras.metrics.SparseCategoricalAccuracy
+    )
+    for name, schedule in dropouts(config, model).items():
+        model.get_layer(name).rate = schedule(0.0)
+    for name in frozen_layers(config, model):
+        model.get_layer(name).trainable = False
+    factors = multipliers(config, model)
+    model.micro_batches = config.micro_batches
+    if config.deterministic:
+        make_deterministic(model, jit_compile)
+    model.compile(
+        optimizer=DecayedMomentum(
+            parse_schedule(config.learning_rate)(0.0),
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            multipliers={name: factor(0.0) for name, factor in factors.items()},
+            dynamic_loss_scale=config.precision == "float16",
+            global_clipnorm=config.clip_norm,
+        ),
+        loss=f"{'' if mixed else 'sparse_'}categorical_crossentropy",
+        # An object, whose variables exist now: by its name, Keras would make it within
+        # the traced step, which several replicas do not allow.
+        # Damaged images have a weight of 0.
+        weighted_metrics=[accuracy("accuracy")],
+        jit_compile=jit_compile,
+        # Keras would wrap the optimizer in one that looks at one replica alone.
+        auto_scale_loss=False,
+    )
+    # A checkpoint holds the states of optimizer and metrics, which must exist to be
+    # restored; Keras would make them in the first step.
+    model.optimizer.build(model.trainable_variables)
+    strategy = tf.distribute.get_strategy()
+    outputs = tf.fill((1, classes), 1 / classes)
+    labels = outputs if mixed else tf.zeros((1,), tf.int32)
+    with _without_warnings():  # That running eagerly is slow. It is once.
+        strategy.run(model.compute_metrics, args=(None, labels, outputs, tf.ones((1,))))
+    model.reset_metrics()
+    print(
+        f"{config.architecture}, {model.count_params():,} parameters; "
+        f"{len(source.train):,} training and {len(source.test):,} test images of "
+        f"{len(source.class_names)} classes; {', '.join(describe(strategy))}; "
+        f"{config.precision}; XLA {'on' if jit_compile else 'off'}: {reason}"
+    )
+    return model
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _sizes(config: TrainConfig) -> tuple[int, int]:
+    """Returns the network's input size and the size that images are resized to."""
+    image_size = config.image_size or get_architecture(config.architecture).input_size
+    # As much larger as the 256 of the paper than the 227 of its network.
+    return image_size, config.resize_size or math.ceil(image_size * 256 / 227)
+
+
+def describe_data(
+    run: RunDirectory,
+    config: TrainConfig,
+    source: Source,
+    of_weights: Preprocessing | None,
+) -> None:
+    """Measures the training images and writes data.json, once for a run."""
+    if (run / "data.json").is_file():
+        return
+    image_size, resize_size = _sizes(config)
+    unmeasured = Preprocessing(
+        image_size=image_size,
+        resize_size=resize_size,
+        channels=source.channels,
+        mean=(0.0,) * source.channels,
+        scale=get_architecture(config.architecture).pixel_scale,
+        fused_decode=config.fused_decode,
+    )
+    measured = measure(source.train, unmeasured, seed=config.seed)
+    preprocessing = dataclasses.replace(
+        unmeasured,
+        mean=measured.mean,
+        mean_image=measured.mean_image if config.mean == "image" else None,
+    )
+    published = config.color_statistics == "published" and source.channels == 3
+    axes = published_axes() if published else measured.color_axes
+    if of_weights is not None and of_weights.channels == source.channels:
+        # Weights from elsewhere go on with what they were trained on.
+        preprocessing = of_weights.with_image_size(image_size)
+        if config.resize_size:
+            preprocessing = dataclasses.replace(preprocessing, resize_size=resize_size)
+    run.write_json(
+        "data.json",
+        {
+            "class_names": source.class_names,
+            "preprocessing": preprocessing.to_config(),
+            "color_axes": axes,
+            "train": len(source.train),
+            "test": len(source.test),
+            "fingerprint": source.fingerprint(),
+        },
+    )
+
+
+def make_augmentation(
+    config: TrainConfig, preprocessing: Preprocessing, color_axes: list[list[float]]
+) -> Augmentation:
+    """Makes the random changes of training images."""
+    colored = preprocessing.channels == 3
+    strengths = per_epoch(parse_schedule(config.color_noise), config.epochs)
+    return Augmentation(
+        image_size=preprocessing.image_size,
+        crop_padding=config.crop_padding,
+        horizontal_flip=config.horizontal_flip,
+        rotation=config.rotation,
+        zoom=config.zoom,
+        color_noise=strengths if colored and any(strengths) else 0.0,
+        color_axes=tuple(map(tuple, color_axes)) if colored else (),
+        color_mean=(preprocessing.mean_image or preprocessing.mean)
+        if config.color_noise_form == "program"
+        else None,
+        modern=config.augmentation == "modern",
+    )
+
+
+def make_mixing(config: TrainConfig, source: Source) -> Mixing | None:
+    """Makes what mixes training images, if anything does."""
+    if config.mixup or config.cutmix:
+        return Mixing(len(source.class_names), config.mixup, config.cutmix)
+    return None

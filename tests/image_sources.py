@@ -1,0 +1,56 @@
+"""Small sources of images to test with."""
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_alexnet.data.examples import Examples
+from keras_alexnet.data.strings import Strings
+
+
+def pixel_examples(pixels, labels=None, **options):
+    """Examples that are arrays, their labels their numbers unless given."""
+    files = Strings(tf.io.encode_png(image).numpy() for image in pixels)
+    labels = np.arange(len(pixels), dtype=np.int32) if labels is None else labels
+
+    def read(index):
+        return files.tensor(index), tf.gather(tf.constant(labels), index)
+
+    return Examples(
+        len(pixels), int(max(labels)) + 1, str, read, labels=labels, **options
+    )
+
+
+def streamed(examples, window):
+    """The same examples as a stream."""
+    numbers = tf.data.Dataset.range(len(examples))
+    return Examples(
+        len(examples),
+        examples.classes,
+        examples.name,
+        read=None,
+        stream=lambda start: numbers.skip(start).map(examples.read),
+        window=window,
+    )
+
+
+def picture(seed, mode="RGB", size=(9, 7)):
+    """A PIL image of noise."""
+    channels = {"RGB": 3, "L": 1}[mode]
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
+    return Image.fromarray(pixels.squeeze())
+
+
+def write(path, seed=0, mode="RGB", **options):
+    """Writes a picture of noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(seed, mode).save(path, **options)
+    return path
+
+
+def two_classes(path, each=5):
+    """Writes a folder of cats and dogs."""
+    for label, name in enumerate(["cat", "dog"]):
+        for index in range(each):
+            write(path / name / f"{index}.png", seed=label * 100 + index)
+    return path

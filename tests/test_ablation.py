@@ -1,0 +1,231 @@
+"""The ablation grid: what is run, what is not and why, and what is said about it."""
+
+import csv
+import dataclasses
+import io
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import keras_alexnet
+from keras_alexnet.config import TrainConfig
+from keras_alexnet.training.loop import Diverged, Interrupted
+from keras_alexnet.tuning.ablation import ablate, table_of
+from keras_alexnet.tuning.ablations import ABLATIONS, NotApplicable
+
+DIGITS = keras_alexnet.get_recipe("digits")
+PAPER = keras_alexnet.get_recipe("alexnet-2012", "folder:photos")
+SOURCE = keras_alexnet.get_recipe("alexnet-2012-source", "folder:photos")
+
+
+def changes(config, channels=3):
+    """What each ablation changes, or the reason why it does not apply."""
+    found = {}
+    for ablation in ABLATIONS:
+        try:
+            found[ablation.key] = dict(ablation.change(config, channels))
+        except NotApplicable as reason:
+            found[ablation.key] = str(reason)
+    return found
+
+
+class FakeTraining:
+    """Returns errors that tell the runs apart, and remembers the configurations."""
+
+    def __init__(self, failing=()):
+        self.configs = {}
+        self.failing = dict(failing)
+
+    def __call__(self, config):
+        key = config.run_dir.rsplit("/", 1)[-1]
+        self.configs[key] = config
+        if key in self.failing:
+            raise self.failing[key]
+        error = 0.02 + 0.001 * config.seed
+        error += 0.01 * (config.norm == "none") * (1 + config.seed)
+        return SimpleNamespace(
+            metrics={"top1_error": error, "top5_error": error / 2, "loss": error}
+        )
+
+
+def test_the_recipe_of_the_paper_loses_one_thing_at_a_time():
+    assert changes(PAPER) == {
+        "no-lrn": {"norm": "none"},
+        "no-overlap": {"pool": "non_overlapping_max_pooling"},
+        "one-tower": {"groups": 1},
+        "half-net": "it is half of alexnet_2012_source",
+        "no-dropout": {"dropout": "0"},
+        "no-color-noise": {"color_noise": "0"},
+        "no-augmentation": {
+            "horizontal_flip": False,
+            "color_noise": "0",
+            "resize_size": 227,
+            "crop_padding": 0,
+        },
+        "no-crop": {"resize_size": 227, "crop_padding": 0},
+    }
+
+
+def test_the_paper_compares_two_towers_with_the_half_net_of_its_program():
+    assert changes(SOURCE)["half-net"] == {"architecture": "alexnet_2012_half"}
+
+
+@pytest.mark.parametrize("recipe", ["alexnet-2012", "alexnet-2012-source", "caffe"])
+def test_every_change_makes_a_valid_configuration(recipe):
+    config = keras_alexnet.get_recipe(recipe)
+    for change in changes(config).values():
+        if isinstance(change, dict):
+            assert dataclasses.replace(config, **change) != config
+
+
+def test_what_makes_no_sense_is_said_not_run():
+    digits = changes(DIGITS, channels=1)
+    assert digits["no-color-noise"] == "the images are grey"
+    assert "color_noise" not in digits["no-augmentation"]
+    assert digits["no-crop"] == {"resize_size": 28, "crop_padding": 0}
+
+    owt = changes(dataclasses.replace(PAPER, architecture="alexnet_owt"))
+    assert owt["no-lrn"] == "alexnet_owt does not normalise"
+    assert owt["one-tower"] == "the network has one tower"
+
+    bare = TrainConfig(
+        **{"norm": "none", "pool": "max_pooling2d", "groups": 1, "dropout": "0"},
+        **{"color_noise": "0", "horizontal_flip": False, "resize_size": 227},
+    )
+    reasons = changes(bare)
+    assert all(isinstance(reason, str) for reason in reasons.values()), reasons
+    assert reasons["no-augmentation"] == "images are not changed"
+    assert reasons["no-lrn"] == "norm is none, not the network's own"
+
+
+def test_all_rows_have_the_same_seeds_and_their_own_directories(tmp_path):
+    training = FakeTraining()
+    result = ablate(DIGITS, tmp_path, (4, 5), training)
+    run = [row for row in result.rows if not row.not_applicable]
+    assert [list(row.metrics) for row in run] == [[4, 5]] * len(run)
+    # Seed by seed, so that what an interrupted grid has is comparable.
+    assert [config.seed for config in training.configs.values()] == (
+        [4] * len(run) + [5] * len(run)
+    )
+    assert len(training.configs) == 2 * len(run)
+    assert all(config.resume for config in training.configs.values())
+    assert training.configs["no-lrn-5"].norm == "none"
+    assert training.configs["base-4"].norm == "default"
+
+
+def test_differences_are_those_of_equal_seeds(tmp_path):
+    result = ablate(DIGITS, tmp_path, (0, 1, 2), FakeTraining())
+    rows = {row.ablation.key: row for row in result.rows}
+    paired = result.paired(rows["no-lrn"], "top1_error")
+    np.testing.assert_allclose(paired.differences, (0.01, 0.02, 0.03))
+    assert paired.exceeds_spread
+    assert not result.paired(rows["no-dropout"], "top1_error").exceeds_spread
+
+
+def printed(result, width=160):
+    console = Console(width=width, file=io.StringIO())
+    console.print(table_of(result))
+    return console.file.getvalue()
+
+
+def test_the_table_stands_beside_the_papers_numbers(tmp_path):
+    text = printed(ablate(DIGITS, tmp_path, (0, 1, 2), FakeTraining()))
+    (line,) = (line for line in text.splitlines() if "no normalisation" in line)
+    for part in ("+2.00 ± 1.00 *", "+1.4", "+1.2", "section 3.3"):
+        assert part in line
+    assert "not applicable: the images are grey" in text
+    assert "over +1" in text and "digits" in text
+
+
+def test_one_seed_has_no_spread(tmp_path):
+    text = printed(ablate(DIGITS, tmp_path, (0,), FakeTraining()))
+    (line,) = (line for line in text.splitlines() if "no normalisation" in line)
+    assert "+1.00" in line and "±" not in line and "*" not in line
+
+
+def test_results_are_written_for_programs(tmp_path):
+    ablate(DIGITS, tmp_path, (0, 1), FakeTraining())
+    rows = list(csv.DictReader((tmp_path / "ablation.csv").open()))
+    by_key = {row["key"]: row for row in rows}
+    assert float(by_key["no-lrn"]["top1_error_difference"]) == pytest.approx(0.015)
+    assert by_key["no-lrn"]["paper_top1"] == "+1.4"
+    assert by_key["half-net"]["not_applicable"] and not by_key["half-net"]["top1_error"]
+    written = json.loads((tmp_path / "ablation.json").read_text())
+    (no_lrn,) = (row for row in written["rows"] if row["key"] == "no-lrn")
+    assert no_lrn["changes"] == {"norm": "none"} and set(no_lrn["metrics"]) == {
+        "0",
+        "1",
+    }
+
+
+def test_a_failure_is_recorded_and_the_grid_goes_on(tmp_path):
+    failing = {"no-lrn-0": Diverged("not finite\nfor long"), "base-1": MemoryError()}
+    result = ablate(DIGITS, tmp_path, (0, 1), FakeTraining(failing.items()))
+    rows = {row.ablation.key: row for row in result.rows}
+    assert rows["no-lrn"].failures == {0: "Diverged: not finite"}
+    assert list(rows["no-lrn"].metrics) == [1]
+    # At seed 1 there is no base to compare with, at seed 0 nothing to compare.
+    assert result.paired(rows["no-lrn"], "loss").mean is None
+    text = printed(result, 220)
+    assert "seed 0 failed: Diverged: not finite" in text and "MemoryError" in text
+    assert json.loads((tmp_path / "ablation.json").read_text())["rows"][0]["failures"]
+
+
+def test_an_interruption_leaves_what_there_is(tmp_path):
+    failing = {"no-overlap-0": Interrupted(2)}
+    with pytest.raises(Interrupted):
+        ablate(DIGITS, tmp_path, (0, 1), FakeTraining(failing.items()))
+    rows = list(csv.DictReader((tmp_path / "ablation.csv").open()))
+    assert [row["key"] for row in rows if row["top1_error"]] == ["base", "no-lrn"]
+
+
+@pytest.mark.parametrize(
+    "config, seeds, message",
+    [
+        (DIGITS, (), "needs seeds"),
+        (DIGITS, (1, 1), "each of them once"),
+        (dataclasses.replace(DIGITS, data="folder:nowhere"), (0,), "No such folder"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(
+    tmp_path, config, seeds, message
+):
+    training = FakeTraining()
+    with pytest.raises(ValueError, match=message):
+        ablate(config, tmp_path, seeds, training)
+    assert not training.configs and not list(tmp_path.iterdir())
+
+
+def test_a_mistake_in_the_base_is_one_line_not_a_grid_of_failures(tmp_path):
+    training = FakeTraining({"base-0": ValueError("Unknown layer 'lrm'.")}.items())
+    with pytest.raises(ValueError, match="Unknown layer"):
+        ablate(DIGITS, tmp_path, (0, 1), training)
+    assert list(training.configs) == ["base-0"]
+
+
+def test_the_directory_of_a_run_is_not_touched(tmp_path):
+    (tmp_path / "config.json").write_text(DIGITS.to_json())
+    with pytest.raises(ValueError, match="holds a run of its own"):
+        ablate(DIGITS, tmp_path, (0,), FakeTraining())
+
+
+@pytest.mark.slow
+def test_all_rows_train_and_a_second_call_trains_none(tmp_path):
+    tiny = dataclasses.replace(DIGITS, epochs=1, global_batch_size=256)
+    results = []
+
+    def counted(config):
+        results.append(keras_alexnet.train(config))
+        return results[-1]
+
+    first = ablate(tiny, tmp_path, (0,), counted)
+    assert not any(row.failures for row in first.rows)
+    again = ablate(tiny, tmp_path, (0,), counted)
+    half = len(results) // 2
+    assert [result.finished_before for result in results] == [False] * half + [
+        True
+    ] * half
+    assert [row.metrics for row in again.rows] == [row.metrics for row in first.rows]

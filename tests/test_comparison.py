@@ -1,0 +1,183 @@
+"""Best against default: same seeds, paired differences, what the spread allows."""
+
+import dataclasses
+import json
+import statistics
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+import keras_alexnet
+from keras_alexnet.config import TrainConfig
+from keras_alexnet.training.loop import Interrupted
+from keras_alexnet.tuning.comparison import Comparison, compare
+from keras_alexnet.tuning.paired import Paired, false_alarm_rate, spread
+
+BEST = TrainConfig(learning_rate="0.02")
+DEFAULT = TrainConfig(learning_rate="0.01")
+
+
+def metrics(error):
+    return {"top1_error": error, "top5_error": error / 2, "loss": 2 * error}
+
+
+class FakeTraining:
+    """Returns errors by learning rate and seed, and remembers what it was asked."""
+
+    def __init__(self, errors):
+        self.errors = errors
+        self.configs = []
+
+    def __call__(self, config):
+        self.configs.append(config)
+        error = self.errors[config.learning_rate, config.seed]
+        if isinstance(error, Exception):
+            raise error
+        return SimpleNamespace(metrics=metrics(error))
+
+
+ERRORS = {
+    ("0.02", 1000): 0.03,
+    ("0.01", 1000): 0.05,
+    ("0.02", 1001): 0.06,
+    ("0.01", 1001): 0.07,
+    ("0.02", 1002): 0.04,
+    ("0.01", 1002): 0.07,
+}
+
+
+def test_both_are_trained_with_each_seed_in_directories_of_their_own(tmp_path):
+    training = FakeTraining(ERRORS)
+    compare(BEST, DEFAULT, tmp_path, train=training)
+    asked = [(c.learning_rate, c.seed) for c in training.configs]
+    expected = [(rate, s) for s in (1000, 1001, 1002) for rate in ("0.02", "0.01")]
+    assert asked == expected
+    directories = {config.run_dir for config in training.configs}
+    assert len(directories) == 6
+    assert all(path.startswith(f"{tmp_path}/comparison/") for path in directories)
+    assert all(config.resume for config in training.configs)
+
+
+def test_another_best_configuration_does_not_meet_the_runs_of_the_first(tmp_path):
+    first, second = FakeTraining(ERRORS), FakeTraining(ERRORS)
+    compare(BEST, DEFAULT, tmp_path, train=first)
+    compare(dataclasses.replace(BEST, momentum=0.8), DEFAULT, tmp_path, train=second)
+    shared = {c.run_dir for c in first.configs} & {c.run_dir for c in second.configs}
+    assert len(shared) == 3 and all("default" in path for path in shared)
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    comparison = compare(BEST, DEFAULT, tmp_path, train=FakeTraining(ERRORS))
+    paired = comparison.paired("top1_error")
+    np.testing.assert_allclose(paired.differences, (-0.02, -0.01, -0.03))
+    assert paired.mean == pytest.approx(-0.02)
+    assert paired.spread == pytest.approx(0.01)
+    assert paired.exceeds_spread
+    written = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
+    assert written["top1_error_difference"]["mean"] == pytest.approx(-0.02)
+    assert written["loss_difference"]["standard_deviation"] == pytest.approx(0.02)
+    assert written["best"]["1001"]["top1_error"] == 0.06
+
+
+def test_one_lucky_seed_is_no_win():
+    lucky = Paired((-0.10, 0.01, 0.01))
+    assert lucky.mean < -0.02 and not lucky.exceeds_spread
+
+
+def test_chance_is_that_of_the_paired_t_test():
+    ours, theirs = [0.03, 0.06, 0.04, 0.05], [0.05, 0.07, 0.07, 0.06]
+    paired = Paired.of(dict(enumerate(ours)), dict(enumerate(theirs)))
+    assert paired.chance == pytest.approx(ttest_rel(ours, theirs).pvalue)
+
+
+def test_false_alarms_are_as_frequent_as_among_random_numbers():
+    draws = np.random.default_rng(0).normal(size=(100_000, 3))
+    larger = abs(draws.mean(axis=1)) > draws.std(axis=1, ddof=1)
+    assert false_alarm_rate(3) == pytest.approx(larger.mean(), abs=0.005)
+
+
+def test_the_spread_is_that_of_a_sample():
+    assert spread([1, 2, 4]) == pytest.approx(np.std([1, 2, 4], ddof=1))
+    assert spread([1]) is None and spread([]) is None
+
+
+@pytest.mark.parametrize(
+    "differences, mean, exceeds",
+    [((), None, False), ((-0.5,), -0.5, False), ((0.1, 0.1), 0.1, True)],
+)
+def test_few_or_equal_differences_claim_no_chance(differences, mean, exceeds):
+    paired = Paired(differences)
+    assert paired.mean == mean and paired.exceeds_spread is exceeds
+    assert paired.chance is None
+
+
+def test_a_run_that_fails_is_recorded_and_its_seed_does_not_count(tmp_path):
+    errors = {**ERRORS, ("0.01", 1001): MemoryError("no room\nfor more")}
+    comparison = compare(BEST, DEFAULT, tmp_path, train=FakeTraining(errors))
+    assert comparison.failures == ("default, seed 1001: MemoryError: no room",)
+    assert 1001 in comparison.best and 1001 not in comparison.default
+    np.testing.assert_allclose(
+        comparison.paired("top1_error").differences, (-0.02, -0.03)
+    )
+
+
+def test_a_comparison_of_failures_says_nothing(tmp_path):
+    errors = dict.fromkeys(ERRORS, ValueError("wrong"))
+    comparison = compare(BEST, DEFAULT, tmp_path, train=FakeTraining(errors))
+    assert len(comparison.failures) == 6
+    assert comparison.paired("loss").mean is None
+
+
+def test_an_interruption_ends_it(tmp_path):
+    errors = {**ERRORS, ("0.02", 1001): Interrupted(15)}
+    with pytest.raises(Interrupted):
+        compare(BEST, DEFAULT, tmp_path, train=FakeTraining(errors))
+
+
+@pytest.mark.parametrize(
+    "changes, seeds, message",
+    [
+        ({}, (0, 1), "seed 0 was used by the search"),
+        ({}, (), "needs seeds"),
+        ({}, (5, 5), "each of them once"),
+        ({"data": "folder:photos"}, (5,), "same data"),
+        ({"test_fraction": 0.5}, (5,), "same test_fraction"),
+    ],
+)
+def test_what_would_be_unfair_is_refused(tmp_path, changes, seeds, message):
+    other = dataclasses.replace(DEFAULT, **changes)
+    with pytest.raises(ValueError, match=message):
+        compare(BEST, other, tmp_path, seeds, FakeTraining({}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_real_comparison_is_continued_where_it_stopped(tmp_path):
+    tiny = dataclasses.replace(
+        keras_alexnet.get_recipe("digits"), epochs=1, global_batch_size=256
+    )
+    done = []
+
+    def interrupted_after_one(config):
+        if done:
+            raise Interrupted(15)
+        done.append(keras_alexnet.train(config))
+        return done[-1]
+
+    arguments = (tiny, tiny, tmp_path, (1000,))
+    with pytest.raises(Interrupted):
+        compare(*arguments, interrupted_after_one)
+
+    results = []
+
+    def counted(config):
+        results.append(keras_alexnet.train(config))
+        return results[-1]
+
+    comparison = compare(*arguments, counted)
+    assert [result.finished_before for result in results] == [True, False]
+    # Equal configurations with equal seeds are equal, so the difference is exact.
+    assert comparison.paired("top1_error").differences == (0.0,)
+    assert isinstance(comparison, Comparison)
+    assert statistics.fmean(comparison.values("loss")[0].values()) > 0

@@ -1,0 +1,306 @@
+"""From a file's bytes to the RGB that a person sees, against PIL."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from keras_alexnet import decoding
+from keras_alexnet.exif import exif_orientation
+
+LUMINANCE = [0.299, 0.587, 0.114]
+
+exported = tf.function(
+    lambda encoded: decoding.decode(encoded, 3, in_graph=True),
+    input_signature=[tf.TensorSpec((), tf.string)],
+    autograph=False,
+)
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def smooth(height, width):
+    """Colours that JPEG hardly changes."""
+    rows, columns = np.mgrid[:height, :width]
+    colors = [rows * 6, columns * 5, 255 - rows * 3 - columns * 3]
+    return np.clip(np.stack(colors, -1), 0, 255).astype(np.uint8)
+
+
+def encode(image, file_format, **options):
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def decode(encoded, channels=3):
+    image = decoding.decode(tf.constant(encoded), channels)
+    assert image.dtype == tf.uint8 and image.shape[-1] == channels
+    return image.numpy()
+
+
+def in_tf_data(encoded):
+    dataset = tf.data.Dataset.from_tensors(encoded)
+    return next(iter(dataset.map(lambda one: decoding.decode(one, 3)))).numpy()
+
+
+def seen(encoded):
+    """What PIL shows: turned upright, on white."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return np.asarray(Image.alpha_composite(white, image).convert("RGB"), np.int32)
+
+
+# In a pipeline, alone, and as in an export.
+everywhere = pytest.mark.parametrize(
+    "read",
+    [decode, in_tf_data, lambda encoded: exported(tf.constant(encoded)).numpy()],
+    ids=["alone", "tf.data", "export"],
+)
+
+
+# === Decoding ===
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP"])
+def test_lossless_colours_are_exact(file_format):
+    pixels = noise(9, 7, 3)
+    encoded = encode(Image.fromarray(pixels), file_format)
+    np.testing.assert_array_equal(decode(encoded), pixels)
+
+
+def test_a_gif_has_the_colours_of_its_palette():
+    encoded = encode(Image.fromarray(noise(9, 7, 3)).quantize(16), "GIF")
+    expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    np.testing.assert_array_equal(decode(encoded), expected)
+
+
+def test_a_moving_gif_shows_its_first_frame():
+    frames = [Image.fromarray(noise(9, 7)), Image.fromarray(255 - noise(9, 7))]
+    encoded = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(encoded).shape == (9, 7, 3)
+    np.testing.assert_array_equal(decode(encoded, 1)[..., 0], noise(9, 7))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_a_jpeg_is_decoded_as_by_pil(options):
+    encoded = encode(Image.fromarray(smooth(24, 30)), "JPEG", quality=95, **options)
+    expected = np.asarray(Image.open(io.BytesIO(encoded)), np.int32)
+    # Their inverse cosine transforms round differently.
+    assert np.abs(decode(encoded) - expected).max() <= 4
+
+
+def test_a_png_may_have_a_palette_or_be_interlaced_or_of_one_bit():
+    palette = Image.fromarray(noise(9, 7, 3)).quantize(16)
+    expected = np.asarray(palette.convert("RGB"))
+    np.testing.assert_array_equal(decode(encode(palette, "PNG")), expected)
+    bits = noise(9, 7) > 128
+    np.testing.assert_array_equal(
+        decode(encode(Image.fromarray(bits), "PNG"), 1)[..., 0], bits * 255
+    )
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF"])
+def test_grey_images_are_exact_in_one_channel_and_in_three(file_format):
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    encoded = encode(Image.fromarray(pixels), file_format)
+    np.testing.assert_array_equal(decode(encoded, 1)[..., 0], pixels)
+    np.testing.assert_array_equal(decode(encoded, 3), pixels[..., None].repeat(3, -1))
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF", "JPEG"])
+def test_colours_become_their_luminance_in_one_channel(file_format):
+    encoded = encode(Image.fromarray(smooth(24, 30)), file_format)
+    expected = decode(encoded, 3) @ LUMINANCE
+    np.testing.assert_allclose(decode(encoded, 1)[..., 0], expected, atol=0.51)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_cmyk_jpeg_shows_the_colours_of_its_inks(channels):
+    image = Image.fromarray(smooth(24, 30)).convert("CMYK")
+    # Adobe's files, and PIL's, hold the inks inverted; both decoders know.
+    encoded = encode(image, "JPEG", quality=98, subsampling=0)
+    expected = np.asarray(image.convert("RGB"), np.float64)
+    if channels == 1:
+        expected = expected @ np.array(LUMINANCE)[:, None]
+    assert np.abs(decode(encoded, channels) - expected).max() <= 8
+
+
+def test_a_png_of_16_bits_keeps_the_upper_8():
+    pixels = np.random.default_rng(0).integers(0, 2**16, (9, 7), np.uint16)
+    encoded = encode(Image.fromarray(pixels), "PNG")
+    np.testing.assert_array_equal(decode(encoded, 1)[..., 0], pixels >> 8)
+    np.testing.assert_array_equal(decode(encoded, 3)[..., 1], pixels >> 8)
+
+
+@pytest.mark.parametrize(
+    "encoded", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"]
+)
+def test_what_is_no_image_is_refused(encoded):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(encoded)
+
+
+# === Orientation ===
+
+
+@everywhere
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_stands_upright(read, orientation, order):
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x010E] = "a description, longer than four bytes, before the orientation"
+    exif[0x0112] = orientation
+    encoded = encode(Image.fromarray(smooth(24, 30)), "JPEG", exif=exif.tobytes())
+    assert seen(encoded).shape[0] == (24 if orientation < 5 else 30)
+    assert np.abs(read(encoded) - seen(encoded)).max() <= 4
+
+
+def with_segments(encoded, *segments):
+    """Inserts segments behind the first marker of a JPEG file."""
+    body = b"".join(
+        kind + (len(data) + 2).to_bytes(2, "big") + data for kind, data in segments
+    )
+    return encoded[:2] + body + encoded[2:]
+
+
+def tiff(value, count=1):
+    entry = b"\x12\x01\x03\0\x01\0\0\0" + value.to_bytes(2, "little") + b"\0\0"
+    return b"Exif\0\0II*\0\x08\0\0\0" + count.to_bytes(2, "little") + entry + b"\0" * 4
+
+
+def orientation_of(encoded):
+    return int(exif_orientation(tf.constant(encoded)))
+
+
+def test_the_orientation_is_found_behind_other_segments():
+    others = [
+        (b"\xff\xe2", b"ICC_PROFILE" + b"\0" * 3000),
+        (b"\xff\xfe", b"a comment"),
+        (b"\xff\xe1", b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>"),
+    ]
+    plain = encode(Image.fromarray(noise(9, 7, 3)), "JPEG")
+    assert orientation_of(plain) == 1
+    encoded = with_segments(plain, *others, (b"\xff\xe1", tiff(6)))
+    assert decode(encoded).shape == (7, 9, 3)
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        tiff(0),
+        tiff(9),
+        tiff(6)[:20],
+        tiff(6)[:7],
+        tiff(6, count=65535),
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0",
+        b"Exif",
+    ],
+)
+def test_a_damaged_exif_header_does_no_harm(segment):
+    plain = encode(Image.fromarray(noise(9, 7, 3)), "JPEG")
+    encoded = with_segments(plain, (b"\xff\xe1", segment))
+    assert orientation_of(encoded) in (1, 6)
+    for length in (2, 3, 5, 12, 20, len(segment)):
+        assert orientation_of(encoded[:length]) in (1, 6)
+
+
+# === Transparency ===
+
+
+@everywhere
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_is_seen_on_white(read, mode):
+    pixels = noise(9, 7, len(mode))
+    pixels[:3, :, -1], pixels[3:5, :, -1] = 0, 255
+    encoded = encode(Image.fromarray(pixels, mode), "PNG")
+    found = read(encoded)
+    assert np.abs(found - seen(encoded)).max() <= 1
+    assert (found[:3] == 255).all()
+    np.testing.assert_array_equal(
+        found[3:5], np.broadcast_to(pixels[3:5, :, :-1], (2, 7, 3))
+    )
+
+
+@everywhere
+def test_a_colour_of_a_png_may_be_transparent(read):
+    pixels = noise(9, 7, 3)
+    color = tuple(int(value) for value in pixels[4, 4])
+    palette = Image.fromarray(pixels).quantize(16)
+    grey = Image.fromarray(pixels[..., 0])
+    for encoded in (
+        encode(Image.fromarray(pixels), "PNG", transparency=color),
+        encode(palette, "PNG", transparency=3),
+        encode(grey, "PNG", transparency=color[0]),
+    ):
+        np.testing.assert_array_equal(read(encoded), seen(encoded))
+
+
+def test_a_colour_of_a_gif_may_be_transparent():
+    image = Image.fromarray(noise(9, 7, 3)).quantize(16)
+    encoded = encode(image, "GIF", transparency=int(np.asarray(image)[4, 4]))
+    assert (decode(encoded)[4, 4] == 255).all()
+    np.testing.assert_array_equal(decode(encoded), seen(encoded))
+    np.testing.assert_array_equal(in_tf_data(encoded), seen(encoded))
+
+
+# === Bitmaps ===
+
+
+@everywhere
+@pytest.mark.parametrize("mode", ["P", "L", "RGB", "RGBA"])
+def test_a_bitmap_has_the_colours_of_its_palette_or_its_own(read, mode):
+    image = Image.fromarray(noise(9, 7, 4)).convert("RGB")
+    image = image.quantize(16) if mode == "P" else image.convert(mode)
+    encoded = encode(image, "BMP")
+    expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(read(encoded), expected)
+
+
+def test_a_bitmap_may_have_one_bit_per_pixel():
+    image = Image.fromarray(noise(9, 7) > 128)
+    np.testing.assert_array_equal(
+        decode(encode(image, "BMP")), np.asarray(image.convert("RGB"))
+    )
+
+
+# === Fused ===
+
+
+@pytest.mark.parametrize(
+    "shorter, ratio", [(63, 1), (127, 1), (128, 2), (255, 2), (256, 4), (512, 8)]
+)
+def test_a_jpeg_is_shrunk_as_far_as_it_stays_large_enough(shorter, ratio):
+    encoded = encode(Image.fromarray(smooth(shorter, shorter + 100)), "JPEG")
+    found = decoding.decode(tf.constant(encoded), 3, shorter_side=64)
+    assert found.shape[:2] == (-(-shorter // ratio), -(-(shorter + 100) // ratio))
+    assert min(found.shape[:2]) >= min(64, shorter)
+
+
+def test_shrinking_is_averaging():
+    pixels = smooth(64, 80)
+    encoded = encode(Image.fromarray(pixels), "JPEG", quality=98, subsampling=0)
+    found = decoding.decode(tf.constant(encoded), 3, shorter_side=32).numpy()
+    averages = seen(encoded).reshape(32, 2, 40, 2, 3).mean(axis=(1, 3))
+    assert np.abs(found - averages).max() <= 3
+
+
+def test_only_a_jpeg_is_shrunk():
+    encoded = encode(Image.fromarray(noise(64, 80, 3)), "PNG")
+    assert decoding.decode(tf.constant(encoded), 3, shorter_side=8).shape == (64, 80, 3)
+
+
+def test_an_export_holds_no_python():
+    names = {
+        node.op
+        for node in exported.get_concrete_function()
+        .graph.as_graph_def()
+        .library.function
+        for node in node.node_def
+    }
+    assert "DecodeJpeg" in names and not {"PyFunc", "PyFuncStateless"} & names

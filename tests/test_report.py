@@ -1,0 +1,280 @@
+"""The report of a search: what it says, with few trials, many, failed ones, or none."""
+
+import csv
+import dataclasses
+import errno
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_alexnet
+from keras_alexnet.tuning import figures, report
+from keras_alexnet.tuning.comparison import Comparison
+from keras_alexnet.tuning.importance import importance
+from keras_alexnet.tuning.ranking import ranked
+from keras_alexnet.tuning.report import write_report
+from keras_alexnet.tuning.trials import Trial
+
+CONFIG = dataclasses.replace(keras_alexnet.get_recipe("digits"), epochs=4)
+
+
+def trial(number, objective=0.1, status="completed", epochs=4, **options):
+    """A trial whose learning rate follows a step, a cosine or a plateau."""
+    rate = 0.001 * 1.3**number
+    kind = ("step", "cosine", "plateau")[number % 3]
+    values = {"kind": kind, "rate": rate, "momentum": 0.9}
+    if kind == "cosine":
+        values["warmup"] = 0.1 * (number % 4)
+    config = dataclasses.replace(
+        CONFIG, learning_rate=f"{kind}({rate})", dropout=f"linear({0.1 * (number % 8)})"
+    )
+    history = tuple({"epoch": e + 1, "learning_rate": rate} for e in range(epochs))
+    defaults = {
+        "metrics": {} if objective is None else {"top1_error": objective},
+        "history": history,
+        "seconds": 30.0,
+    }
+    return Trial(
+        f"{number:04}", values, config, status, objective, **{**defaults, **options}
+    )
+
+
+def failed(number, error="Diverged: not finite"):
+    return trial(number, None, "failed", 1, error=error)
+
+
+def some(count):
+    rng = np.random.default_rng(0)
+    return [trial(number, float(rng.uniform(0.02, 0.2))) for number in range(count)]
+
+
+def write(directory, trials, direction="min", **options):
+    path = write_report(
+        directory, trials, objective="val_top1_error", direction=direction, **options
+    )
+    return path.read_text()
+
+
+def rows_of(directory):
+    return list(csv.DictReader((directory / "leaderboard.csv").open()))
+
+
+def pictures(directory):
+    for path in (directory / "figures").iterdir():
+        with Image.open(path) as image:
+            image.verify()
+    return sorted(path.name for path in (directory / "figures").iterdir())
+
+
+MANY = [*some(25), failed(25), failed(26), trial(27, 0.5, "stopped", 2)]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The directory of the report of many trials, and its text."""
+    directory = tmp_path_factory.mktemp("search")
+    return directory, write(directory, MANY)
+
+
+def test_the_leaderboard_holds_all_trials_and_all_settings(written):
+    directory, _ = written
+    rows = rows_of(directory)
+    assert list(rows[0]) == [
+        *("rank", "name", "status", "objective", "kind", "rate", "momentum", "warmup"),
+        *("epochs", "seconds", "error"),
+    ]
+    assert [row["rank"] for row in rows] == [*map(str, range(1, 27)), "", ""]
+    completed = [float(row["objective"]) for row in rows[:25]]
+    assert completed == sorted(t.objective for t in MANY[:25])
+    # 0.5 after 2 epochs is no rank among those of 4.
+    assert (rows[25]["status"], rows[25]["epochs"]) == ("stopped", "2")
+    assert rows[26]["error"] == "Diverged: not finite" and not rows[26]["objective"]
+    assert all((row["kind"] == "cosine") == bool(row["warmup"]) for row in rows)
+
+
+def test_high_results_come_first_where_they_are_good():
+    trials = [trial(0, 0.1), trial(1, 0.9), trial(2, 0.5), trial(3, 0.99, "stopped")]
+    assert [t.name for t in ranked(trials, "max")] == ["0001", "0002", "0000", "0003"]
+    assert [t.name for t in ranked(trials, "min")] == ["0000", "0002", "0001", "0003"]
+
+
+def test_trials_without_a_number_have_no_rank():
+    trials = [trial(0, float("nan")), trial(1, None), trial(2, 0.1, "running")]
+    assert ranked([*trials, trial(3, float("inf"))], "min") == []
+
+
+def test_settings_may_be_called_like_columns(tmp_path):
+    trials = [dataclasses.replace(trial(0), values={"epochs": 7, "name": "x"})]
+    write(tmp_path, trials)
+    (row,) = rows_of(tmp_path)
+    assert (row["epochs"], row["epochs (setting)"]) == ("4", "7")
+    assert (row["name"], row["name (setting)"]) == ("0000", "x")
+
+
+def test_the_report_tells_what_was_searched_and_found(written):
+    _, text = written
+    best = ranked(MANY, "min")[0]
+    assert "28 trials: 25 completed, 1 stopped early, 2 failed." in text
+    assert "14 minutes" in text and "data `digits`" in text and "epochs `4`" in text
+    assert f"## Best trial: {best.name}" in text
+    assert f"Learning rate `{best.config.learning_rate}`" in text
+    assert f"top-1 error {100 * best.objective:.2f} %" in text
+    assert "| kind | `step`, `cosine`, `plateau` | 28 of 28 |" in text
+    assert "| momentum | `0.9` | 28 of 28 |" in text
+    assert "28 from `0.001` to `1.193`, by order of magnitude" in text
+    assert "The same in all of these: momentum `0.9`." in text
+    assert "| Diverged: not finite | 2 | 0025, 0026 |" in text
+    assert text.count("\n| 1 | ") == 1 and "\n| 10 | " in text
+    assert "\n| 11 | " not in text
+
+
+def test_the_report_does_not_sell_luck(written):
+    _, text = written
+    assert "Take this number for too good.** It is the best of 26" in text
+    assert "is not known" in text.partition("## Against the default recipe")[2]
+
+
+@pytest.mark.parametrize("direction", ["min", "max"])
+def test_all_figures_are_drawn_and_linked(tmp_path, direction):
+    text = write(tmp_path, MANY, direction)
+    names = [
+        *("curves.png", "importance.png", "objective.png"),
+        "parallel_coordinates.png",
+    ]
+    assert pictures(tmp_path) == names
+    assert all(f"](figures/{name})" in text for name in names)
+
+
+@pytest.mark.parametrize(
+    "trials, drawn",
+    [
+        ([trial(0)], ["curves.png", "objective.png"]),
+        ([trial(0), failed(1)], ["curves.png", "objective.png"]),
+        (
+            [trial(0, 0.1), trial(1, 0.1)],
+            ["curves.png", "objective.png", "parallel_coordinates.png"],
+        ),
+        (
+            [trial(0, 0.0), trial(3, 1e9), trial(6, -1.0)],
+            ["curves.png", "objective.png", "parallel_coordinates.png"],
+        ),
+        # A plateau that left no history; one that failed before its first epoch.
+        ([trial(2, 0.1, history=()), failed(5)], ["curves.png", "objective.png"]),
+        (
+            [dataclasses.replace(trial(n, 0.1 * n), values={}) for n in range(12)],
+            ["curves.png", "objective.png", "parallel_coordinates.png"],
+        ),
+        ([trial(0, 0.2, "stopped", 1)], ["curves.png", "objective.png"]),
+    ],
+)
+def test_few_trials_make_a_report(tmp_path, trials, drawn):
+    text = write(tmp_path, trials)
+    assert "## Best trial: " in text
+    assert pictures(tmp_path) == drawn
+
+
+def test_one_trial_is_not_called_the_best_of_many(tmp_path):
+    text = write(tmp_path, [trial(0)])
+    assert "only trial with a result" in text and "best of" not in text
+
+
+def test_a_best_trial_that_was_stopped_is_called_that(tmp_path):
+    assert "stopped early, as were all" in write(tmp_path, [trial(0, 0.2, "stopped")])
+
+
+@pytest.mark.parametrize("trials", [[], [failed(0), failed(1)]])
+def test_no_result_is_said_in_one_line(tmp_path, trials):
+    text = write(tmp_path, trials)
+    assert "No trial has a result: there is nothing to rank." in text
+    assert len(rows_of(tmp_path)) == len(trials)
+    assert not (tmp_path / "figures").exists()
+
+
+def test_many_settings_and_odd_values_are_drawn(tmp_path):
+    trials = [
+        dataclasses.replace(
+            trial(n, 0.1 + 0.01 * n),
+            values={f"setting_{i}": n * i for i in range(20)}
+            | {"list": [n], "none": None if n % 2 else "a|b", "flag": n % 2 == 0},
+        )
+        for n in range(12)
+    ]
+    text = write(tmp_path, trials)
+    assert "a\\|b" in text
+    assert len(pictures(tmp_path)) == 4
+
+
+def test_noise_is_not_called_importance(tmp_path):
+    text = write(tmp_path, some(12))
+    assert not importance(some(12), "min").is_reliable
+    assert "do not read anything into" in text
+    assert "too few to tell what mattered" in write(tmp_path, some(5))
+
+
+# === Comparison ===
+
+
+def comparison(best, default, **options):
+    def runs(errors):
+        return {
+            seed: {"top1_error": e, "top5_error": e / 4, "loss": 3 * e}
+            for seed, e in zip((1000, 1001, 1002), errors, strict=False)
+        }
+
+    return Comparison((1000, 1001, 1002), runs(best), runs(default), **options)
+
+
+def test_a_clear_win_is_shown_with_its_spread(tmp_path):
+    won = comparison((0.02, 0.03, 0.04), (0.04, 0.06, 0.08))
+    text = write(tmp_path, some(3), comparison=won)
+    assert "settings are better than the default" in text
+    # Differences of 2, 3 and 4 percentage points: mean 3, deviation 1, and with t =
+    # 3 / (1 / sqrt(3)) = 5.20 and 2 degrees of freedom, p = 0.035 (Student's table).
+    assert "| 3.00 ± 1.00 % | 6.00 ± 2.00 % | -3.00 ± 1.00 % |" in text
+    assert "in 4% of such comparisons" in text
+    assert "| 1001 | 3.00 % | 6.00 % | -3.00 % |" in text
+
+
+def test_a_lucky_seed_is_not_sold_as_a_win(tmp_path):
+    lucky = comparison((0.01, 0.06, 0.06), (0.09, 0.05, 0.05))
+    text = write(tmp_path, some(3), comparison=lucky)
+    assert "No clear difference" in text and "settings are better" not in text
+
+
+def test_a_loss_is_called_one(tmp_path):
+    lost = comparison((0.05, 0.06, 0.07), (0.02, 0.03, 0.05))
+    text = write(tmp_path, some(3), comparison=lost)
+    assert "settings are worse than the default" in text
+
+
+@pytest.mark.parametrize("seeds", [0, 1])
+def test_too_few_seeds_say_nothing(tmp_path, seeds):
+    errors = (0.02,) * seeds
+    few = comparison(errors, (0.04, 0.05, 0.06), failures=("best, seed 1002: a | b",))
+    text = write(tmp_path, some(3), comparison=few)
+    assert "**Nothing can be said" in text
+    assert "- Failed: best, seed 1002: a \\| b" in text
+
+
+# === Files ===
+
+
+def test_a_full_disk_keeps_the_report_from_before(tmp_path, monkeypatch):
+    before = write(tmp_path, some(2))
+
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(figures, "curves", fail)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path, some(3))
+    assert (tmp_path / report.REPORT).read_text() == before
+    assert len(rows_of(tmp_path)) == 3  # The numbers come first.
+    assert not list(tmp_path.rglob(".partial*"))
+
+
+def test_a_direction_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="direction must be 'min' or 'max'"):
+        write(tmp_path, MANY, "down")
+    assert not list(tmp_path.iterdir())
