@@ -66,7 +66,6 @@ def images(*paths):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        ([], "give --ablation"),
         (["--ablation", "--seeds", "0"], "--seeds must be at least 1. Received: 0"),
         (["--ablation", "--epochs", "0"], "epochs must be at least 1. Received: 0"),
         (["--ablation", "--recipe", "digts"], "Did you mean 'digits'?"),
