@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from keras_alexnet import cli, commands
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.recipes import get_recipe
 
 
@@ -24,8 +23,9 @@ def resolved(monkeypatch):
 
     def resolve(*arguments):
         received = []
-        keep = {TrainConfig: lambda config: received.append(config) or 0}
-        monkeypatch.setattr(commands, "_COMMANDS", keep)
+        monkeypatch.setattr(
+            commands, "run", lambda command: received.append(command) or 0
+        )
         with pytest.raises(SystemExit) as stop:
             cli.main(["train", *arguments])
         assert not stop.value.code
