@@ -124,7 +124,7 @@ def test_the_rate_grows_with_the_batch_or_not():
 
 
 def test_augmentation_is_multiplied_and_flips_stay_off():
-    _, made = configured("recipe", augmentation=2.0)
+    _, made = configured("recipe", augmentation_strength=2.0)
     assert (made.crop_padding, made.rotation, made.zoom) == (6, 20.0, 0.2)
     assert made.color_noise == "0.2" and made.horizontal_flip is False
 

@@ -59,8 +59,8 @@ def configured(config: TrainConfig, values: Mapping[str, Value]) -> TrainConfig:
             f"{layer}={dropout_text(_under(f'dropout.{layer}', values))}"
             for layer in layers
         )
-    if "augmentation" in values:
-        changes = {**_augmented(config, values["augmentation"]), **changes}
+    if "augmentation_strength" in values:
+        changes = {**_augmented(config, values["augmentation_strength"]), **changes}
     return config.updated(changes)
 
 

@@ -65,7 +65,7 @@ RECIPE: Mapping[str, Parameter] = {
     # Whether the learning rate grows with the batch, from that of the configuration.
     "scale_rate": Choice((True, False)),
     # What crop_padding, rotation, zoom and colour noise are multiplied by.
-    "augmentation": Range(0.0, 2.0),
+    "augmentation_strength": Range(0.0, 2.0),
 }
 EVERYTHING: Mapping[str, Parameter] = {
     **RECIPE,
