@@ -9,6 +9,7 @@ import pytest
 from safetensors import SafetensorError
 
 from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restore
+from keras_alexnet.training.optimizer import DecayedMomentum
 from keras_alexnet.training.saver import Saver
 
 
@@ -34,6 +35,26 @@ def test_a_checkpoint_holds_the_values_of_the_moment_it_was_asked_for(model, tmp
     assert checkpoint.step == 7 and checkpoint.record["history"] == [1]
     restore(checkpoint, model)
     np.testing.assert_array_equal(model.get_weights()[0], np.full((3, 2), 1.0))
+
+
+def test_steps_taken_meanwhile_do_not_reach_the_checkpoint(tmp_path, monkeypatch):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(DecayedMomentum(0.1), "mse")
+    x, y = np.ones((4, 3), "float32"), np.zeros((4, 2), "float32")
+    model.train_on_batch(x, y)
+    expected = [np.array(v) for v in (*model.weights, *model.optimizer.variables)]
+    ours, may_write = saver(tmp_path), threading.Event()
+    save = ours.store.save
+    monkeypatch.setattr(ours.store, "save", lambda *a: may_write.wait(60) and save(*a))
+    ours.save(1, model, {})
+    for _ in range(3):
+        model.train_on_batch(x, y)
+    may_write.set()
+    ours.close()
+    restore(ours.store.load(), model)
+    found = [np.array(v) for v in (*model.weights, *model.optimizer.variables)]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_training_does_not_wait_for_the_disk(model, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
@@ -55,14 +56,14 @@ class CheckpointStore:
     def save(
         self,
         step: int,
-        arrays: dict[str, np.ndarray],
+        values: dict[str, tf.Tensor],
         record: dict[str, Any],
     ) -> None:
         """Saves a state.
 
         Args:
             step: Number of steps done.
-            arrays: What `snapshot` returned.
+            values: What `snapshot` returned.
             record: JSON values to save with it.
 
         Raises:
@@ -72,6 +73,8 @@ class CheckpointStore:
         digest = hashlib.sha256()
         with replacing(self._arrays(step)) as partial:
             try:
+                # Scalars are NumPy's own numbers without this.
+                arrays = {name: np.asarray(v.numpy()) for name, v in values.items()}
                 save_file(arrays, partial)
             except SafetensorError as error:
                 # Its way of saying that the disk is full.
@@ -159,8 +162,11 @@ def best_step(history: list[dict[str, float]]) -> int | None:
     return min(rated, key=lambda row: row["val_top1_error"])["step"] if rated else None
 
 
-def snapshot(model: keras.Model) -> dict[str, np.ndarray]:
-    """Copies the values of a model, of its optimizer and of its metrics.
+def snapshot(model: keras.Model) -> dict[str, tf.Tensor]:
+    """Takes the values of a model, of its optimizer and of its metrics.
+
+    Nothing is copied here: TensorFlow copies a variable's memory when the next step
+    changes it while it is still in use.
 
     With several hosts, all of them must call this at the same step, because metrics
     are added up over all.
@@ -168,7 +174,7 @@ def snapshot(model: keras.Model) -> dict[str, np.ndarray]:
     Args:
         model: A compiled model whose optimizer is built.
     """
-    return {name: np.array(v.numpy()) for name, v in _variables(model)}
+    return {name: tf.convert_to_tensor(v.value) for name, v in _variables(model)}
 
 
 def restore(checkpoint: Checkpoint, model: keras.Model) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import keras
-import numpy as np
+import tensorflow as tf
 
 from keras_alexnet.training.checkpoint import CheckpointStore, snapshot
 
@@ -63,7 +63,7 @@ class Saver:
         record: dict[str, Any],
         best_step: int | None = None,
     ) -> None:
-        """Copies a model's state and has it written.
+        """Takes a model's state and has it written.
 
         Waits for the checkpoint before it, so that at most one copy is in memory.
 
@@ -75,10 +75,10 @@ class Saver:
         """
         begin = time.perf_counter()
         self.wait()
-        arrays = snapshot(model)
+        values = snapshot(model)
         if self.writes:
             self._pending = self._thread.submit(
-                self._write, step, arrays, record, best_step
+                self._write, step, values, record, best_step
             )
         self._last_time = time.monotonic()
         self.seconds_waited += time.perf_counter() - begin
@@ -121,13 +121,13 @@ class Saver:
     def _write(
         self,
         step: int,
-        arrays: dict[str, np.ndarray],
+        values: dict[str, tf.Tensor],
         record: dict[str, Any],
         best_step: int | None,
     ) -> None:
         if self.attempt(
             f"the checkpoint of step {step}",
-            lambda: self.store.save(step, arrays, record),
+            lambda: self.store.save(step, values, record),
         ):
             self.attempt(
                 "the directory of checkpoints",
