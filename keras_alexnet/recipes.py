@@ -56,8 +56,13 @@ RECIPES = {
         "weight_decay": 0.0005,
         "dropout": "0.5",
         "horizontal_flip": True,
-        # Switched off in epoch 67.
+        # Switched off in epoch 67; until then divided by 1.1 (convdata_jpeg.py).
         "color_noise": "piecewise((0.1, 0), (0.736263,))",
+        "color_noise_form": "program",
+        # Its centre, from every crop.
+        "mean": "image",
+        # Of which 224 are cut at any of 33 x 33 places.
+        "resize_size": 256,
     },
     # models/bvlc_alexnet of Caffe: solver.prototxt and train_val.prototxt.
     "caffe": {

@@ -46,7 +46,6 @@ class Saver:
         self.failures: list[str] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
-        self._last_step: int | None = None
         self._last_time = time.monotonic()
 
     def is_due(self, step: int) -> bool:
