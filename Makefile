@@ -40,7 +40,7 @@ test-all: setup lint
 	$(BIN)/python -m pytest
 
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/keras-alexnet benchmark
 
 clean:
 	rm -rf $(VENV) build dist runs *.egg-info

@@ -1,7 +1,7 @@
 """Packaging of keras_alexnet.
 
-`layers/` and `tuning/` stand at the top of the repository and are installed inside
-the package, as `keras_alexnet.layers` and `keras_alexnet.tuning`.
+`layers/`, `tuning/` and `benchmarks/` stand at the top of the repository and are
+installed inside the package, as `keras_alexnet.layers` and so on.
 """
 
 from pathlib import Path
@@ -25,11 +25,14 @@ setup(
         *find_packages(include=["keras_alexnet", "keras_alexnet.*"]),
         "keras_alexnet.layers",
         "keras_alexnet.tuning",
+        "keras_alexnet.benchmarks",
+        "keras_alexnet.benchmarks.peers",
     ],
     package_dir={
         "keras_alexnet": "keras_alexnet",
         "keras_alexnet.layers": "layers",
         "keras_alexnet.tuning": "tuning",
+        "keras_alexnet.benchmarks": "benchmarks",
     },
     license_files=["LICENSE", "NOTICE"],
     package_data={"keras_alexnet": ["py.typed", "imagenet_classes.tsv"]},
@@ -57,6 +60,13 @@ setup(
         "filelock>=3.12,<5",
     ],
     extras_require={
+        # What `keras-alexnet benchmark` compares with; it leaves out what is missing.
+        "bench": [
+            "onnx>=1.17,<2",
+            "onnxruntime>=1.20,<2",
+            "openvino>=2026.4,<2027",
+            "torch>=2.13,<2.14",
+        ],
         "dev": [
             "build>=1.2",
             "hypothesis>=6.100,<7",

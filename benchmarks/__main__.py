@@ -1,16 +1,7 @@
-"""Run every benchmark: `python -m benchmarks`, or those named: `... training_step`."""
+"""`python -m keras_alexnet.benchmarks ...` is `keras-alexnet benchmark ...`."""
 
-import importlib
 import sys
 
-BENCHMARKS = [
-    "training_step",
-    "engine",
-    "scaling",
-    "augmentation",
-    "data_pipeline",
-    "tuning",
-]
+from keras_alexnet.cli import main
 
-for name in sys.argv[1:] or BENCHMARKS:
-    importlib.import_module(f"benchmarks.{name}").main()
+main(["benchmark", *sys.argv[1:]])

@@ -5,7 +5,7 @@ carries: parts of them, at the usual 500 x 375 pixels and at 1365 x 1024, where 
 is fused. Decoding alone leaves out everything else; the
 usual code resizes without antialiasing unless it is asked for it.
 
-    python -m benchmarks augmentation
+    keras-alexnet benchmark augmentation
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from benchmarks.timing import in_turn, report
+from keras_alexnet.benchmarks.questions import Options
+from keras_alexnet.benchmarks.report import Report
+from keras_alexnet.benchmarks.timing import in_turn
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.measure import published_axes
 from keras_alexnet.preprocessing import MODES, Preprocessing
@@ -30,12 +32,12 @@ REPETITIONS = 7
 BATCH_SIZE = 64
 
 
-def write_files(folder: Path, shorter: int) -> list[str]:
+def write_files(folder: Path, count: int, shorter: int) -> list[str]:
     """Writes JPEG files of different parts of the photographs."""
     rng = np.random.default_rng(0)
     photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     paths = []
-    for number in range(FILES):
+    for number in range(count):
         photograph = photographs[number % len(photographs)]
         part = rng.uniform(0.75, 1)
         width, height = (int(part * length) for length in photograph.size)
@@ -105,11 +107,13 @@ def drained(
     return run
 
 
-def main() -> None:
+def run(options: Options) -> None:
     """Measures and reports."""
+    files, repetitions = (4, 2) if options.quick else (FILES, REPETITIONS)
+    report = Report("augmentation", options)
     for shorter in (375, 1024):
         with tempfile.TemporaryDirectory() as folder:
-            paths = write_files(Path(folder), shorter)
+            paths = write_files(Path(folder), files, shorter)
             exact = MODES["alexnet_2012"]
             fused = dataclasses.replace(exact, fused_decode=True)
             candidates = {
@@ -121,10 +125,7 @@ def main() -> None:
                     paths, ours(exact), exact.normalize
                 ),
             }
-            seconds = in_turn(candidates, REPETITIONS)
-            name = f"augmentation_{shorter * 4 // 3}x{shorter}"
-            report(name, seconds, FILES, baseline="decoding alone")
-
-
-if __name__ == "__main__":
-    main()
+            seconds = in_turn(candidates, repetitions)
+            case = f"{shorter * 4 // 3} x {shorter} pixels"
+            report.add(case, seconds, files, baseline="decoding alone")
+    report.write()

@@ -6,7 +6,7 @@ resizing, a random crop, reflection, colour noise, mean subtraction, batches of 
 peers: decoding alone; what is usually written with tf.data; PIL in two processes. From
 TFRecord files: the same pipeline on the same images.
 
-    python -m benchmarks data_pipeline
+    keras-alexnet benchmark data_pipeline
 
 The second part lists a million files, links to a thousand, in a process of its own, and
 measures its memory and the time to the first batch.
@@ -17,9 +17,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -29,7 +26,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks.timing import report
+from keras_alexnet.benchmarks.machine import peak_memory
+from keras_alexnet.benchmarks.processes import call_in_a_process
+from keras_alexnet.benchmarks.questions import Options
+from keras_alexnet.benchmarks.report import Report, write_json
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.examples import Examples
 from keras_alexnet.data.pipeline import training_batches
@@ -89,7 +89,7 @@ def in_turn_once_started(
     return seconds
 
 
-def ours(examples: Examples) -> tf.data.Dataset:
+def ours(examples: Examples, steps: int) -> tf.data.Dataset:
     """The training pipeline."""
     return training_batches(
         examples,
@@ -98,20 +98,20 @@ def ours(examples: Examples) -> tf.data.Dataset:
         batch_size=BATCH_SIZE,
         seed=0,
         first_step=0,
-        last_step=STEPS,
+        last_step=steps,
     )
 
 
-def decode_only(names: list[str]) -> tf.data.Dataset:
+def decode_only(names: list[str], steps: int) -> tf.data.Dataset:
     """Decodes as many images, and nothing else."""
-    files = tf.data.Dataset.from_tensor_slices(names).repeat().take(STEPS * BATCH_SIZE)
+    files = tf.data.Dataset.from_tensor_slices(names).repeat().take(steps * BATCH_SIZE)
     return files.map(
         lambda name: tf.io.decode_jpeg(tf.io.read_file(name), channels=3),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
 
 
-def usual(names: list[str]) -> tf.data.Dataset:
+def usual(names: list[str], steps: int) -> tf.data.Dataset:
     """Does what tutorials do: decode, resize, random crop, flip."""
 
     def load(name: tf.Tensor) -> tf.Tensor:
@@ -122,7 +122,7 @@ def usual(names: list[str]) -> tf.data.Dataset:
 
     files = tf.data.Dataset.from_tensor_slices(names).shuffle(len(names)).repeat()
     return (
-        files.take(STEPS * BATCH_SIZE)
+        files.take(steps * BATCH_SIZE)
         .map(load, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(BATCH_SIZE)
         .prefetch(tf.data.AUTOTUNE)
@@ -141,31 +141,30 @@ def with_pil(name: str) -> np.ndarray:
     return pixels[:, ::-1] if np.random.rand() < 0.5 else pixels
 
 
-def many_files(folder: Path) -> None:
-    """Opens a folder of many files and takes one batch; prints what it took."""
+def many_files(directory: str) -> dict[str, float]:
+    """Opens a folder of many files and takes one batch; returns what it took."""
+    folder = Path(directory)
     # TensorFlow's own memory, and that of a pipeline, is not the folder's.
     few = open_source(f"folder:{folder / 'few'}", seed=0)
     options = {"batch_size": 32, "seed": 0, "first_step": 0, "last_step": 1}
     consume(training_batches(few.train, PREPROCESSING, AUGMENTATION, **options))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     started = time.perf_counter()
     source = open_source(f"folder:{folder / 'many'}", seed=0)
     opened = time.perf_counter() - started
     consume(training_batches(source.train, PREPROCESSING, AUGMENTATION, **options))
     first_batch = time.perf_counter() - started
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result = {
+    return {
         "files": len(source.train) + len(source.test),
-        "mebibytes": round((after - before) / 1024),
+        "mebibytes": round((peak_memory() - before) / 2**20),
         "seconds_to_open": round(opened, 2),
         "seconds_to_first_batch": round(first_batch, 2),
     }
-    print(json.dumps(result))
 
 
-def make_many(folder: Path, names: list[str]) -> None:
+def make_many(folder: Path, names: list[str], count: int) -> None:
     """Links as many files as ImageNet has, in as many classes."""
-    for place in range(MANY_FILES):
+    for place in range(count):
         target = folder / "many" / f"n{place % 1000:08d}"
         if place < 1000:
             target.mkdir(parents=True)
@@ -177,38 +176,37 @@ def make_many(folder: Path, names: list[str]) -> None:
             os.link(target / "0.JPEG", target / f"{target.name}_{place}.JPEG")
 
 
-def main() -> None:
+def run(options: Options) -> None:
     """Measures and reports."""
+    quick = options.quick
+    count, steps, repetitions = (16, 2, 2) if quick else (FILES, STEPS, REPETITIONS)
+    images = steps * BATCH_SIZE
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_photographs(folder / "few", FILES)
+        write_photographs(folder / "few", count)
         names = sorted(map(str, (folder / "few").rglob("*.jpg")))
         files = open_source(f"folder:{folder / 'few'}", seed=0)
         write_shards(files, folder / "records", 4)
         records = open_source(f"tfrecord:{folder / 'records'}", seed=0)
-        chosen = (names * (STEPS * BATCH_SIZE // len(names) + 1))[: STEPS * BATCH_SIZE]
+        chosen = (names * (images // len(names) + 1))[:images]
         with multiprocessing.get_context("spawn").Pool(2) as pool:
             candidates: dict[str, Callable[[], Iterable]] = {
-                "decode_jpeg alone": lambda: decode_only(names),
-                "keras_alexnet, files": lambda: ours(files.train),
-                "keras_alexnet, TFRecords": lambda: ours(records.train),
-                "usual tf.data": lambda: usual(names),
+                "decode_jpeg alone": lambda: decode_only(names, steps),
+                "keras_alexnet, files": lambda: ours(files.train, steps),
+                "keras_alexnet, TFRecords": lambda: ours(records.train, steps),
+                "usual tf.data": lambda: usual(names, steps),
                 # Results stay in the processes: only the work is compared.
                 "PIL, two processes": lambda: pool.imap(_work, chosen, 16),
             }
-            seconds = in_turn_once_started(candidates, REPETITIONS)
-        report("data_pipeline", seconds, STEPS * BATCH_SIZE, "decode_jpeg alone")
-        make_many(folder, names)
-        program = [sys.executable, "-m", "benchmarks.data_pipeline", str(folder)]
-        subprocess.run(program, check=True)
+            seconds = in_turn_once_started(candidates, repetitions)
+        report = Report("data_pipeline", options, batch_size=BATCH_SIZE)
+        report.add("500 x 400 pixels", seconds, images, "decode_jpeg alone")
+        report.write()
+        make_many(folder, names, 5_000 if quick else MANY_FILES)
+        found = call_in_a_process(many_files, str(folder))
+        print(json.dumps(found))
+        write_json("many_files", options, results=found)
 
 
 def _work(name: str) -> None:
     with_pil(name)
-
-
-if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        many_files(Path(sys.argv[1]))
-    else:
-        main()

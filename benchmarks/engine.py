@@ -4,7 +4,7 @@ Three questions, each answered within one run of alexnet_2012, batch 128: how fa
 loop is against the bare compiled step; two logical devices on the same processor
 against one; how long training stands still for checkpoints.
 
-    python -m benchmarks engine
+    keras-alexnet benchmark engine
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-import keras_alexnet
-from benchmarks.timing import in_turn, report
+from keras_alexnet.benchmarks.networks import (
+    Network,
+    compiled_for_training,
+    images_and_labels,
+    network_for,
+    ours,
+)
+from keras_alexnet.benchmarks.questions import Options
+from keras_alexnet.benchmarks.report import Report
+from keras_alexnet.benchmarks.timing import in_turn
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
 from keras_alexnet.training.checkpoint import CheckpointStore
-from keras_alexnet.training.optimizer import DecayedMomentum
 from keras_alexnet.training.saver import Saver
 from keras_alexnet.training.schedule_callback import ScheduleCallback
 from keras_alexnet.training.strategy import make_strategy
@@ -33,30 +39,22 @@ BATCH_SIZE = 128
 STEPS = 7
 
 
-def model_on(strategy: tf.distribute.Strategy) -> keras.Model:
+def model_on(strategy: tf.distribute.Strategy, network: Network) -> keras.Model:
     """Builds and compiles the network on some devices."""
     with strategy.scope():
-        model = keras_alexnet.build()
-        model.compile(
-            DecayedMomentum(1e-3),
-            "sparse_categorical_crossentropy",
-            weighted_metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
-            jit_compile=False,
-        )
+        model = compiled_for_training(ours(network))
         model.optimizer.build(model.trainable_variables)
         strategy.run(
             model.compute_metrics,
-            args=(None, tf.zeros((1,), tf.int32), tf.zeros((1, 1000)), None),
+            args=(None, tf.zeros((1,), tf.int32), tf.zeros((1, network.classes)), None),
         )
     return model
 
 
-def batch() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def batch(network: Network, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Makes a batch of noise."""
-    random = np.random.default_rng(0)
-    images = random.normal(0, 60, (BATCH_SIZE, 227, 227, 3)).astype("float32")
-    labels = random.integers(0, 1000, BATCH_SIZE).astype("int32")
-    return tf.constant(images), tf.constant(labels), tf.ones(BATCH_SIZE)
+    images, labels = images_and_labels(network, size)
+    return tf.constant(images), tf.constant(labels), tf.ones(size)
 
 
 class Alternating(keras.callbacks.Callback):
@@ -80,10 +78,11 @@ class Alternating(keras.callbacks.Callback):
         self._last = time.perf_counter()
 
 
-def measure_loop() -> None:
+def measure_loop(report: Report, network: Network, batch_size: int) -> None:
     """The loop, with its callbacks and its progress bar, against the bare step."""
     strategy = make_strategy()
-    one, other, data = model_on(strategy), model_on(strategy), batch()
+    one, other = model_on(strategy, network), model_on(strategy, network)
+    data = batch(network, batch_size)
     step = tf.function(other.train_step, autograph=False)
     alternating = Alternating(lambda: float(step(data)["loss"]))
     loop.run(
@@ -92,21 +91,21 @@ def measure_loop() -> None:
         strategy=strategy,
         ends=[STEPS],
         callbacks=[
-            ScheduleCallback(STEPS, parse_schedule("cosine(0.01)"), None),
+            ScheduleCallback(STEPS, parse_schedule("cosine(1e-6)"), None),
             alternating,
         ],
     )
-    report("loop", alternating.seconds, BATCH_SIZE, baseline="bare step")
+    report.add("loop", alternating.seconds, batch_size, baseline="bare step")
 
 
-def measure_replicas() -> None:
+def measure_replicas(report: Report, network: Network, batch_size: int) -> None:
     """One device against two, each with half of the batch and half of the cores."""
-    data = batch()
+    data = batch(network, batch_size)
     candidates = {}
     for replicas in (1, 2):
         strategy = make_strategy(replicas)
-        model = model_on(strategy)
-        share = BATCH_SIZE // replicas
+        model = model_on(strategy, network)
+        share = batch_size // replicas
         dataset = tf.data.Dataset.from_tensors(data).unbatch().batch(share).repeat()
         iterator = iter(
             strategy.distribute_datasets_from_function(lambda _, d=dataset: d)
@@ -121,13 +120,12 @@ def measure_replicas() -> None:
             step(next(iterator))
         )
     seconds = in_turn(candidates, STEPS, warm_up=2)
-    report("replicas", seconds, BATCH_SIZE, baseline="1 replicas")
+    report.add("replicas", seconds, batch_size, baseline="1 replicas")
 
 
-def measure_checkpoints() -> None:
+def measure_checkpoints(report: Report, network: Network, batch_size: int) -> None:
     """How long training waits for a checkpoint, and how steps fare meanwhile."""
-    strategy = make_strategy()
-    model, data = model_on(strategy), batch()
+    model, data = model_on(make_strategy(), network), batch(network, batch_size)
     step = tf.function(model.train_step, autograph=False)
     step(data)
     seconds = {"step alone": [], "step while writing": []}
@@ -145,21 +143,18 @@ def measure_checkpoints() -> None:
                 float(step(data)["loss"])
                 seconds[name].append(time.perf_counter() - begin)
         saver.close()
-    report("checkpoints", seconds, BATCH_SIZE, baseline="step alone")
-    wait = statistics.median(waits)
-    print(f"Waiting for a checkpoint: {wait:.2f} s, {wait / 60:.2%} of a minute.")
+    report.add("checkpoints", seconds, batch_size, baseline="step alone")
+    report.say("seconds that training waits for a checkpoint", statistics.median(waits))
 
 
-def main() -> None:
+def run(options: Options) -> None:
     """Answers the three questions."""
     # Logical devices must exist before TensorFlow first uses the processor.
     make_strategy(2)
-    measure_loop()
-    keras.backend.clear_session()
-    measure_replicas()
-    keras.backend.clear_session()
-    measure_checkpoints()
-
-
-if __name__ == "__main__":
-    main()
+    network = network_for(options.quick)
+    batch_size = 8 if options.quick else BATCH_SIZE
+    report = Report("engine", options, batch_size=batch_size)
+    for measure in (measure_loop, measure_replicas, measure_checkpoints):
+        measure(report, network, batch_size)
+        keras.backend.clear_session()
+    report.write()

@@ -4,16 +4,18 @@ Counts the bytes that a step reduces, and predicts, from the speed of one device
 the links between them, which part of its time a device computes. What is counted comes
 from the model; the speeds are parameters, because they are the user's.
 
-    python -m benchmarks scaling
+    keras-alexnet benchmark scaling
 """
 
 from __future__ import annotations
 
 import keras
-from rich.console import Console
 from rich.table import Table
 
 import keras_alexnet
+from keras_alexnet.benchmarks.questions import Options
+from keras_alexnet.benchmarks.report import write_json
+from keras_alexnet.commands.common import console
 
 # Gigabytes a second that one device sends, and at the same time receives.
 LINKS = {
@@ -59,11 +61,10 @@ def efficiency(
     return computing / (computing + reducing)
 
 
-def main() -> None:
+def run(options: Options) -> None:
     """Prints what is reduced, and what follows from it."""
     sizes = reduced_bytes(keras_alexnet.build())
     total = sum(sizes.values())
-    console = Console()
     for name, size in sizes.items():
         console.print(f"{name}: {size / 1e6:.1f} MB, {size / total:.1%}")
     table = Table(title=f"efficiency, {BATCH_SIZE} images per device and step")
@@ -78,7 +79,4 @@ def main() -> None:
             ]
             table.add_row(name + what, *cells)
     console.print(table)
-
-
-if __name__ == "__main__":
-    main()
+    write_json("scaling", options, bytes=sizes, links=LINKS, batch_size=BATCH_SIZE)

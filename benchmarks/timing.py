@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
+import fnmatch
 import statistics
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
-import keras
-import tensorflow as tf
-from rich.console import Console
-from rich.table import Table
-
-RESULTS = Path("benchmarks/results")
+Seconds = Mapping[str, Sequence[float]]
 
 
 def in_turn(
-    candidates: dict[str, Callable[[], None]], repetitions: int, warm_up: int = 1
+    candidates: Mapping[str, Callable[[], object]],
+    repetitions: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Times each candidate once, then each again, and so on.
 
@@ -28,6 +24,7 @@ def in_turn(
         candidates: What to time, by name; each returns when its work is done.
         repetitions: How often each is timed.
         warm_up: How often each is run before, untimed.
+        clock: Returns the time in seconds.
 
     Returns:
         The seconds of each repetition.
@@ -35,67 +32,46 @@ def in_turn(
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for repetition in range(-warm_up, repetitions):
         for name, candidate in candidates.items():
-            started = time.perf_counter()
+            started = clock()
             candidate()
             if repetition >= 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
 
 
-def report(
-    question: str, seconds: dict[str, list[float]], images: int, baseline: str
-) -> None:
-    """Prints a table and writes it as JSON.
+def times_faster(seconds: Seconds, name: str, baseline: str) -> float:
+    """Returns how many times as fast one candidate is as another.
+
+    The median of pairs, because neighbours in time ran on the same machine.
 
     Args:
-        question: The name of the benchmark.
         seconds: From `in_turn`.
-        images: How many images each repetition works on.
-        baseline: The candidate that ratios are relative to.
+        name: The one.
+        baseline: The other.
     """
-    # Pair by pair, because neighbours in time ran on the same machine.
-    rows = {
-        name: {
-            "images_per_second": images / statistics.median(values),
-            "ratio": statistics.median(
-                theirs / ours
-                for theirs, ours in zip(seconds[baseline], values, strict=True)
-            ),
-            "seconds": values,
-        }
-        for name, values in seconds.items()
-    }
-    table = Table(title=question)
-    for heading in ("what", "images/s", f"times {baseline}", "seconds (min - max)"):
-        table.add_column(heading)
-    for name, row in rows.items():
-        table.add_row(
-            name,
-            f"{row['images_per_second']:.1f}",
-            f"{row['ratio']:.2f}",
-            f"{min(row['seconds']):.2f} - {max(row['seconds']):.2f}",
-        )
-    Console().print(table)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{question}.json").write_text(
-        json.dumps({"machine": machine(), "results": rows}, indent=2) + "\n"
-    )
+    pairs = zip(seconds[baseline], seconds[name], strict=True)
+    return statistics.median(theirs / ours for theirs, ours in pairs)
 
 
-def machine() -> dict[str, object]:
-    """Describes what a benchmark ran on."""
-    flags: set[str] = set()
-    if Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("flags"):
-                flags = set(line.split(":")[1].split())
-                break
+def fastest(seconds: Seconds, pattern: str = "*") -> str | None:
+    """Returns the candidate with the least median, or None if there is none.
+
+    Args:
+        seconds: From `in_turn`.
+        pattern: Of the candidates to choose from, of the shell's kind.
+    """
+    names = fnmatch.filter(seconds, pattern)
+    return min(names, key=lambda name: statistics.median(seconds[name]), default=None)
+
+
+def summed(measured: Sequence[Seconds]) -> dict[str, list[float]]:
+    """Adds up several measurements, of the candidates that took part in all.
+
+    Args:
+        measured: From `in_turn`, each with as many repetitions.
+    """
     return {
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "cores": os.cpu_count(),
-        "gpus": len(tf.config.list_physical_devices("GPU")),
-        "cpu_flags": sorted(
-            flag for flag in flags if flag.startswith(("avx", "amx", "fma"))
-        ),
+        name: [sum(times) for times in zip(*(x[name] for x in measured), strict=True)]
+        for name in measured[0]
+        if all(name in seconds for seconds in measured)
     }

@@ -1,87 +1,104 @@
-"""How fast is a training step of alexnet_2012, against textbook Keras?
+"""How fast is a training step of alexnet_2012, against textbook Keras and PyTorch?
 
-Textbook Keras is what one writes from the paper with Keras's own layers:
-`Conv2D(groups=2)`, `tf.nn.local_response_normalization`, SGD with momentum. Both nets
-have the same layers, batch and loss, and both are driven by `train_on_batch`.
+Textbook Keras is what one writes from the paper with Keras's own layers. PyTorch runs
+eagerly and through torch.compile, in float32 and under autocast to bfloat16, in both
+memory layouts. All have the same layers, weights, batch and loss, dropout, SGD with
+momentum and weight decay. Beside them: matrix products at their best size, which bound
+what any of them can reach, and a memory copy.
 
-    python -m benchmarks training_step
+    keras-alexnet benchmark training_step
 """
 
 from __future__ import annotations
 
-import keras
-import numpy as np
 import tensorflow as tf
 
-import keras_alexnet
-from benchmarks.timing import in_turn, report
-from keras_alexnet.training.optimizer import DecayedMomentum
+from keras_alexnet.benchmarks.contest import Contest, check_outputs
+from keras_alexnet.benchmarks.limits import Limits, product_rate
+from keras_alexnet.benchmarks.networks import (
+    compiled_for_training,
+    images_and_labels,
+    network_for,
+    ours,
+    textbook,
+    weights_of,
+)
+from keras_alexnet.benchmarks.questions import Options
+from keras_alexnet.benchmarks.report import Report
+from keras_alexnet.benchmarks.timing import fastest, times_faster
 
 BATCH_SIZE = 128
-REPETITIONS = 5
+# Forward and backward, without the gradient of the images.
+FLOP_PER_IMAGE = 4.14e9
+TEXTBOOK = "textbook float32"
 
 
-def textbook() -> keras.Model:
-    """Writes the network of the paper with Keras's own layers."""
-    layers = keras.layers
-
-    def lrn():
-        return layers.Lambda(
-            lambda x: tf.nn.local_response_normalization(x, 2, 2.0, 1e-4, 0.75)
-        )
-
-    model = keras.Sequential(
-        [
-            keras.Input((227, 227, 3)),
-            layers.Conv2D(96, 11, 4, activation="relu"),
-            lrn(),
-            layers.MaxPooling2D(3, 2),
-            layers.Conv2D(256, 5, padding="same", groups=2, activation="relu"),
-            lrn(),
-            layers.MaxPooling2D(3, 2),
-            layers.Conv2D(384, 3, padding="same", activation="relu"),
-            layers.Conv2D(384, 3, padding="same", groups=2, activation="relu"),
-            layers.Conv2D(256, 3, padding="same", groups=2, activation="relu"),
-            layers.MaxPooling2D(3, 2),
-            layers.Flatten(),
-            layers.Dense(4096, activation="relu"),
-            layers.Dropout(0.5),
-            layers.Dense(4096, activation="relu"),
-            layers.Dropout(0.5),
-            layers.Dense(1000, activation="softmax"),
-        ]
-    )
-    optimizer = keras.optimizers.SGD(1e-3, momentum=0.9, weight_decay=5e-4)
-    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
-    return model
-
-
-def ours(dtype: str) -> keras.Model:
-    """Builds the same network with this package."""
-    model = keras_alexnet.build(dtype=dtype)
-    model.compile(
-        DecayedMomentum(1e-3), "sparse_categorical_crossentropy", jit_compile=False
-    )
-    return model
-
-
-def main() -> None:
+def run(options: Options) -> None:
     """Measures and reports."""
-    random = np.random.default_rng(0)
-    images = tf.constant(random.normal(0, 60, (BATCH_SIZE, 227, 227, 3)), tf.float32)
-    labels = tf.constant(random.integers(0, 1000, BATCH_SIZE))
-    models = {
-        "textbook float32": textbook(),
-        "keras_alexnet float32": ours("float32"),
-        "keras_alexnet bfloat16": ours("mixed_bfloat16"),
-    }
-    candidates = {
-        name: lambda model=model: model.train_on_batch(images, labels)
-        for name, model in models.items()
-    }
-    seconds = in_turn(candidates, REPETITIONS)
-    report("training_step", seconds, BATCH_SIZE, baseline="textbook float32")
+    network = network_for(options.quick)
+    batch_size = 8 if options.quick else BATCH_SIZE
+    images, labels = images_and_labels(network, batch_size)
+    model = ours(network)
+    weights = weights_of(model)
+    sample = images[:4]
+    expected = model.predict_on_batch(sample)
+    batch = tf.constant(images), tf.constant(labels)
+    contest = Contest(options)
+
+    def keras_step(model, dtype="float32", **how):
+        check_outputs(model(sample, training=False).numpy(), expected, dtype)
+        compiled_for_training(model, **how)
+        return lambda: model.train_on_batch(*batch)
+
+    contest.enter("keras_alexnet float32", keras_step(model))
+    contest.enter(
+        "keras_alexnet bfloat16",
+        keras_step(ours(network, "mixed_bfloat16"), "bfloat16"),
+    )
+    limits = Limits(contest, options.quick)
+    for name, jit_compile in ((TEXTBOOK, False), (f"{TEXTBOOK}, jit", True)):
+        contest.invite(
+            name,
+            lambda jit_compile=jit_compile: keras_step(
+                textbook(network, weights), textbook=True, jit_compile=jit_compile
+            ),
+        )
+    with contest.optional("PyTorch"):
+        from keras_alexnet.benchmarks.peers.torch_peer import Peer
+
+        peer = Peer(network, weights, expected)
+        for mode in peer.modes(compiled=not options.quick):
+            contest.invite(
+                str(mode), lambda mode=mode: peer.training_step(mode, images, labels)
+            )
+    seconds, rates = limits.split(contest.run())
+    report = Report("training_step", options, batch_size=batch_size, rates=rates)
+    baseline = TEXTBOOK if TEXTBOOK in seconds else "keras_alexnet float32"
+    report.add(
+        f"batch {batch_size}", seconds, batch_size, baseline, skipped=contest.skipped
+    )
+    _say(report, seconds, batch_size, rates)
+    report.write()
 
 
-if __name__ == "__main__":
-    main()
+def _say(report: Report, seconds: dict, batch_size: int, rates: dict) -> None:
+    """Prints the ratios that matter."""
+    for name, rate in rates.items():
+        report.say(f"{name}, 10^9 a second", rate / 1e9, ".0f")
+    best = fastest(seconds, "keras_alexnet*")
+    for dtype in ("float32", "bfloat16"):
+        name = f"keras_alexnet {dtype}"
+        if TEXTBOOK in seconds:
+            report.say(
+                f"{name}, times {TEXTBOOK}", times_faster(seconds, name, TEXTBOOK)
+            )
+        work = FLOP_PER_IMAGE * batch_size
+        shares = [work / time / product_rate(rates, dtype) for time in seconds[name]]
+        if not report.options.quick:
+            report.say(
+                f"{name}, share of the matrix product's speed",
+                sorted(shares)[len(shares) // 2],
+                ".0%",
+            )
+    if peer := fastest(seconds, "torch*"):
+        report.say(f"{best}, times {peer}", times_faster(seconds, best, peer))

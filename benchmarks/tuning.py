@@ -4,22 +4,22 @@ On half of the digits' training images: 30 random trials of 8 epochs, then the b
 the recipe itself with three seeds that the search has not seen, which also split the
 images anew.
 
-    python -m benchmarks tuning
+    keras-alexnet benchmark tuning
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.timing import RESULTS, machine
+from keras_alexnet.benchmarks.questions import Options
+from keras_alexnet.benchmarks.report import write_json
+from keras_alexnet.commands.common import console
 from keras_alexnet.config import TrainConfig
 from keras_alexnet.recipes import get_recipe
 from keras_alexnet.training.train import train
@@ -32,32 +32,34 @@ SEEDS = (101, 102, 103)
 TEST_FRACTION = 0.6
 
 
-def errors(config: TrainConfig, directory: Path) -> list[float]:
+def errors(config: TrainConfig, directory: Path, seeds: tuple[int, ...]) -> list[float]:
     """Returns the test error with each seed."""
     found = []
-    for seed in SEEDS:
+    for seed in seeds:
         run_dir = str(directory / str(seed))
         again = dataclasses.replace(config, seed=seed, run_dir=run_dir)
         found.append(train(again).metrics["top1_error"])
     return found
 
 
-def main() -> None:
+def run(options: Options) -> None:
     """Searches, compares, and writes both as JSON."""
+    quick = options.quick
+    trials, epochs, seeds = (1, 1, SEEDS[:1]) if quick else (TRIALS, EPOCHS, SEEDS)
     recipe = dataclasses.replace(
-        get_recipe("digits"), epochs=EPOCHS, test_fraction=TEST_FRACTION
+        get_recipe("digits"), epochs=epochs, test_fraction=TEST_FRACTION
     )
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         begin = time.monotonic()
-        result = search(recipe, trials=TRIALS, run_dir=directory / "search")
+        result = search(recipe, trials=trials, run_dir=directory / "search")
         seconds = time.monotonic() - begin
         training = sum(trial.seconds for trial in result.trials)
         found = {
-            "recipe": errors(recipe, directory / "recipe"),
-            "best of the search": errors(result.config, directory / "best"),
+            "recipe": errors(recipe, directory / "recipe", seeds),
+            "best of the search": errors(result.config, directory / "best", seeds),
         }
-    table = Table(title=f"{TRIALS} trials: test error with seeds {SEEDS}")
+    table = Table(title=f"{trials} trials: test error with seeds {seeds}")
     for heading in ("what", "learning rate", "dropout", "mean", "lowest - highest"):
         table.add_column(heading)
     for (what, values), config in zip(
@@ -68,25 +70,15 @@ def main() -> None:
             f"{statistics.mean(values):.2%}",
             f"{min(values):.2%} - {max(values):.2%}",
         )
-    Console().print(table)
+    console.print(table)
     overhead = seconds / training - 1
     print(f"{seconds:.0f} s, of which beyond training {overhead:.1%}")
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "tuning.json").write_text(
-        json.dumps(
-            {
-                "machine": machine(),
-                "errors": found,
-                "learning_rate": result.config.learning_rate,
-                "dropout": result.config.dropout,
-                "seconds": seconds,
-                "seconds_beyond_training": seconds - training,
-            },
-            indent=2,
-        )
-        + "\n"
+    write_json(
+        "tuning",
+        options,
+        errors=found,
+        learning_rate=result.config.learning_rate,
+        dropout=result.config.dropout,
+        seconds=seconds,
+        seconds_beyond_training=seconds - training,
     )
-
-
-if __name__ == "__main__":
-    main()

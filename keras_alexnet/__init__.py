@@ -80,7 +80,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"keras_alexnet.{_HOME[name]}"), name)
-    if name in ("layers", "tuning", "weights"):
+    if name in ("benchmarks", "layers", "tuning", "weights"):
         return importlib.import_module(f"keras_alexnet.{name}")
     raise AttributeError(f"module 'keras_alexnet' has no attribute {name!r}")
 

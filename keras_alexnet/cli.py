@@ -219,6 +219,26 @@ class Tune:
     """Devices to train each trial on."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Measure on this machine, beside the other systems that are installed.
+
+    `keras-alexnet benchmark inference lrn`, or with no question the usual ones. Each
+    gives a table, a JSON file and a picture.
+    """
+
+    questions: tyro.conf.Positional[tuple[str, ...]] = ()
+    """What to measure; see --list."""
+    list: bool = False
+    """List the questions and measure nothing."""
+    quick: bool = False
+    """Take tiny networks and few repetitions, to see that everything works."""
+    candidates: tuple[str, ...] = ()
+    """Patterns of the peers that take part, such as "torch*"; by default all."""
+    out: str = "benchmarks/results"
+    """Directory to write the answers to."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits.
 
@@ -259,6 +279,7 @@ def _parse(
     | List
     | Launch
     | Tune
+    | Benchmark
 ):
     """Parses a command line.
 
@@ -277,6 +298,7 @@ def _parse(
         "data": Data,
         "list": List,
         "launch": Launch,
+        "benchmark": Benchmark,
     }
     # What comes after two dashes belongs to the command that is launched.
     launched: list[str] = []

@@ -16,6 +16,7 @@ COMMANDS = [
     "inspect",
     "tune",
     "list",
+    "benchmark",
 ]
 
 

@@ -61,6 +61,7 @@ def test_the_wheel_imports_away_from_the_checkout(environment):
     folder, python = environment
     program = """
 import keras_alexnet, keras_alexnet.layers, keras_alexnet.tuning
+import keras_alexnet.benchmarks.peers
 print(keras_alexnet.__file__)
 print(keras_alexnet.layers.__file__)
 print(keras_alexnet.build("alexnet_mini").count_params())
@@ -71,6 +72,15 @@ print(keras_alexnet.build("alexnet_mini").count_params())
     assert str(folder) in package and str(folder) in layers
     assert Path(package).with_name("py.typed").exists()
     assert int(parameters) > 0
+
+
+def test_benchmarks_run_from_the_wheel(environment):
+    folder, python = environment
+    command = python.with_name("keras-alexnet")
+    result = run(command, "benchmark", "scaling", "--out", "answers", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "fully connected: 234.5 MB" in result.stdout
+    assert (folder / "answers" / "scaling.json").exists()
 
 
 def test_a_plugin_s_layer_is_built_by_name_saved_and_reloaded(environment):
@@ -107,7 +117,7 @@ def test_a_plugin_s_layer_is_known_to_the_command_line(environment):
     assert "top-1 error" in evaluated.stdout, evaluated.stderr
 
 
-@pytest.mark.parametrize("name", ["layers", "tuning"])
+@pytest.mark.parametrize("name", ["layers", "tuning", "benchmarks"])
 def test_importing_a_folder_at_the_top_says_what_to_import_instead(name):
     result = run(sys.executable, "-c", f"import {name}", cwd=ROOT)
     assert result.returncode != 0

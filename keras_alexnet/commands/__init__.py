@@ -19,6 +19,7 @@ _MODULES = {
     cli.Inspect: "inspect",
     cli.Data: "data",
     cli.List: "list",
+    cli.Benchmark: "benchmark",
 }
 
 

@@ -1,0 +1,91 @@
+"""What a benchmark ran on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+LIBRARIES = (
+    "keras-alexnet",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "torch",
+    "openvino",
+    "onnxruntime",
+)
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def machine() -> dict[str, object]:
+    """Describes processor, threads and the versions of all that is compared."""
+    threading = tf.config.threading
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "cpu": _cpu_field("model name") or platform.processor(),
+        "cpu_flags": [
+            flag
+            for flag in sorted(_cpu_field("flags").split())
+            if flag.startswith(("avx", "amx", "fma"))
+        ],
+        "cores": cores(),
+        "gpus": [
+            tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+            for gpu in tf.config.list_physical_devices("GPU")
+        ],
+        "threads": {
+            # 0 is TensorFlow's own choice.
+            "tensorflow_intra_op": threading.get_intra_op_parallelism_threads(),
+            "tensorflow_inter_op": threading.get_inter_op_parallelism_threads(),
+            "peers": cores(),
+        },
+    }
+
+
+def peak_memory() -> int:
+    """Returns the most bytes of memory that this process has held so far.
+
+    Raises:
+        ValueError: Windows does not say.
+    """
+    try:
+        import resource
+    except ImportError:
+        raise ValueError(
+            "Peak memory is asked for with Python's module resource, which Windows "
+            "lacks: choose other questions."
+        ) from None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _cpu_field(field: str) -> str:
+    """Returns a field of the first processor in /proc/cpuinfo, where that exists."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return ""
