@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test test-all lint format bench clean
+.PHONY: setup demo test test-all lint format bench bench-profile clean
 
 setup: $(INSTALLED)
 
@@ -41,6 +41,11 @@ test-all: setup lint
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# Where the time of a training step goes, operation by operation.
+bench-profile: setup
+	$(BIN)/python -m benchmarks.step_profile --precision float32
+	$(BIN)/python -m benchmarks.step_profile --precision bfloat16
 
 clean:
 	rm -rf $(VENV) build dist runs *.egg-info

@@ -5,6 +5,8 @@ import sys
 
 BENCHMARKS = [
     "training_step",
+    "step_profile",
+    "import_time",
     "engine",
     "scaling",
     "augmentation",
