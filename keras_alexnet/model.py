@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_alexnet.layers.implementations import compiling
 from keras_alexnet.preprocessing import Preprocessing
 from keras_alexnet.registry import list_layers
 from keras_alexnet.training.accumulation import averaged_over_parts
@@ -263,7 +264,8 @@ class AlexNet(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
 
         def forward(x, y, sample_weight):
-            predictions = self(x, training=False)
+            with compiling():  # As in `predict_step`.
+                predictions = self(x, training=False)
             loss = self.compute_loss(x, y, predictions, sample_weight, training=False)
             return loss, predictions
 
@@ -273,7 +275,13 @@ class AlexNet(keras.Model):
     def predict_step(self, data: Any) -> tf.Tensor:
         """Returns the outputs for one batch, in inference mode."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
-        return self._on_replica(lambda x: self(x, training=False))(x)
+
+        def forward(x):
+            # Not traced for an export.
+            with compiling():
+                return self(x, training=False)
+
+        return self._on_replica(forward)(x)
 
     def _on_replica(self, function):
         """Compiles a function of tensors for the device that it is traced on.

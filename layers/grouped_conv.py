@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import tensorflow as tf
 
+from keras_alexnet.layers.implementations import choose
 from keras_alexnet.registry import register_layer
+
+IMPLEMENTATIONS = ("split", "native", "dense")
 
 
 @register_layer("grouped_conv")
@@ -69,30 +74,85 @@ class GroupedConv2D(keras.layers.Conv2D):
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Convolves `inputs` with a kernel of (height, width, in / groups, out)."""
-        kernel = tf.convert_to_tensor(kernel)
-        if self.groups == 1:
-            return self._convolve(inputs, kernel)
-        # One convolution for each tower. tf.nn.conv2d can do all at once, but on CPUs
-        # its gradient then depends on oneDNN, which not every build and dtype has, and
-        # is no faster.
-        axis = -1 if self.data_format == "channels_last" else 1
-        towers = zip(
-            tf.split(inputs, self.groups, axis),
-            tf.split(kernel, self.groups, axis=-1),
-            strict=True,
-        )
-        return tf.concat([self._convolve(*tower) for tower in towers], axis)
-
-    def _convolve(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        return tf.nn.conv2d(
+        return grouped_convolution(
             inputs,
-            kernel,
+            tf.convert_to_tensor(kernel),
+            groups=self.groups,
             strides=self.strides,
-            padding=self.padding.upper(),
-            data_format=self._tf_data_format,
+            padding=self.padding,
             dilations=self.dilation_rate,
+            channels_last=self.data_format == "channels_last",
         )
 
     @property
     def _tf_data_format(self) -> str:
         return "NHWC" if self.data_format == "channels_last" else "NCHW"
+
+
+def grouped_convolution(
+    x: tf.Tensor,
+    kernel: tf.Tensor,
+    *,
+    groups: int,
+    strides: int | tuple[int, int] = 1,
+    padding: str = "valid",
+    dilations: int | tuple[int, int] = 1,
+    channels_last: bool = True,
+    implementation: str | None = None,
+) -> tf.Tensor:
+    """Convolves each of `groups` equal parts of the channels with its own filters.
+
+    The function behind `GroupedConv2D`.
+
+    Args:
+        x: `(batch, height, width, channels)`, or with the channels on axis 1.
+        kernel: `(height, width, channels / groups, filters)`; its filters are ordered
+            by group.
+        groups: Number of parts.
+        strides: Steps down and across.
+        padding: `"valid"` or `"same"`.
+        dilations: Distances between the kernel's elements.
+        channels_last: Whether channels are on the last axis, or else on axis 1.
+        implementation: `"split"`: a convolution for each group. `"native"`:
+            TensorFlow's grouped convolution, whose gradient on CPUs needs oneDNN.
+            `"dense"`: one convolution with zeros between the groups. By default what
+            `layers/implementations.py` names.
+
+    Returns:
+        `(batch, height, width, filters)`, or with the filters on axis 1.
+
+    Raises:
+        ValueError: There is no such implementation.
+    """
+    implementation = implementation or choose("grouped_conv", x)
+    convolve = functools.partial(
+        tf.nn.conv2d,
+        strides=strides,
+        padding=padding.upper(),
+        data_format="NHWC" if channels_last else "NCHW",
+        dilations=dilations,
+    )
+    if groups == 1 or implementation == "native":
+        return convolve(x, kernel)
+    if implementation == "split":
+        axis = -1 if channels_last else 1
+        parts = zip(
+            tf.split(x, groups, axis), tf.split(kernel, groups, axis=-1), strict=True
+        )
+        return tf.concat([convolve(*part) for part in parts], axis)
+    if implementation == "dense":
+        return convolve(x, _block_diagonal(kernel, groups))
+    raise ValueError(
+        f"implementation must be one of {', '.join(IMPLEMENTATIONS)}. "
+        f"Received: {implementation}"
+    )
+
+
+def _block_diagonal(kernel: tf.Tensor, groups: int) -> tf.Tensor:
+    """Returns the kernel of all channels, with zeros between the groups."""
+    depth = kernel.shape[2]
+    blocks = [
+        tf.pad(part, ((0, 0), (0, 0), (g * depth, (groups - 1 - g) * depth), (0, 0)))
+        for g, part in enumerate(tf.split(kernel, groups, axis=-1))
+    ]
+    return tf.concat(blocks, axis=-1)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
 import keras
-import numpy as np
 import tensorflow as tf
 
+from keras_alexnet.layers import lrn_implementations
+from keras_alexnet.layers.implementations import choose
+from keras_alexnet.layers.lrn_implementations import Formula
 from keras_alexnet.registry import register_layer
 
 
@@ -108,7 +108,7 @@ class LocalResponseNormalization(keras.layers.Layer):
             )
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns the normalised activations; compiled by XLA when `training`."""
+        """Returns the normalised activations."""
         return local_response_normalization(
             inputs,
             size=self.size,
@@ -117,9 +117,7 @@ class LocalResponseNormalization(keras.layers.Layer):
             k=self.k,
             groups=self.groups,
             channels_last=self.data_format == "channels_last",
-            # Not in inference: a compiled function would stay in exported models and be
-            # compiled again for every new batch size.
-            fused=training,
+            implementation=choose("lrn", inputs, training),
         )
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -153,7 +151,7 @@ def local_response_normalization(
     k: float,
     groups: int = 1,
     channels_last: bool = True,
-    fused: bool = False,
+    implementation: str | None = None,
 ) -> tf.Tensor:
     """Computes x / (k + alpha * windowed sum of squares) ^ beta.
 
@@ -168,106 +166,17 @@ def local_response_normalization(
         k: The additive constant.
         groups: Parts of the channels that windows do not cross.
         channels_last: Whether channels are on the last axis, or else on axis 1.
-        fused: Whether XLA compiles the normalisation and its gradient, several times
-            faster than the separate operations, once for each shape. Otherwise plain
-            TensorFlow operations, for graphs that must not contain compiled functions.
+        implementation: One of `lrn_implementations.IMPLEMENTATIONS`; by default the
+            fastest known without compiled functions.
 
     Returns:
         The shape and dtype of `x`; computed in float32.
     """
-    if fused:
-        normalise = _fused(size, float(alpha), float(beta), float(k))
-        return tf.reshape(normalise(_by_tower(x, groups, channels_last)), tf.shape(x))
-    wide = tf.cast(x, tf.float32)
-    channels = x.shape[-1 if channels_last else 1]
-    window = alpha * window_matrix(channels, size, groups)
-    squares = tf.square(wide)
-    if channels_last:
-        energy = tf.matmul(tf.reshape(squares, (-1, channels)), window)
-    else:
-        energy = tf.matmul(
-            window.T, tf.reshape(squares, (tf.shape(x)[0], channels, -1))
-        )
-    root = tf.math.rsqrt(tf.reshape(energy, tf.shape(x)) + k)
-    return tf.cast(wide * _power(root, beta), x.dtype)
-
-
-def window_matrix(channels: int, size: int, groups: int) -> np.ndarray:
-    """Returns the 0/1 matrix whose column c marks the channels in the window of c.
-
-    Args:
-        channels: Number of channels.
-        size: Number of channels in a window.
-        groups: Parts of the channels that windows do not cross.
-
-    Returns:
-        float32, `(channels, channels)`.
-    """
-    source = np.arange(channels)[:, None]
-    target = np.arange(channels)[None, :]
-    first = target - size // 2
-    inside = (source >= first) & (source < first + size)
-    tower = channels // groups
-    return (inside & (source // tower == target // tower)).astype("float32")
-
-
-def _by_tower(x: tf.Tensor, groups: int, channels_last: bool) -> tf.Tensor:
-    """Reshapes to (rows, groups, channels of a tower, columns)."""
+    implementation = implementation or choose("lrn", x, training=False)
+    formula = Formula(size, float(alpha), float(beta), float(k))
+    normalise = lrn_implementations.get(implementation, formula)
     tower = x.shape[-1 if channels_last else 1] // groups
-    if channels_last:
-        return tf.reshape(x, (-1, groups, tower, 1))
-    return tf.reshape(x, (tf.shape(x)[0], groups, tower, -1))
-
-
-def _power(root: tf.Tensor, beta: float) -> tf.Tensor:
-    """Computes d^-beta from d^-1/2."""
-    # A general power costs more than all the rest of the normalisation.
-    return root * tf.sqrt(root) if beta == 0.75 else tf.pow(root, 2 * beta)
-
-
-@functools.cache
-def _fused(size: int, alpha: float, beta: float, k: float):
-    """Makes the normalisation of (rows, groups, channels, columns) under XLA.
-
-    Made once for each set of arguments, so that calls outside a graph find it compiled.
-    It holds no variables and may be shared by replicas.
-    """
-    before, after = size // 2, (size - 1) // 2
-
-    def windowed_sum(padded, channels):
-        return tf.add_n([padded[:, :, i : i + channels] for i in range(size)])
-
-    def pad(x, before, after):
-        return tf.pad(x, ((0, 0), (0, 0), (before, after), (0, 0)))
-
-    @tf.function(jit_compile=True, autograph=False)
-    def forward(x):
-        wide = tf.cast(x, tf.float32)
-        energy = windowed_sum(pad(tf.square(wide), before, after), x.shape[2])
-        root = tf.math.rsqrt(k + alpha * energy)
-        return tf.cast(wide * _power(root, beta), x.dtype), root
-
-    # Two functions, because XLA would otherwise compute what is under the windowed sum
-    # once for every one of its terms.
-    @tf.function(jit_compile=True, autograph=False)
-    def backward_inner(dy, x, root):
-        dy, wide = tf.cast(dy, tf.float32), tf.cast(x, tf.float32)
-        # The sum runs over the windows that hold a channel: the mirrored window.
-        return pad(dy * wide * _power(root, beta) * root * root, after, before)
-
-    @tf.function(jit_compile=True, autograph=False)
-    def backward_outer(dy, x, root, inner):
-        dy, wide = tf.cast(dy, tf.float32), tf.cast(x, tf.float32)
-        shared = (2 * alpha * beta) * wide * windowed_sum(inner, x.shape[2])
-        return tf.cast(dy * _power(root, beta) - shared, x.dtype)
-
-    @tf.custom_gradient
-    def normalise(x):
-        y, root = forward(x)
-
-        def gradient(dy):
-            return backward_outer(dy, x, root, backward_inner(dy, x, root))
-
-        return y, gradient
-
-    return normalise
+    rows = -1 if channels_last else tf.shape(x)[0]
+    columns = 1 if channels_last else -1
+    y = normalise(tf.reshape(x, (rows, groups, tower, columns)))
+    return tf.reshape(y, tf.shape(x))

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_alexnet.layers import GroupedConv2D
+from keras_alexnet.layers.grouped_conv import IMPLEMENTATIONS, grouped_convolution
 
 CHANNELS, FILTERS = 4, 6
 
@@ -209,3 +210,70 @@ def test_filters_that_cannot_be_split_are_refused(filters, groups):
 def test_channels_that_cannot_be_split_are_refused():
     with pytest.raises(ValueError, match="groups"):
         GroupedConv2D(FILTERS, 3).build((None, 7, 6, 3))
+
+
+EACH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+
+
+@EACH
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("strides, dilations", [((2, 1), (1, 1)), ((1, 1), (1, 2))])
+def test_every_implementation_is_the_convolution(
+    implementation, groups, strides, dilations
+):
+    x = images()
+    kernel = np.random.default_rng(1).normal(size=(3, 2, CHANNELS // groups, FILTERS))
+    y = grouped_convolution(
+        tf.constant(x),
+        tf.constant(kernel, tf.float32),
+        groups=groups,
+        strides=strides,
+        padding="same",
+        dilations=dilations,
+        implementation=implementation,
+    )
+    written_out = expected(x, kernel, 0.0, groups, strides, "same", dilations)
+    np.testing.assert_allclose(y, written_out, rtol=1e-4, atol=1e-4)
+
+
+@EACH
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_of_every_implementation_are_the_convolution_transposed(
+    implementation, dtype
+):
+    """A convolution is linear in both of its arguments, which gives both gradients."""
+    rng = np.random.default_rng(2)
+    # Small whole numbers, with which bfloat16 computes exactly.
+    x = rng.integers(-2, 3, (2, 4, 4, CHANNELS)).astype("float64")
+    kernel = rng.integers(-2, 3, (3, 3, CHANNELS // 2, FILTERS)).astype("float64")
+    dy = rng.integers(-1, 2, (2, 4, 4, FILTERS)).astype("float64")
+
+    def loss(x, kernel):
+        return (expected(x, kernel, 0.0, 2, (1, 1), "same", (1, 1)) * dy).sum()
+
+    inputs, weights = tf.constant(x, dtype), tf.constant(kernel, dtype)
+    with tf.GradientTape() as tape:
+        tape.watch([inputs, weights])
+        y = grouped_convolution(
+            inputs, weights, groups=2, padding="same", implementation=implementation
+        )
+        products = tf.cast(y, "float32") * tf.constant(dy, tf.float32)
+    gradients = tape.gradient(products, [inputs, weights])
+    for gradient, value in zip(gradients, (x, kernel), strict=True):
+        unit = np.zeros_like(value)
+        for place in (0, 7, 11, value.size - 1):
+            unit.flat[place] = 1.0
+            arguments = (unit, kernel) if value is x else (x, unit)
+            derivative = loss(*arguments)
+            unit.flat[place] = 0.0
+            assert float(tf.reshape(gradient, -1)[place]) == derivative
+
+
+def test_an_unknown_implementation_is_refused():
+    with pytest.raises(ValueError, match="split, native, dense. Received: fast"):
+        grouped_convolution(
+            tf.zeros((1, 3, 3, 4)),
+            tf.zeros((1, 1, 2, 2)),
+            groups=2,
+            implementation="fast",
+        )

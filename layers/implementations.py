@@ -1,0 +1,62 @@
+"""Which implementation of an operation runs where: one table, filled by measurement.
+
+Every implementation computes the same numbers but for rounding. On CPUs the table says
+what was fastest (docs/performance.md); nothing here was measured on a GPU, where it
+keeps to what is safe. `keras-alexnet benchmark` measures them all and says which
+entries it would change on the device at hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+# By operation, device, and whether XLA may compile a part of the graph.
+CHOICES = {
+    ("lrn", "CPU", "compiled"): "xla",
+    ("lrn", "CPU", "plain"): "windowed",
+    ("lrn", "GPU", "compiled"): "xla",
+    ("lrn", "GPU", "plain"): "windowed",
+    ("grouped_conv", "CPU", "compiled"): "split",
+    ("grouped_conv", "CPU", "plain"): "split",
+    ("grouped_conv", "GPU", "compiled"): "split",
+    ("grouped_conv", "GPU", "plain"): "split",
+}
+
+_compiles = contextvars.ContextVar("compiles", default=False)
+
+
+def choose(operation: str, x: tf.Tensor, training: bool = False) -> str:
+    """Returns the name of the implementation to run.
+
+    Args:
+        operation: `"lrn"` or `"grouped_conv"`.
+        x: The operation's input, which says where it will run.
+        training: Whether gradients will be taken. XLA may compile then, and in
+            inference only within `compiling`: a compiled function would stay in
+            exported models, and be compiled again for each batch size.
+    """
+    kind = "compiled" if training or _compiles.get() else "plain"
+    return CHOICES[operation, device_kind(x), kind]
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Lets XLA compile parts of what is traced here, in inference too."""
+    token = _compiles.set(True)
+    try:
+        yield
+    finally:
+        _compiles.reset(token)
+
+
+def device_kind(x: tf.Tensor) -> str:
+    """Returns `"GPU"` or `"CPU"`: where an operation on `x` will run."""
+    # Tensors of a graph may not have been placed: TensorFlow prefers a GPU then.
+    device = tf.DeviceSpec.from_string(x.device).device_type if x.device else None
+    if device in ("CPU", "GPU"):
+        return device
+    return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
