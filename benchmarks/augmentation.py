@@ -77,7 +77,8 @@ def ours(preprocessing: Preprocessing) -> Callable[[tf.Tensor, tf.Tensor], tf.Te
 
     def image(path: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
         seed = tf.stack([tf.constant(0, tf.int64), position])
-        return augmentation.of_file(tf.io.read_file(path), preprocessing, seed)
+        draws = augmentation.draw(seed)[0]
+        return augmentation.of_file(tf.io.read_file(path), preprocessing, draws)
 
     return image
 

@@ -1,35 +1,30 @@
-"""How fast is the training pipeline, and what does a folder of a million files cost?
+"""How fast is the training pipeline?
 
-The images are JPEG files of 500 x 400 pixels with the detail of photographs. The
-pipeline is the whole of the 2012 scheme: reading, looking for damage, decoding,
-resizing, a random crop, reflection, colour noise, mean subtraction, batches of 128. Its
-peers: decoding alone; what is usually written with tf.data; PIL in two processes. From
-TFRecord files: the same pipeline on the same images.
+The images are JPEG files with the detail of photographs: 512 x 512 pixels, which are
+halved while they are decoded, and 500 x 375, which cannot be. The pipeline is the whole
+of the 2012 scheme: reading, looking for damage, decoding, resizing, a random crop,
+reflection, colour noise, mean subtraction, batches of 128. Its peers: decoding alone;
+what is usually written with tf.data; PIL in two processes. From TFRecord files: the
+same pipeline on the same images.
 
     keras-alexnet benchmark data_pipeline
-
-The second part lists a million files, links to a thousand, in a process of its own, and
-measures its memory and the time to the first batch.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_alexnet.benchmarks.machine import peak_memory
-from keras_alexnet.benchmarks.processes import call_in_a_process
+from keras_alexnet.benchmarks.photographs import write_photographs
 from keras_alexnet.benchmarks.questions import Options
-from keras_alexnet.benchmarks.report import Report, write_json
+from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.examples import Examples
 from keras_alexnet.data.pipeline import training_batches
@@ -39,10 +34,15 @@ from keras_alexnet.preprocessing import get_preprocessing
 
 BATCH_SIZE = 128
 FILES = 512
-STEPS = 24
-REPETITIONS = 7
-MANY_FILES = 1_000_000
-PREPROCESSING = get_preprocessing("alexnet_2012")
+SIZES = ((512, 512), (500, 375))
+STEPS = 16
+# Batches before the clock starts, and beyond the last: at both ends as much is under
+# way, and nothing is counted that was computed before.
+STARTING, BEYOND = 3, 4
+REPETITIONS = 5
+IMAGES = (STARTING + STEPS + BEYOND) * BATCH_SIZE
+# As in training.
+PREPROCESSING = get_preprocessing("alexnet_2012", fused_decode=True)
 AUGMENTATION = Augmentation(
     PREPROCESSING.image_size,
     horizontal_flip=True,
@@ -51,45 +51,36 @@ AUGMENTATION = Augmentation(
 )
 
 
-def write_photographs(folder: Path, count: int) -> None:
-    """Writes smooth noise with grain: 65 kB a file, as photographs of this size."""
-    random = np.random.default_rng(0)
-    for number in range(count):
-        coarse = Image.fromarray(random.integers(0, 256, (20, 20, 3), np.uint8))
-        smooth = np.asarray(coarse.resize((500, 400), Image.Resampling.BICUBIC))
-        grain = random.integers(-12, 13, smooth.shape)
-        pixels = (smooth + grain).clip(0, 255).astype(np.uint8)
-        path = folder / f"{number % 2}" / f"{number:06d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path, quality=90)
-
-
-def consume(dataset: tf.data.Dataset) -> None:
-    """Takes all batches."""
-    for _ in dataset:
-        pass
-
-
 def in_turn_once_started(
-    candidates: dict[str, Callable[[], Iterable]], repetitions: int
+    candidates: dict[str, tuple[Callable[[], Iterable], int]], repetitions: int
 ) -> dict[str, list[float]]:
-    """Times each candidate after its first result, then each again, and so on.
+    """Times each candidate once it is under way, then each again, and so on.
 
     Tracing and starting take a second, which a run pays once.
+
+    Args:
+        candidates: What gives results, and how many images are in each result.
+        repetitions: How often each is timed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(repetitions):
-        for name, candidate in candidates.items():
+        for name, (candidate, images) in candidates.items():
             results = iter(candidate())
-            next(results)
+            take(results, STARTING * BATCH_SIZE // images)
             started = time.perf_counter()
-            for _ in results:
-                pass
+            take(results, STEPS * BATCH_SIZE // images)
             seconds[name].append(time.perf_counter() - started)
+            take(results, BEYOND * BATCH_SIZE // images)
     return seconds
 
 
-def ours(examples: Examples, steps: int) -> tf.data.Dataset:
+def take(results: Iterator, count: int) -> None:
+    """Takes some results and drops them."""
+    for _ in range(count):
+        next(results)
+
+
+def ours(examples: Examples) -> tf.data.Dataset:
     """The training pipeline."""
     return training_batches(
         examples,
@@ -98,20 +89,20 @@ def ours(examples: Examples, steps: int) -> tf.data.Dataset:
         batch_size=BATCH_SIZE,
         seed=0,
         first_step=0,
-        last_step=steps,
+        last_step=STARTING + STEPS + BEYOND,
     )
 
 
-def decode_only(names: list[str], steps: int) -> tf.data.Dataset:
+def decode_only(names: list[str]) -> tf.data.Dataset:
     """Decodes as many images, and nothing else."""
-    files = tf.data.Dataset.from_tensor_slices(names).repeat().take(steps * BATCH_SIZE)
+    files = tf.data.Dataset.from_tensor_slices(names).repeat().take(IMAGES)
     return files.map(
         lambda name: tf.io.decode_jpeg(tf.io.read_file(name), channels=3),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
 
 
-def usual(names: list[str], steps: int) -> tf.data.Dataset:
+def usual(names: list[str]) -> tf.data.Dataset:
     """Does what tutorials do: decode, resize, random crop, flip."""
 
     def load(name: tf.Tensor) -> tf.Tensor:
@@ -122,7 +113,7 @@ def usual(names: list[str], steps: int) -> tf.data.Dataset:
 
     files = tf.data.Dataset.from_tensor_slices(names).shuffle(len(names)).repeat()
     return (
-        files.take(steps * BATCH_SIZE)
+        files.take(IMAGES)
         .map(load, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(BATCH_SIZE)
         .prefetch(tf.data.AUTOTUNE)
@@ -141,71 +132,35 @@ def with_pil(name: str) -> np.ndarray:
     return pixels[:, ::-1] if np.random.rand() < 0.5 else pixels
 
 
-def many_files(directory: str) -> dict[str, float]:
-    """Opens a folder of many files and takes one batch; returns what it took."""
-    folder = Path(directory)
-    # TensorFlow's own memory, and that of a pipeline, is not the folder's.
-    few = open_source(f"folder:{folder / 'few'}", seed=0)
-    options = {"batch_size": 32, "seed": 0, "first_step": 0, "last_step": 1}
-    consume(training_batches(few.train, PREPROCESSING, AUGMENTATION, **options))
-    before = peak_memory()
-    started = time.perf_counter()
-    source = open_source(f"folder:{folder / 'many'}", seed=0)
-    opened = time.perf_counter() - started
-    consume(training_batches(source.train, PREPROCESSING, AUGMENTATION, **options))
-    first_batch = time.perf_counter() - started
-    return {
-        "files": len(source.train) + len(source.test),
-        "mebibytes": round((peak_memory() - before) / 2**20),
-        "seconds_to_open": round(opened, 2),
-        "seconds_to_first_batch": round(first_batch, 2),
-    }
-
-
-def make_many(folder: Path, names: list[str], count: int) -> None:
-    """Links as many files as ImageNet has, in as many classes."""
-    for place in range(count):
-        target = folder / "many" / f"n{place % 1000:08d}"
-        if place < 1000:
-            target.mkdir(parents=True)
-            # A file cannot have a million links.
-            (target / "0.JPEG").write_bytes(
-                Path(names[place % len(names)]).read_bytes()
-            )
-        else:
-            os.link(target / "0.JPEG", target / f"{target.name}_{place}.JPEG")
+def compare(report: Report, folder: Path, size: tuple[int, int]) -> None:
+    """Times the pipeline and its peers on images of one size."""
+    quick = report.options.quick
+    names = write_photographs(folder / "few", 16 if quick else FILES, size)
+    files = open_source(f"folder:{folder / 'few'}", seed=0)
+    write_shards(files, folder / "records", 4)
+    records = open_source(f"tfrecord:{folder / 'records'}", seed=0)
+    chosen = (names * (IMAGES // len(names) + 1))[:IMAGES]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        candidates: dict[str, tuple[Callable[[], Iterable], int]] = {
+            "decode_jpeg alone": (lambda: decode_only(names), 1),
+            "keras_alexnet, files": (lambda: ours(files.train), BATCH_SIZE),
+            "keras_alexnet, TFRecords": (lambda: ours(records.train), BATCH_SIZE),
+            "usual tf.data": (lambda: usual(names), BATCH_SIZE),
+            # Results stay in the processes: only the work is compared.
+            "PIL, two processes": (lambda: pool.imap(_work, chosen, 16), 1),
+        }
+        seconds = in_turn_once_started(candidates, 1 if quick else REPETITIONS)
+    case = f"{size[0]} x {size[1]} pixels"
+    report.add(case, seconds, STEPS * BATCH_SIZE, "decode_jpeg alone")
 
 
 def run(options: Options) -> None:
     """Measures and reports."""
-    quick = options.quick
-    count, steps, repetitions = (16, 2, 2) if quick else (FILES, STEPS, REPETITIONS)
-    images = steps * BATCH_SIZE
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        write_photographs(folder / "few", count)
-        names = sorted(map(str, (folder / "few").rglob("*.jpg")))
-        files = open_source(f"folder:{folder / 'few'}", seed=0)
-        write_shards(files, folder / "records", 4)
-        records = open_source(f"tfrecord:{folder / 'records'}", seed=0)
-        chosen = (names * (images // len(names) + 1))[:images]
-        with multiprocessing.get_context("spawn").Pool(2) as pool:
-            candidates: dict[str, Callable[[], Iterable]] = {
-                "decode_jpeg alone": lambda: decode_only(names, steps),
-                "keras_alexnet, files": lambda: ours(files.train, steps),
-                "keras_alexnet, TFRecords": lambda: ours(records.train, steps),
-                "usual tf.data": lambda: usual(names, steps),
-                # Results stay in the processes: only the work is compared.
-                "PIL, two processes": lambda: pool.imap(_work, chosen, 16),
-            }
-            seconds = in_turn_once_started(candidates, repetitions)
-        report = Report("data_pipeline", options, batch_size=BATCH_SIZE)
-        report.add("500 x 400 pixels", seconds, images, "decode_jpeg alone")
-        report.write()
-        make_many(folder, names, 5_000 if quick else MANY_FILES)
-        found = call_in_a_process(many_files, str(folder))
-        print(json.dumps(found))
-        write_json("many_files", options, results=found)
+    report = Report("data_pipeline", options, batch_size=BATCH_SIZE)
+    for size in SIZES:
+        with tempfile.TemporaryDirectory() as temporary:
+            compare(report, Path(temporary), size)
+    report.write()
 
 
 def _work(name: str) -> None:

@@ -21,10 +21,14 @@ USUAL = {
     "choices": "Would other implementations than those chosen be faster here?",
 }
 OTHER = {
+    "step_profile": "Where does the time of a training step go?",
+    "import_time": "How long does it take to import the package?",
     "engine": "What does the training engine cost, on top of the step?",
     "scaling": "How efficient would several devices and hosts be? (computed)",
     "augmentation": "How fast is augmentation, against decoding alone?",
-    "data_pipeline": "How fast is the input, and what does a million files cost?",
+    "data_pipeline": "How fast is the input, against decoding, tf.data and PIL?",
+    "many_files": "What does a folder of a million files cost?",
+    "damaged_files": "Is every damaged file named, and what does that cost?",
     "tuning": "Does a search find better schedules, and what does it cost?",
 }
 

@@ -18,7 +18,6 @@ from keras_alexnet.architectures import (
 )
 from keras_alexnet.model import AlexNet
 from keras_alexnet.registry import get_layer
-from keras_alexnet.weights import load_weights_into
 
 Override = str | type | Callable[..., keras.layers.Layer] | None
 
@@ -192,6 +191,9 @@ def build(
 
     # === Weights ===
     if weights is not None:
+        # Not at the top of the file: there is a reader for each format.
+        from keras_alexnet.weights import load_weights_into
+
         load_weights_into(model, weights)
     return model
 

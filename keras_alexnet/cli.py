@@ -213,7 +213,7 @@ class Tune:
     """Passes over the training images."""
     seed: int | None = None
     """Seed of the runs."""
-    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    precision: Literal["auto", "float32", "bfloat16", "float16"] | None = None
     """Precision of the computations."""
     replicas: int | None = None
     """Devices to train each trial on."""

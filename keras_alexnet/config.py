@@ -126,9 +126,10 @@ class TrainConfig:
 
     seed: int = 0
     """Seed of the split, the initial weights, the data order, augmentation, dropout."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the computations; weights are kept in float32. With float16 the
-    loss is scaled."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """Precision of the computations; weights are kept in float32. auto: bfloat16 where
+    the CPU or the GPUs compute it natively, else float32. With float16 the loss is
+    scaled."""
     clip_norm: float | None = None
     """Largest norm of the gradients, over all replicas and weights; no limit by
     default."""

@@ -9,6 +9,7 @@ An exported graph can hold none, so it has TensorFlow's readers alone: see `in_g
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -61,14 +62,22 @@ def decode(
     def any_kind() -> tf.Tensor:
         return _decode_any(encoded, shorter_side, in_graph)
 
-    if not tf.executing_eagerly():
-        # A function that is not inlined: what is not run costs nothing then.
-        any_kind = tf.function(
-            any_kind, autograph=False, experimental_attributes={"_noinline": True}
-        )
-    image = tf.cond(_is_plain_jpeg(encoded), plain, any_kind)
+    image = tf.cond(_is_plain_jpeg(encoded), plain, rarely(any_kind))
     image = tf.ensure_shape(image, (None, None, 3))
     return luminance(image) if channels == 1 else image
+
+
+def rarely(branch: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
+    """Returns a branch that costs nothing where another one is taken.
+
+    TensorFlow inlines branches, and goes through their operations even where it does
+    not run them.
+    """
+    if tf.executing_eagerly():
+        return branch
+    return tf.function(
+        branch, autograph=False, experimental_attributes={"_noinline": True}
+    )
 
 
 def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:

@@ -60,9 +60,8 @@ def resize_window(
     image = _resample(image, scale[1], translation[1], size)
     if mirrored is not False:
         # The columns are rows here, which are moved whole.
-        order = tf.range(size)
-        order = tf.where(mirrored, size - 1 - order, order)
-        image = tf.gather(image, order, axis=1)
+        upright = image
+        image = tf.cond(mirrored, lambda: tf.reverse(upright, [1]), lambda: upright)
     image = tf.transpose(tf.reshape(image, (size * channels, size)))
     return tf.reshape(image, (size, size, channels))
 

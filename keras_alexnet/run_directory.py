@@ -3,6 +3,7 @@
 config.json       the resolved configuration: reproduces the run
 data.json         class names, preprocessing, colour statistics
 skipped.csv       images that could not be used, if any, with the reasons
+precision.json    what the precision `auto` was on the machine where the run began
 history.csv       one row per epoch
 result.json       what came out, and on what
 model.keras       the trained model

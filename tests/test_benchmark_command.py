@@ -162,7 +162,11 @@ def test_a_question_without_an_answer_does_not_end_the_others(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "question", ["memory", "engine", "augmentation", "data_pipeline", "tuning"]
+    "question",
+    [
+        *("memory", "engine", "augmentation", "data_pipeline", "many_files"),
+        *("damaged_files", "import_time", "tuning"),
+    ],
 )
 def test_a_quick_answer_in_a_process_of_its_own(question, tmp_path):
     program = "from keras_alexnet.cli import main; main()"

@@ -149,7 +149,7 @@ WRONG_TYPES = [
     ("rate_multipliers", {"conv1": "0"}, "a list of texts"),
     ("channels", True, "one of 1, 3 or null"),
     ("channels", 3.0, "one of 1, 3 or null"),
-    ("precision", 32, "one of float32, bfloat16, float16"),
+    ("precision", 32, "one of auto, float32, bfloat16, float16"),
 ]
 
 

@@ -62,6 +62,20 @@ def test_drop_of_the_rate_leaves_the_velocity_as_it_is():
     assert weight.numpy() == pytest.approx(-1.9)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 1e-3, MOMENTUM])
+def test_steps_are_those_of_the_formula(momentum):
+    kernel = keras.Variable([[1.0, -2.0]], name="kernel")
+    ours = optimizer(0.5, momentum=momentum, weight_decay=0.1)
+    ours.build([kernel])
+    w, v = np.array([[1.0, -2.0]]), np.zeros((1, 2))
+    for step in range(5):
+        gradient = np.array([[0.3, step - 1.0]])
+        ours.apply([tf.constant(gradient, tf.float32)])
+        v = momentum * v - 0.5 * (gradient + 0.1 * w)
+        w = w + v
+        np.testing.assert_allclose(kernel.numpy(), w, rtol=1e-6)
+
+
 def test_biases_are_not_decayed_and_kernels_are():
     kernel = keras.Variable([[1.0]], name="kernel")
     bias = keras.Variable([1.0], name="bias")

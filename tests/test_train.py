@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 import keras_alexnet
+from keras_alexnet.training import precision
 from keras_alexnet.training.loop import Interrupted, epoch_ends
+from keras_alexnet.training.precision import Support
 from keras_alexnet.training.train import train
 
 PNG = b"\x89PNG\r\n"
@@ -140,7 +142,30 @@ def test_bfloat16_keeps_float32_weights(tmp_path):
     assert np.isfinite(result.metrics["loss"])
     model = keras_alexnet.load_model(result.run_dir / "model.keras")
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+    velocities = [x for x in model.optimizer.variables if "velocity" in x.path]
+    assert len(velocities) == len(model.trainable_variables)
+    assert {variable.dtype for variable in velocities} == {"float32"}
     assert model.get_layer("conv1").compute_dtype == "bfloat16"
+
+
+def test_auto_precision_stays_what_it_was_when_the_run_began(
+    tmp_path, monkeypatch, capsys
+):
+    def on_a_machine(*, native):
+        support = Support(native, "invented")
+        monkeypatch.setattr(precision, "bfloat16_support", lambda: support)
+
+    settings = config(tmp_path / "run", precision="auto")
+    on_a_machine(native=True)
+    train(settings, until_epoch=1)
+    assert "; bfloat16: bfloat16 is native here" in capsys.readouterr().out
+    on_a_machine(native=False)
+    result = train(dataclasses.replace(settings, resume=True))
+    assert "; bfloat16: as when the run began" in capsys.readouterr().out
+    written = json.loads((result.run_dir / "result.json").read_text())
+    assert written["precision"] == "bfloat16"
+    asked = json.loads((result.run_dir / "config.json").read_text())
+    assert asked["precision"] == "auto"
 
 
 def test_every_epoch_ends_when_its_images_have_been_seen():

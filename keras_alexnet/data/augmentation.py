@@ -12,6 +12,7 @@ import math
 import tensorflow as tf
 
 from keras_alexnet.data.color_jitter import jitter
+from keras_alexnet.data.draws import normal, uniform
 from keras_alexnet.mean_image import MeanImage
 from keras_alexnet.preprocessing import Preprocessing
 from keras_alexnet.resizing import resize_window
@@ -21,8 +22,7 @@ from keras_alexnet.resizing import resize_window
 LEAST_AREA = 0.08
 LARGEST_ASPECT = 4 / 3
 
-# How many uniform numbers are drawn: all at once, because each call costs more than the
-# numbers.
+# How many uniform numbers are drawn for an image.
 UNIFORM = 9
 
 
@@ -65,27 +65,34 @@ class Augmentation:
 
     @property
     def numbers(self) -> int:
-        """How many random numbers `draw` draws."""
+        """How many numbers `draw` gives each image."""
         return UNIFORM + 4
 
-    def draw(self, seed: tf.Tensor, epoch: tf.Tensor | int = 0) -> tf.Tensor:
-        """Draws the random numbers for one image.
+    def draw(
+        self, seed: tf.Tensor, epochs: tf.Tensor | tuple[int, ...] = (0,)
+    ) -> tf.Tensor:
+        """Draws the random numbers for images at consecutive positions in training.
 
         Args:
-            seed: Two integers that decide everything.
-            epoch: Which one it is, from 0; decides the strength of the colour noise.
+            seed: Two integers that decide everything: the seed, and the position of the
+                first image.
+            epochs: `(count,)`, which one each position is in, from 0; decides the
+                strength of the colour noise.
 
         Returns:
-            float32, `(numbers,)`: uniform numbers, and for the colour noise three
-            normal ones and its strength.
+            float32, `(count, numbers)`: uniform numbers, and for the colour noise the
+            colour that is added, and its strength.
         """
-        uniform = tf.random.stateless_uniform((UNIFORM,), seed, alg="philox")
+        count = tf.size(epochs)
+        numbers = uniform(seed, count, UNIFORM)
         if not self._has_color_noise:
-            return tf.concat([uniform, tf.zeros((4,))], axis=0)
-        alphas = tf.random.stateless_normal((3,), seed + [1, 0], alg="philox")
+            return tf.concat([numbers, tf.zeros((count, 4))], axis=1)
         strengths = tf.reshape(tf.constant(self.color_noise, tf.float32), (-1,))
-        epoch = tf.minimum(tf.cast(epoch, tf.int32), tf.size(strengths) - 1)
-        return tf.concat([uniform, alphas, strengths[epoch][None]], axis=0)
+        last = tf.size(strengths) - 1
+        strength = tf.gather(strengths, tf.minimum(tf.cast(epochs, tf.int32), last))
+        alphas = normal(seed, count, 3) * strength[:, None]
+        shift = color_shift(alphas, self.color_axes)
+        return tf.concat([numbers, shift, strength[:, None]], axis=1)
 
     def __call__(
         self, image: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor | int = 0
@@ -101,32 +108,26 @@ class Augmentation:
             float32, `(image_size, image_size, channels)`; colour noise may lead out of
             0-255.
         """
-        return self.batch(image[None], self.draw(seed, epoch)[None])[0]
+        return self.batch(image[None], self.draw(seed, tf.reshape(epoch, (1,))))[0]
 
     def of_file(
-        self,
-        encoded: tf.Tensor,
-        preprocessing: Preprocessing,
-        seed: tf.Tensor,
-        epoch: tf.Tensor | int = 0,
+        self, encoded: tf.Tensor, preprocessing: Preprocessing, draws: tf.Tensor
     ) -> tf.Tensor:
         """Decodes, resizes and changes one image, without work for what is cut away.
 
         Args:
             encoded: The file's bytes, a scalar string.
             preprocessing: What the network expects.
-            seed: Two integers that decide everything.
-            epoch: Which one it is, from 0.
+            draws: From `draw`, a row.
 
         Returns:
-            What `self(preprocessing.resize(preprocessing.decode(encoded)), seed)`
-            returns, but for rounding.
+            What `batch` makes of `preprocessing.resize(preprocessing.decode(encoded))`,
+            but for rounding.
 
         Raises:
             tf.errors.InvalidArgumentError: The bytes are no image.
         """
         image = preprocessing.decode(encoded)
-        draws = self.draw(seed, epoch)
         if self.crop_padding or self.rotation or self.zoom:
             return self.batch(preprocessing.resize(image)[None], draws[None])[0]
         corner, extent = self._part(tf.fill((2,), preprocessing.resize_size), draws)
@@ -203,14 +204,11 @@ class Augmentation:
             return jitter(images, draws[:, 5:UNIFORM])
         if not self._has_color_noise:
             return images
-        strength = draws[:, UNIFORM + 3 :]
-        shift = color_shift(
-            draws[:, UNIFORM : UNIFORM + 3] * strength, self.color_axes
-        )[:, None, None, :]
+        shift = draws[:, None, None, UNIFORM : UNIFORM + 3]
         if self.color_mean is None:
             # A whole row of pixels at a time: three numbers at a time are slow to add.
             return images + tf.tile(shift, (1, 1, self.image_size, 1))
-        strength = strength[:, :, None, None]
+        strength = draws[:, None, None, UNIFORM + 3 :]
         if isinstance(self.color_mean, MeanImage):
             mean = self.color_mean.center_crop(self.image_size, self.image_size)
         else:

@@ -108,16 +108,26 @@ def shuffled(
     return tf.random.experimental.index_shuffle(place, key, count - 1)
 
 
-def number_at(examples: Examples, position: tf.Tensor, seed: int) -> tf.Tensor:
-    """Returns the number of the example that stands at a position of training.
+def numbers_at(examples: Examples, positions: tf.Tensor, seed: int) -> tf.Tensor:
+    """Returns the numbers of the examples that stand at positions of training.
 
     Args:
         examples: Not of a stream.
-        position: int64 scalar.
+        positions: int64, `(count,)`, consecutive.
         seed: Decides the order of every epoch.
+
+    Returns:
+        int64, `(count,)`.
     """
     count = len(examples)
-    return shuffled(position % count, count, seed, position // count)
+    epochs = positions // count
+    # All places in the order of each epoch that the positions reach into: nearly always
+    # one.
+    orders = tf.map_fn(
+        lambda epoch: shuffled(positions % count, count, seed, epoch),
+        tf.range(epochs[0], epochs[-1] + 1),
+    )
+    return tf.gather(tf.transpose(orders), epochs - epochs[0], batch_dims=1)
 
 
 def from_stream(

@@ -17,7 +17,7 @@ from keras_alexnet.data.augmentation import Augmentation, device_image
 from keras_alexnet.data.examples import Examples
 from keras_alexnet.data.limits import checked
 from keras_alexnet.data.mixing import Mixing
-from keras_alexnet.data.order import Share, from_stream, number_at
+from keras_alexnet.data.order import Share, from_stream, numbers_at
 from keras_alexnet.preprocessing import Preprocessing
 
 
@@ -62,19 +62,23 @@ def training_batches(
     share = share or Share()
     size = share.per_replica(batch_size)
 
-    def number(position: tf.Tensor, index: tf.Tensor | None = None, *_) -> tf.Tensor:
-        return number_at(examples, position, seed) if index is None else index
-
-    def example(position: tf.Tensor, *streamed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        encoded, label = examples.load(number(position, *streamed), *streamed[1:])
-        encoded = checked(encoded)
+    def drawn(positions: tf.Tensor, *streamed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Decides what stands at the positions of a batch, and how it is changed."""
+        numbers = () if streamed else (numbers_at(examples, positions, seed),)
         # Positions are never repeated, so neither are the random numbers.
-        random = tf.stack([tf.constant(seed, tf.int64), position])
-        epoch = position // len(examples)
+        random = tf.stack([tf.constant(seed, tf.int64), positions[0]])
+        draws = augmentation.draw(random, positions // len(examples))
+        return (draws, *numbers, *streamed)
+
+    def example(
+        draws: tf.Tensor, number: tf.Tensor, *record: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        encoded, label = examples.load(number, *record)
+        encoded = checked(encoded)
         if on_device:
             image = device_image(encoded, preprocessing)
-            return image, augmentation.draw(random, epoch), label, tf.constant(1.0)
-        image = augmentation.of_file(encoded, preprocessing, random, epoch)
+            return image, draws, label, tf.constant(1.0)
+        image = augmentation.of_file(encoded, preprocessing, draws)
         if mixing is None:
             # Here, where the image is in the processor's cache, not by the batch.
             image = preprocessing.normalize(image)
@@ -93,7 +97,7 @@ def training_batches(
         return preprocessing.normalize(images), labels, weights
 
     if examples.stream is None:
-        items = share.positions(batch_size, first_step, last_step).map(lambda p: (p,))
+        items = share.positions(batch_size, first_step, last_step)
     else:
         items = from_stream(examples, seed, batch_size, first_step, last_step, share)
     blank = _blank(preprocessing)
@@ -102,10 +106,10 @@ def training_batches(
         pixels = tf.zeros((side, side, preprocessing.channels), tf.uint8)
         blank = (pixels, tf.zeros((augmentation.numbers,)), *blank[1:])
     batches = read_or_skip(
-        items.batch(size, drop_remainder=True),
+        items.batch(size, drop_remainder=True).map(drawn),
         example,
         examples=examples,
-        number=number,
+        number=lambda _, number, *record: number,
         blank=blank,
     )
     finished = batches.enumerate().map(lambda ordinal, parts: finish(ordinal, parts))

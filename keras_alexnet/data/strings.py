@@ -5,10 +5,14 @@ from __future__ import annotations
 import array
 import hashlib
 import io
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
+
+# How many strings are encoded in one go.
+AT_ONCE = 4096
 
 
 class Strings:
@@ -26,22 +30,23 @@ class Strings:
 
     def __init__(self, strings: Iterable[bytes | str]):
         data = io.BytesIO()
-        ends = array.array("q", [0])
-        length = 0
-        for string in strings:
-            if isinstance(string, str):
-                # As os.fsencode does, in a quarter of the time.
-                string = string.encode("utf-8", "surrogateescape")
-            length += data.write(string)
-            ends.append(length)
-        offsets = np.frombuffer(ends, np.int64)
+        lengths = array.array("q", [0])
+        strings = iter(strings)
+        while part := [
+            # As os.fsencode does, in a quarter of the time.
+            s.encode("utf-8", "surrogateescape") if isinstance(s, str) else s
+            for s in itertools.islice(strings, AT_ONCE)
+        ]:
+            data.write(b"".join(part))
+            lengths.extend(map(len, part))
+        offsets = np.cumsum(np.frombuffer(lengths, np.int64))
         # Of all ways to collect bytes, this one needs no second copy at the end.
         joined = data.getvalue()
         del data
         checksum = hashlib.sha256(offsets.astype("<i8"))
         checksum.update(joined)
         self.digest = checksum.hexdigest()
-        self._count = len(ends) - 1
+        self._count = len(lengths) - 1
         # tf.data reads on the CPU, whatever the machine trains on.
         with tf.init_scope(), tf.device("CPU:0"):
             self._data = tf.constant(joined)

@@ -18,19 +18,17 @@ import dataclasses
 import glob
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from rich.progress import track
 
-from keras_alexnet.data.examples import Examples, Source, digest
+from keras_alexnet.data.examples import Examples, Source
 from keras_alexnet.data.folder import visible_files
 from keras_alexnet.data.options import parse_options
-from keras_alexnet.data.records import find_records
+from keras_alexnet.data.record_files import Part, RecordFiles
 from keras_alexnet.data.skipped import Skipped
-from keras_alexnet.data.strings import Strings
 
 CLASSES_FILE = "classes.txt"
 OPTIONS = {
@@ -77,7 +75,7 @@ def tfrecord(argument: str, seed: int, test_fraction: float, channels: int) -> S
     classes = _classes(files, opened, **numbers)
     if len(classes.names) < 2:
         raise ValueError(f"{pattern} holds only one class: nothing to tell apart.")
-    lost = sum(shards.lost for shards in opened)
+    lost = sum(shards.records.lost for shards in opened)
     examples = [shards.examples(classes) for shards in opened]
     if len(examples) == 2:
         return Source(classes.names, channels, *examples, skipped, lost)
@@ -123,7 +121,7 @@ def _parts(files: list[Path]) -> list[list[Path]]:
 
 
 class _Shards:
-    """The records of several files.
+    """The records of several files, with the features that images and labels have.
 
     Args:
         files: The files.
@@ -132,62 +130,9 @@ class _Shards:
     """
 
     def __init__(self, files: list[Path], options: dict[str, str], skipped: Skipped):
-        self.files = files
         self.skipped = skipped
-        self.lost = 0
+        self.records = RecordFiles([Part(file) for file in files], skipped)
         self._features = options
-        # Waiting for disks, not computing, takes the time.
-        with ThreadPoolExecutor(16) as pool:
-            try:
-                found = list(pool.map(find_records, files))
-            except OSError as error:
-                raise ValueError(
-                    f"Cannot read {error.filename}: {error.strerror}"
-                ) from None
-        self._begins = np.cumsum([0, *(len(records.offsets) for records in found)])
-        for file, records in zip(files, found, strict=True):
-            for begin, end in records.lost:
-                skipped.add(
-                    f"{file}: bytes {begin}-{end}", "no record can be found there"
-                )
-            self.lost += len(records.lost)
-        if not self._begins[-1]:
-            raise ValueError(
-                f"{files[0]} holds no records: is it a TFRecord file, not compressed?"
-            )
-        self._offsets = np.concatenate([records.offsets for records in found])
-        self._sizes = np.concatenate([records.sizes for records in found])
-        with tf.init_scope(), tf.device("CPU:0"):
-            self._paths = Strings(map(os.fspath, files))
-            self._tensors = tuple(
-                tf.constant(array, tf.int64)
-                for array in (self._begins, self._offsets, self._sizes)
-            )
-
-    def __len__(self) -> int:
-        return int(self._begins[-1])
-
-    def name(self, index: int) -> str:
-        """Returns the file of a record and its number there."""
-        file = int(np.searchsorted(self._begins, index, side="right")) - 1
-        return f"{self.files[file]}:{index - self._begins[file]}"
-
-    def record(self, index: tf.Tensor) -> tf.Tensor:
-        """Reads a record, and checks its data, in a TensorFlow graph."""
-        begins, offsets, sizes = self._tensors
-        file = tf.searchsorted(begins, index[None], side="right", out_type=tf.int64)
-        # TensorFlow's only operation that reads from the middle of a file.
-        records = tf.raw_ops.TFRecordDatasetV2(
-            filenames=self._paths.tensor(file[0] - 1)[None],
-            compression_type="",
-            buffer_size=tf.gather(sizes, index),
-            byte_offsets=tf.gather(offsets, index)[None],
-        )
-        kind = {"output_types": [tf.string], "output_shapes": [()]}
-        one = tf.raw_ops.TakeDataset(
-            input_dataset=records, count=tf.constant(1, tf.int64), **kind
-        )
-        return tf.raw_ops.DatasetToSingleElement(dataset=one, **kind)[0]
 
     def examples(self, classes: _Classes) -> Examples:
         """Returns the records as examples."""
@@ -195,7 +140,7 @@ class _Shards:
 
         def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             features = tf.io.parse_single_example(
-                self.record(index),
+                self.records.record(index),
                 {
                     image: tf.io.FixedLenFeature((), tf.string),
                     label: tf.io.FixedLenFeature((), tf.int64),
@@ -207,18 +152,12 @@ class _Shards:
                 tf.clip_by_value(number, -1, 2**30), tf.int32
             )
 
-        names = [f"{file.parent.name}/{file.name}" for file in self.files]
         return Examples(
-            len(self),
+            len(self.records),
             len(classes.names),
-            self.name,
+            self.records.name,
             read,
-            digest=digest(
-                [
-                    *map(os.fsencode, names),
-                    *(a.tobytes() for a in (self._begins, self._offsets, self._sizes)),
-                ]
-            ),
+            digest=self.records.digest,
             skipped=self.skipped,
         )
 
@@ -232,7 +171,7 @@ class _Shards:
 
         def parse(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             features = tf.io.parse_single_example(
-                self.record(index),
+                self.records.record(index),
                 {
                     label: tf.io.FixedLenFeature((), tf.int64),
                     text: tf.io.FixedLenFeature((), tf.string, b""),
@@ -240,13 +179,13 @@ class _Shards:
             )
             return index, features[label], features[text]
 
-        labels = np.full(len(self), -1, np.int64)
+        labels = np.full(len(self.records), -1, np.int64)
         names: dict[int, str] = {}
-        records = tf.data.Dataset.range(len(self))
+        records = tf.data.Dataset.range(len(self.records))
         records = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
         # What is left out here is named when its image is read.
         batches = records.ignore_errors().batch(512).as_numpy_iterator()
-        total = -(-len(self) // 512)
+        total = -(-len(self.records) // 512)
         for rows in track(batches, "Reading labels", total, transient=True):
             labels[rows[0]] = rows[1]
             for number, name in zip(rows[1].tolist(), rows[2], strict=True):

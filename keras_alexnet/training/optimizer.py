@@ -37,7 +37,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
     their norm, are not finite changes neither weights nor velocities; it counts as a
     step all the same, and in `skipped_steps` and `skipped_in_row`.
 
-    The update is one fused TensorFlow operation per variable.
+    The update is one fused TensorFlow operation per variable, and one for the decay.
 
     Args:
         learning_rate: A float, a `LearningRateSchedule`, or a callable. Defaults to
@@ -220,18 +220,28 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         gradient = tf.cast(gradient, variable.dtype)
         rate = tf.cast(learning_rate, variable.dtype)
-        if self._decays[index]:
-            gradient += self._decays[index] * variable
-
+        velocity = self._velocities[index].value
+        decay = self._decays[index]
         for factor in self._factors[index]:
             rate *= tf.cast(factor.value, variable.dtype)
 
         def update() -> tf.Tensor:
+            total = gradient
+            if decay and self.momentum:
+                # Into the velocity, in place, divided by what multiplies that next:
+                # two fewer arrays of the weights' size than decay * w + g makes.
+                tf.raw_ops.ResourceApplyGradientDescent(
+                    var=velocity.handle,
+                    alpha=rate * (decay / self.momentum),
+                    delta=variable,
+                )
+            elif decay:
+                total += decay * variable
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=variable.handle,
-                accum=self._velocities[index].value.handle,
+                accum=velocity.handle,
                 lr=rate,
-                grad=gradient,
+                grad=total,
                 momentum=tf.cast(self.momentum, variable.dtype),
             )
             return tf.constant(0)  # A branch must return something.

@@ -22,15 +22,9 @@ from keras_alexnet.preprocessing import Preprocessing
 from keras_alexnet.run_directory import RunDirectory
 from keras_alexnet.schedules import parse_schedule, per_epoch
 from keras_alexnet.training.optimizer import DecayedMomentum
+from keras_alexnet.training.precision import Precision
 from keras_alexnet.training.rates import dropouts, frozen_layers, multipliers
 from keras_alexnet.training.strategy import describe, make_deterministic, use_xla
-
-# Keras's names for them: computations in it, weights in float32.
-PRECISIONS = {
-    "float32": "float32",
-    "bfloat16": "mixed_bfloat16",
-    "float16": "mixed_float16",
-}
 
 
 def check_shares(config: TrainConfig, replicas: int) -> None:
@@ -50,7 +44,7 @@ def check_shares(config: TrainConfig, replicas: int) -> None:
         )
 
 
-def make_model(config: TrainConfig, source: Source) -> AlexNet:
+def make_model(config: TrainConfig, source: Source, precision: Precision) -> AlexNet:
     """Makes the compiled model, with all of its variables."""
     image_size, _ = _sizes(config)
     classes = len(source.class_names)
@@ -69,7 +63,7 @@ def make_model(config: TrainConfig, source: Source) -> AlexNet:
         pool=override(config.pool),
         activation=override(config.activation),
         dropout=parse_schedule(config.dropout)(0.0),
-        dtype=PRECISIONS[config.precision],
+        dtype=precision.policy,
         weights=config.weights,
     )
     # Mixed images have probabilities in place of labels.
@@ -93,7 +87,7 @@ def make_model(config: TrainConfig, source: Source) -> AlexNet:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             multipliers={name: factor(0.0) for name, factor in factors.items()},
-            dynamic_loss_scale=config.precision == "float16",
+            dynamic_loss_scale=precision.name == "float16",
             global_clipnorm=config.clip_norm,
         ),
         loss=f"{'' if mixed else 'sparse_'}categorical_crossentropy",
@@ -118,7 +112,8 @@ def make_model(config: TrainConfig, source: Source) -> AlexNet:
         f"{config.architecture}, {model.count_params():,} parameters; "
         f"{len(source.train):,} training and {len(source.test):,} test images of "
         f"{len(source.class_names)} classes; {', '.join(describe(strategy))}; "
-        f"{config.precision}; XLA {'on' if jit_compile else 'off'}: {reason}"
+        f"{precision.name}: {precision.reason}; "
+        f"XLA {'on' if jit_compile else 'off'}: {reason}"
     )
     return model
 

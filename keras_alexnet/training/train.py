@@ -33,6 +33,11 @@ from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restor
 from keras_alexnet.training.damage import DamageReport
 from keras_alexnet.training.diagnosis import FlatLossHint
 from keras_alexnet.training.hosts import Hosts, place_in_cluster
+from keras_alexnet.training.precision import (
+    Precision,
+    keep_choice,
+    precision_of_run,
+)
 from keras_alexnet.training.preparation import (
     check_shares,
     describe_data,
@@ -117,12 +122,22 @@ def train(
             channels=config.channels,
         )
         keras.utils.set_random_seed(config.seed)
+        precision = precision_of_run(config, run, hosts)
         # Before the run directory is made: a wrong layer name is found here.
         with strategy.scope():
-            model = make_model(config, source)
+            model = make_model(config, source, precision)
         with run.claimed(config) if hosts.is_chief else contextlib.nullcontext():
+            if hosts.is_chief:
+                keep_choice(config, run, precision)
             return _train(
-                config, run, hosts, source, model, callbacks or [], until_epoch
+                config,
+                run,
+                hosts,
+                source,
+                model,
+                precision,
+                callbacks or [],
+                until_epoch,
             )
 
 
@@ -132,6 +147,7 @@ def _train(
     hosts: Hosts,
     source: Source,
     model: AlexNet,
+    precision: Precision,
     callbacks: list[keras.callbacks.Callback],
     until_epoch: int | None,
 ) -> TrainResult:
@@ -253,7 +269,7 @@ def _train(
             "images_per_second": steps_per_second
             and round(steps_per_second * config.global_batch_size, 1),
             "seconds_waited_for_checkpoints": round(saver.seconds_waited, 3),
-            **_circumstances(config, hosts, source, model),
+            **_circumstances(hosts, source, model, precision),
         }
         _write_results(run, saver, model, source, evaluation, summary)
     failures = tuple(saver.failures)
@@ -287,7 +303,7 @@ def _write_results(
 
 
 def _circumstances(
-    config: TrainConfig, hosts: Hosts, source: Source, model: AlexNet
+    hosts: Hosts, source: Source, model: AlexNet, precision: Precision
 ) -> dict[str, Any]:
     """Says what a run was made of, and where, and what was left out."""
     return {
@@ -295,7 +311,7 @@ def _circumstances(
         "devices": describe(hosts.strategy),
         "hosts": hosts.count,
         "replicas": hosts.strategy.num_replicas_in_sync,
-        "precision": config.precision,
+        "precision": precision.name,
         "xla": model.jit_compile,
         "examples": source.total,
         "skipped": len(source.skipped),
