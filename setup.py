@@ -73,6 +73,7 @@ setup(
             "onnx>=1.17",
             "onnxruntime>=1.20",
             "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
             "ruff>=0.14,<0.18",
             "setuptools>=70",
         ],
