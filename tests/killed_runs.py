@@ -32,8 +32,8 @@ def config(run_dir):
         crop_padding=2,
         horizontal_flip=False,
         rotation=10.0,
-        epochs=3,
-        global_batch_size=64,
+        epochs=2,
+        global_batch_size=96,
         learning_rate="cosine(0.01, warmup=0.1)",
         dropout="linear(0.5, end=0.1)",
         # Saving all the time, so that many kills hit a checkpoint half-written.

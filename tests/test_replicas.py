@@ -40,7 +40,7 @@ def on_one(tmp_path_factory):
     ("replicas", "xla"),
     [
         (2, "on"),
-        (4, "off"),
+        pytest.param(4, "off", marks=pytest.mark.slow),
         pytest.param(1, "on", marks=pytest.mark.slow),
         pytest.param(2, "off", marks=pytest.mark.slow),
         pytest.param(4, "on", marks=pytest.mark.slow),
