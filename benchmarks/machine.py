@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import sys
-from pathlib import Path
 
 import tensorflow as tf
+
+from keras_alexnet.processor import cores, first_processor
+from keras_alexnet.training.precision import read_flags
 
 LIBRARIES = (
     "keras-alexnet",
@@ -21,22 +22,15 @@ LIBRARIES = (
 )
 
 
-def cores() -> int:
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def machine() -> dict[str, object]:
     """Describes processor, threads and the versions of all that is compared."""
-    threading = tf.config.threading
+    threading, processor = tf.config.threading, first_processor()
     return {
         "versions": {"python": platform.python_version(), **_versions()},
-        "cpu": _cpu_field("model name") or platform.processor(),
+        "cpu": processor.get("model name") or platform.processor(),
         "cpu_flags": [
             flag
-            for flag in sorted(_cpu_field("flags").split())
+            for flag in sorted(read_flags(processor))
             if flag.startswith(("avx", "amx", "fma"))
         ],
         "cores": cores(),
@@ -78,14 +72,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _cpu_field(field: str) -> str:
-    """Returns a field of the first processor in /proc/cpuinfo, where that exists."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == field:
-            return value.strip()
-    return ""

@@ -71,8 +71,8 @@ def peak_of_training(name: str, batch_size: int, quick: bool) -> int:
     if name == TEXTBOOK:
         model = compiled_for_training(textbook(network, {}), textbook=True)
     else:
-        dtype = "mixed_bfloat16" if "bfloat16" in name else "float32"
-        model = compiled_for_training(ours(network, dtype))
+        _, precision = name.split()
+        model = compiled_for_training(ours(network, precision))
     for _ in range(STEPS):
         model.train_on_batch(*batch)
     return peak_memory() - before

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import keras_alexnet
 from keras_alexnet.training.optimizer import DecayedMomentum
+from keras_alexnet.training.precision import POLICIES
 
 # Large steps on images of noise would end in NaN, and a step without them is as long.
 LEARNING_RATE = 1e-8
@@ -108,21 +109,21 @@ def images_and_labels(network: Network, count: int) -> tuple[np.ndarray, np.ndar
     return images, random.integers(0, network.classes, count).astype(np.int32)
 
 
-def ours(network: Network, dtype: str = "float32") -> keras.Model:
+def ours(network: Network, precision: str = "float32") -> keras.Model:
     """Builds the network with this package, with weights that keep signals' size.
 
     They are the same every time, so that `weights_of` one model are those of all.
 
     Args:
         network: What to build.
-        dtype: The policy, such as `"mixed_bfloat16"`.
+        precision: Of the computations, such as `"bfloat16"`.
     """
     size = network.image_size
     model = keras_alexnet.build(
         network.architecture,
         input_shape=(size, size, 3),
         classes=network.classes,
-        dtype=dtype,
+        dtype=POLICIES[precision],
     )
     random = np.random.default_rng(0)
     for layer in model.layers:

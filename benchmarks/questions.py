@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,11 +56,29 @@ class Options:
         return 2 if self.quick else 5
 
 
-def check(names: Sequence[str]) -> None:
-    """Raises a ValueError if one of the names is not a question's."""
+def check(names: Sequence[str], options: Options) -> None:
+    """Finds out what would come to light only after the measuring.
+
+    Args:
+        names: Questions.
+        options: How they will be asked; the directory of the results is made.
+
+    Raises:
+        ValueError: There is no such question, or the directory cannot be made.
+    """
     for name in names:
         if name not in {**USUAL, **OTHER}:
             raise ValueError(unknown(name, "question", {**USUAL, **OTHER}))
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        # Not made for it, it may still not let anybody write.
+        with tempfile.TemporaryFile(dir=options.out):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"Results cannot be written to {options.out}: {error.strerror}. Choose "
+            "another directory with --out."
+        ) from None
 
 
 def ask(name: str, options: Options) -> None:
@@ -70,7 +89,7 @@ def ask(name: str, options: Options) -> None:
         options: How, and where to.
 
     Raises:
-        ValueError: There is no such question.
+        ValueError: There is no such question, or its answer cannot be written.
     """
-    check([name])
+    check([name], options)
     importlib.import_module(f"keras_alexnet.benchmarks.{name}").run(options)

@@ -64,10 +64,7 @@ def _measure(report: Report, case: str, network: Network, options: Options) -> N
 
     model = ours(network)
     weights = weights_of(model)
-    for dtype, entrant in (
-        ("float32", model),
-        ("bfloat16", ours(network, "mixed_bfloat16")),
-    ):
+    for dtype, entrant in (("float32", model), ("bfloat16", ours(network, "bfloat16"))):
         contest.enter(f"keras_alexnet {dtype}, training", training(entrant))
         contest.enter(f"keras_alexnet {dtype}, inference", _inference(entrant, images))
     peer = textbook(network, weights)

@@ -18,18 +18,26 @@ import time
 from collections.abc import Callable
 
 import keras
-import numpy as np
 import tensorflow as tf
 from rich.table import Table
 
-import keras_alexnet
+from keras_alexnet.benchmarks.networks import (
+    ALEXNET_2012,
+    LEARNING_RATE,
+    MOMENTUM,
+    WEIGHT_DECAY,
+    Network,
+    images_and_labels,
+    network_for,
+    ours,
+)
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
 from keras_alexnet.benchmarks.tracing import STEP, Operation, shares, trace_steps
 from keras_alexnet.commands.common import console
 from keras_alexnet.training.optimizer import DecayedMomentum
-from keras_alexnet.training.precision import POLICIES
 
+BATCH_SIZE = 128
 # Rows that take less than this part of the step are added up in one.
 SMALL = 0.004
 # What the layers without weights are for, by the beginnings of their names.
@@ -49,13 +57,13 @@ class Step:
     Attributes:
         precision: Of the computations.
         batch_size: Images per step.
-        architecture: A name.
+        network: Whose step it is.
         repetitions: How many steps are traced, after as many that are not.
     """
 
     precision: str = "float32"
-    batch_size: int = 128
-    architecture: str = "alexnet_2012"
+    batch_size: int = BATCH_SIZE
+    network: Network = ALEXNET_2012
     repetitions: int = 5
 
 
@@ -152,19 +160,17 @@ class Places:
 
 def make_step(which: Step) -> tuple[Places, Callable[[], None]]:
     """Makes a training step on noise, and says what belongs where in it."""
-    model = keras_alexnet.build(which.architecture, dtype=POLICIES[which.precision])
+    model = ours(which.network, which.precision)
+    # With weights of examples and a metric, as the training engine has them.
     model.compile(
-        DecayedMomentum(1e-3, dynamic_loss_scale=which.precision == "float16"),
+        DecayedMomentum(LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
         "sparse_categorical_crossentropy",
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
         jit_compile=False,
-        auto_scale_loss=False,
     )
     model.optimizer.build(model.trainable_variables)
-    random = np.random.default_rng(0)
-    size, classes = which.batch_size, model.output_shape[-1]
-    images = random.normal(0, 60, (size, *model.input_shape[1:])).astype("float32")
-    labels = random.integers(0, classes, size).astype("int32")
+    size, classes = which.batch_size, which.network.classes
+    images, labels = images_and_labels(which.network, size)
     batch = tf.constant(images), tf.constant(labels), tf.ones(size)
     model.compute_metrics(None, labels, tf.fill((size, classes), 1 / classes), None)
     traced = tf.function(model.train_step, autograph=False)
@@ -236,13 +242,14 @@ def print_table(title: str, rows: dict[str, float], whole: float) -> None:
 
 def run(options: Options) -> None:
     """Measures and reports, in float32 and in bfloat16."""
-    tiny = {"architecture": "alexnet_mini", "batch_size": 2} if options.quick else {}
+    network = network_for(options.quick)
+    batch_size = 2 if options.quick else BATCH_SIZE
     answers = {}
     for precision in ("float32", "bfloat16"):
-        which = Step(precision, repetitions=options.repetitions, **tiny)
+        which = Step(precision, batch_size, network, options.repetitions)
         found = profile(which)
         whole = found["milliseconds"]
-        title = f"{which.architecture}, {precision}, batch {which.batch_size}"
+        title = f"{network.architecture}, {precision}, batch {which.batch_size}"
         print_table(f"{title}: kinds of work", found["kinds"], whole)
         rows = {
             f"{row['layer']:<9} {row['kind']}": row["milliseconds"]

@@ -53,7 +53,7 @@ def run(options: Options) -> None:
     contest.enter("keras_alexnet float32", keras_step(model))
     contest.enter(
         "keras_alexnet bfloat16",
-        keras_step(ours(network, "mixed_bfloat16"), "bfloat16"),
+        keras_step(ours(network, "bfloat16"), "bfloat16"),
     )
     limits = Limits(contest, options.quick)
     for name, jit_compile in ((TEXTBOOK, False), (f"{TEXTBOOK}, jit", True)):

@@ -264,8 +264,7 @@ class AlexNet(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
 
         def forward(x, y, sample_weight):
-            with compiling():  # As in `predict_step`.
-                predictions = self(x, training=False)
+            predictions = self._infer(x)
             loss = self.compute_loss(x, y, predictions, sample_weight, training=False)
             return loss, predictions
 
@@ -276,12 +275,12 @@ class AlexNet(keras.Model):
         """Returns the outputs for one batch, in inference mode."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
 
-        def forward(x):
-            # Not traced for an export.
-            with compiling():
-                return self(x, training=False)
+        return self._on_replica(self._infer)(x)
 
-        return self._on_replica(forward)(x)
+    def _infer(self, x: tf.Tensor) -> tf.Tensor:
+        # Unlike an export, what is traced here may hold compiled functions.
+        with compiling():
+            return self(x, training=False)
 
     def _on_replica(self, function):
         """Compiles a function of tensors for the device that it is traced on.

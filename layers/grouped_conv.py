@@ -125,6 +125,11 @@ def grouped_convolution(
         ValueError: There is no such implementation.
     """
     implementation = implementation or choose("grouped_conv", x)
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be one of {', '.join(IMPLEMENTATIONS)}. "
+            f"Received: {implementation}"
+        )
     convolve = functools.partial(
         tf.nn.conv2d,
         strides=strides,
@@ -140,12 +145,7 @@ def grouped_convolution(
             tf.split(x, groups, axis), tf.split(kernel, groups, axis=-1), strict=True
         )
         return tf.concat([convolve(*part) for part in parts], axis)
-    if implementation == "dense":
-        return convolve(x, _block_diagonal(kernel, groups))
-    raise ValueError(
-        f"implementation must be one of {', '.join(IMPLEMENTATIONS)}. "
-        f"Received: {implementation}"
-    )
+    return convolve(x, _block_diagonal(kernel, groups))
 
 
 def _block_diagonal(kernel: tf.Tensor, groups: int) -> tf.Tensor:

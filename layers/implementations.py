@@ -1,9 +1,10 @@
 """Which implementation of an operation runs where: one table, filled by measurement.
 
 Every implementation computes the same numbers but for rounding. On CPUs the table says
-what was fastest (docs/performance.md); nothing here was measured on a GPU, where it
-keeps to what is safe. `keras-alexnet benchmark` measures them all and says which
-entries it would change on the device at hand.
+what was fastest (docs/performance.md) of what treats infinities as the formula does;
+nothing here was measured on a GPU, where it keeps to what is safe.
+`keras-alexnet benchmark` measures them all and says which entries it would change on
+the device at hand.
 """
 
 from __future__ import annotations

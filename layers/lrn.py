@@ -166,8 +166,8 @@ def local_response_normalization(
         k: The additive constant.
         groups: Parts of the channels that windows do not cross.
         channels_last: Whether channels are on the last axis, or else on axis 1.
-        implementation: One of `lrn_implementations.IMPLEMENTATIONS`; by default the
-            fastest known without compiled functions.
+        implementation: One of `lrn_implementations.IMPLEMENTATIONS`; by default what
+            `layers/implementations.py` names for a graph without compiled functions.
 
     Returns:
         The shape and dtype of `x`; computed in float32.

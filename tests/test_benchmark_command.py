@@ -35,6 +35,22 @@ def run(capsys, *arguments):
     return stop.value.code, capsys.readouterr()
 
 
+def quick_answers(out, *questions):
+    """Asks in a new process; returns what it prints."""
+    program = "from keras_alexnet.cli import main; main()"
+    result = subprocess.run(
+        [
+            *(sys.executable, "-c", program, "benchmark", *questions),
+            *("--quick", "--out", out),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 def test_all_questions_are_listed(capsys):
     code, printed = run(capsys, "--list")
     assert code == 0
@@ -48,6 +64,20 @@ def test_an_unknown_question_is_refused_with_the_nearest(capsys, tmp_path):
     assert code == 2 and not printed.out and not out.exists()
     assert printed.err.count("\n") == 1
     assert "Unknown question 'trainingstep'. Did you mean 'training_step'?" in (
+        printed.err
+    )
+
+
+@pytest.mark.parametrize("questions", [["lrn"], ["scaling", "lrn"]])
+def test_results_that_cannot_be_written_are_refused_before_measuring(
+    questions, capsys, tmp_path
+):
+    file = tmp_path / "file"
+    file.touch()
+    code, printed = run(capsys, *questions, "--quick", "--out", file / "out")
+    assert code == 2 and not printed.out
+    assert printed.err.count("\n") == 1
+    assert f"Results cannot be written to {file / 'out'}: Not a directory." in (
         printed.err
     )
 
@@ -124,18 +154,8 @@ def test_memory_is_compared_with_textbook_keras(tmp_path, monkeypatch, capsys):
 
 
 def test_several_questions_are_answered_in_processes_of_their_own(tmp_path):
-    program = "from keras_alexnet.cli import main; main()"
-    result = subprocess.run(
-        [
-            *(sys.executable, "-c", program, "benchmark", "scaling", "lrn"),
-            *("--quick", "--out", tmp_path),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "fully connected: 234.5 MB" in result.stdout
+    printed = quick_answers(tmp_path, "scaling", "lrn")
+    assert "fully connected: 234.5 MB" in printed
     assert (tmp_path / "scaling.json").exists() and (tmp_path / "lrn.json").exists()
 
 
@@ -169,17 +189,7 @@ def test_a_question_without_an_answer_does_not_end_the_others(
     ],
 )
 def test_a_quick_answer_in_a_process_of_its_own(question, tmp_path):
-    program = "from keras_alexnet.cli import main; main()"
-    result = subprocess.run(
-        [
-            *(sys.executable, "-c", program, "benchmark", question),
-            *("--quick", "--out", tmp_path),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stderr
+    quick_answers(tmp_path, question)
     assert json.loads((tmp_path / f"{question}.json").read_text())["quick"] is True
 
 

@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from keras_alexnet.benchmarks.networks import ALEXNET_MINI
 from keras_alexnet.benchmarks.questions import Options, ask
 from keras_alexnet.benchmarks.step_profile import Places, Step, make_step, profile
 from keras_alexnet.benchmarks.tracing import Operation
 
-TINY = Step(architecture="alexnet_mini", batch_size=2, repetitions=1)
+TINY = Step(network=ALEXNET_MINI, batch_size=2, repetitions=1)
 
 
 @pytest.fixture(scope="module")

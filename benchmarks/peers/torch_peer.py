@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from keras_alexnet.benchmarks.contest import check_outputs
-from keras_alexnet.benchmarks.machine import cores
 from keras_alexnet.benchmarks.networks import (
     DROPOUT,
     LEARNING_RATE,
@@ -21,6 +20,7 @@ from keras_alexnet.benchmarks.networks import (
     Weights,
     images_and_labels,
 )
+from keras_alexnet.processor import cores
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYOUTS = {

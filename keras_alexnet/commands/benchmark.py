@@ -26,11 +26,11 @@ def run(command: cli.Benchmark) -> int:
         console.print(table)
         return 0
     names = command.questions or tuple(USUAL)
-    check(names)
+    options = Options(Path(command.out), command.quick, command.candidates)
+    check(names, options)
     if len(names) == 1:
         # Functions are traced anew for every case: TensorFlow would warn of it.
         tf.get_logger().setLevel("ERROR")
-        options = Options(Path(command.out), command.quick, command.candidates)
         ask(names[0], options)
         return 0
     failed = [name for name in names if _in_a_process(name, command)]

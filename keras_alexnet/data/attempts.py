@@ -11,7 +11,6 @@ ms for each batch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +18,7 @@ import tensorflow as tf
 
 from keras_alexnet.data.examples import Examples
 from keras_alexnet.data.skipped import reason
+from keras_alexnet.processor import cores
 
 # While the last images of one batch are computed, the next one has begun.
 BATCHES_AT_ONCE = 2
@@ -108,7 +108,7 @@ def read_or_skip(
             .enumerate()
             .map(
                 lambda place, item: (place, function(*item)),
-                num_parallel_calls=_processors(),
+                num_parallel_calls=cores(),
             )
             .ignore_errors()
             .batch(size)
@@ -120,10 +120,3 @@ def read_or_skip(
     return items.interleave(
         batch, cycle_length=BATCHES_AT_ONCE, num_parallel_calls=BATCHES_AT_ONCE
     )
-
-
-def _processors() -> int:
-    """How many processors there are for this process."""
-    if hasattr(os, "sched_getaffinity"):  # Not everywhere.
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 
 import tensorflow as tf
 
 from keras_alexnet.config import TrainConfig
+from keras_alexnet.processor import first_processor
 from keras_alexnet.run_directory import RunDirectory
 from keras_alexnet.training.hosts import Hosts
 
@@ -130,10 +130,10 @@ def bfloat16_support() -> Support:
     if gpus := tf.config.list_physical_devices("GPU"):
         details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
         return gpu_support([x.get("compute_capability") for x in details])
-    cpuinfo = Path("/proc/cpuinfo")
+    processor = first_processor()
     return cpu_support(
         platform.machine(),
-        read_flags(cpuinfo.read_text()) if cpuinfo.is_file() else None,
+        read_flags(processor) if processor else None,
         onednn=os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
     )
 
@@ -175,10 +175,8 @@ def cpu_support(
     return Support(False, f"CPU without {' and '.join(INSTRUCTIONS)}")
 
 
-def read_flags(cpuinfo: str) -> frozenset[str]:
-    """Reads what the first processor of `/proc/cpuinfo` knows."""
-    for line in cpuinfo.splitlines():
-        name, _, values = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return frozenset(values.split())
-    return frozenset()
+def read_flags(processor: Mapping[str, str]) -> frozenset[str]:
+    """Returns the instructions that a processor of `first_processor` knows."""
+    # Linux calls them Features on Arm.
+    values = processor.get("flags") or processor.get("Features", "")
+    return frozenset(values.split())
