@@ -14,6 +14,7 @@ import keras_alexnet
 from keras_alexnet.export.saved_model import export_saved_model, largest_difference
 from keras_alexnet.preprocessing import Preprocessing
 
+PREPROCESSING = Preprocessing(28, 32, 3, (120.0, 110.0, 100.0), 1 / 64)
 NAMES = ["ant", "bée", "cat", "dog", "eel", "fox"]
 
 
@@ -23,10 +24,9 @@ def exported(tmp_path_factory):
     # Larger weights at the end, so that probabilities are far from equal.
     kernel, bias = model.get_layer("fc8").get_weights()
     model.get_layer("fc8").set_weights([kernel * 100, bias])
-    preprocessing = Preprocessing(28, 32, 3, (120.0, 110.0, 100.0), 1 / 64)
     path = tmp_path_factory.mktemp("export") / "saved_model"
-    export_saved_model(model, path, preprocessing, NAMES)
-    return model, preprocessing, path
+    export_saved_model(model, path, PREPROCESSING, NAMES)
+    return model, PREPROCESSING, path
 
 
 def images(count=5, size=28):
@@ -54,6 +54,45 @@ def test_the_difference_from_the_model_is_at_most_rounding(exported):
 def test_there_is_no_jitted_function_in_it(exported):
     _, _, path = exported
     assert b"_XlaMustCompile" not in (path / "saved_model.pb").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_weights_that_are_rounded_in_every_call_are_exported_rounded(dtype, tmp_path):
+    def save(policy):
+        model = keras_alexnet.build("alexnet_mini", classes=len(NAMES), dtype=policy)
+        export_saved_model(model, tmp_path / policy, PREPROCESSING, NAMES)
+        return model, tf.saved_model.load(tmp_path / policy)
+
+    model, exported = save(f"mixed_{dtype}")
+    found = exported.serve(images())["probabilities"].numpy()
+    inputs = PREPROCESSING.normalize(images())
+    np.testing.assert_array_equal(found, model(inputs, training=False))
+    assert {v.dtype for v in model.weights} == {"float32"}
+    kept = {v.dtype for v in exported.variables if v.dtype.is_floating}
+    assert kept == {tf.as_dtype(dtype)}
+    save("float32")
+    size, whole = (
+        sum(file.stat().st_size for file in (tmp_path / policy / "variables").iterdir())
+        for policy in (f"mixed_{dtype}", "float32")
+    )
+    assert size < 0.6 * whole
+
+
+def test_normalisations_with_weights_keep_them_in_float32(tmp_path):
+    model = keras_alexnet.build(
+        "alexnet_mini",
+        classes=len(NAMES),
+        norm="batch_normalization",
+        dtype="mixed_bfloat16",
+    )
+    for layer in model.layers:
+        if "norm" in layer.name:
+            layer.moving_mean.assign(layer.moving_mean + 0.1234567)
+    export_saved_model(model, tmp_path, PREPROCESSING, NAMES)
+    exported = tf.saved_model.load(tmp_path)
+    found = exported.serve(images())["probabilities"].numpy()
+    inputs = PREPROCESSING.normalize(images())
+    np.testing.assert_array_equal(found, model(inputs, training=False))
 
 
 def test_classify_reads_image_files_of_any_size_in_a_process_with_tensorflow_only(
