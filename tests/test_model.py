@@ -14,12 +14,12 @@ import keras_alexnet
 SHAPE = (28, 28, 1)
 
 
-def digits(count=640):
+def digits(count=640, size=28):
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     images = (images[:count].reshape(-1, 8, 8, 1) * (255 / 16) - 78) / 64
-    return tf.image.resize(images, (28, 28)).numpy(), labels[:count]
+    return tf.image.resize(images, (size, size)).numpy(), labels[:count]
 
 
 class Losses(keras.callbacks.Callback):
@@ -36,7 +36,8 @@ class Losses(keras.callbacks.Callback):
 def compiled(replicas, jit_compile, *, learning_rate=1e-3, **arguments):
     keras.utils.set_random_seed(1)
     with logical_cpus(replicas).scope():
-        model = keras_alexnet.build("alexnet_mini", input_shape=SHAPE, **arguments)
+        arguments = {"input_shape": SHAPE, **arguments}
+        model = keras_alexnet.build("alexnet_mini", **arguments)
         model.compile(
             keras.optimizers.SGD(learning_rate, momentum=0.9),
             "sparse_categorical_crossentropy",
@@ -78,15 +79,16 @@ def test_without_kinks_they_do_so_at_any_learning_rate():
 
 
 def test_fit_evaluate_and_predict_work_with_xla_dropout_and_two_replicas():
-    images, labels = digits(130)  # The last batch is smaller than the others.
-    model = compiled(2, True)
+    # The last batch is smaller than the others.
+    images, labels = digits(66, size=16)
+    model = compiled(2, True, input_shape=(16, 16, 1))
     history = model.fit(
-        images, labels, batch_size=64, verbose=0, validation_data=(images, labels)
+        images, labels, batch_size=32, verbose=0, validation_data=(images, labels)
     )
     assert np.isfinite(history.history["val_loss"]).all()
-    probabilities = model.predict(images, batch_size=64, verbose=0)
+    probabilities = model.predict(images, batch_size=32, verbose=0)
     of_label = probabilities[np.arange(len(labels)), labels]
-    loss, accuracy = model.evaluate(images, labels, batch_size=64, verbose=0)
+    loss, accuracy = model.evaluate(images, labels, batch_size=32, verbose=0)
     np.testing.assert_allclose(loss, -np.log(of_label).mean(), rtol=1e-4)
     assert accuracy == pytest.approx(
         (probabilities.argmax(axis=1) == labels).mean(), abs=1e-6

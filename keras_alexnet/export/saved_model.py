@@ -32,8 +32,8 @@ def export_saved_model(
       Python: transparent parts of a GIF have the colours of its palette, and a BMP must
       have 8, 24 or 32 bits per pixel.
 
-    The weights of a network that computes in 16 bits are rounded to them, as it would do
-    in every call: the numbers are the same, and the file is half as large.
+    The weights of a network that computes in 16 bits are rounded to them, as it would
+    do in every call: the numbers are the same, and the file is half as large.
 
     Args:
         model: Returns probabilities.
