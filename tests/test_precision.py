@@ -152,3 +152,11 @@ def test_only_a_choice_is_kept(tmp_path):
     assert not list(tmp_path.iterdir())
     keep_choice(TrainConfig(precision="auto"), run, choose_precision("auto", NATIVE))
     assert run.read_json("precision.json") == {"precision": "bfloat16"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", '{"precision": "float8"}'])
+def test_a_damaged_choice_is_named(tmp_path, text):
+    (tmp_path / "precision.json").write_text(text)
+    config = TrainConfig(precision="auto", resume=True)
+    with pytest.raises(ValueError, match="precision.json is damaged: "):
+        precision_of_run(config, RunDirectory(tmp_path), OneOf(without=0, count=1))

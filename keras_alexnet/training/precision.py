@@ -80,8 +80,10 @@ def precision_of_run(config: TrainConfig, run: RunDirectory, hosts: Hosts) -> Pr
     if hosts_without and support.native:
         support = Support(False, f"{hosts_without} of {hosts.count} hosts have not")
     if config.precision == "auto" and config.resume and (run / CHOICE).is_file():
-        begun = run.read_json(CHOICE)["precision"]
-        return choose_precision(begun, support, "as when the run began")
+        begun = run.read_json(CHOICE)
+        if begun not in [{"precision": name} for name in POLICIES]:
+            raise ValueError(f"{run / CHOICE} is damaged: it names no precision.")
+        return choose_precision(begun["precision"], support, "as when the run began")
     return choose_precision(config.precision, support)
 
 
