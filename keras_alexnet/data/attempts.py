@@ -20,8 +20,10 @@ import tensorflow as tf
 from keras_alexnet.data.examples import Examples
 from keras_alexnet.data.skipped import reason
 
-# While the last images of one batch are computed, the next one has begun.
-BATCHES_AT_ONCE = 2
+# So that processors have work while one batch ends and the next begins: on two of them,
+# four batches of one thread each give a fifth to a quarter more images per second than
+# two batches of two threads, which begin and end together.
+BATCHES_AT_ONCE = 4
 
 
 def read_or_skip(
@@ -89,6 +91,8 @@ def read_or_skip(
         ),
     )
 
+    # Autograph takes a second of every start, and there is nothing for it to do.
+    @tf.autograph.experimental.do_not_convert
     def batch(*items: tf.Tensor) -> tf.data.Dataset:
         size = tf.shape(items[0], tf.int64)[0]
 
@@ -108,7 +112,7 @@ def read_or_skip(
             .enumerate()
             .map(
                 lambda place, item: (place, function(*item)),
-                num_parallel_calls=_processors(),
+                num_parallel_calls=_threads(),
             )
             .ignore_errors()
             .batch(size)
@@ -122,8 +126,9 @@ def read_or_skip(
     )
 
 
-def _processors() -> int:
-    """How many processors there are for this process."""
+def _threads() -> int:
+    """How many threads compute a batch: all together, two for each processor."""
+    processors = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # Not everywhere.
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        processors = len(os.sched_getaffinity(0))
+    return -(-2 * processors // BATCHES_AT_ONCE)
