@@ -67,8 +67,8 @@ class TrainConfig:
     """Length to which the shorter side of an image is resized, before cropping; by
     default as much larger than the input as 256 is than 227."""
     fused_decode: bool = True
-    """Whether large JPEG files are shrunk while they are decoded: faster, and nearly
-    the same."""
+    """Whether large JPEG files are shrunk while they are decoded, and only the parts
+    that training needs: faster, and nearly the same."""
     mean: Literal["pixel", "image"] = "pixel"
     """What is subtracted from images: the training images' mean pixel, or their mean
     image, as the 2012 program does."""

@@ -15,7 +15,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
-from keras_alexnet.exif import exif_orientation, orient, read_bytes
+from keras_alexnet.exif import (
+    exif_orientation,
+    orient,
+    read_bytes,
+    tiff_orientation,
+)
 
 # Rec. 601, as in JPEG itself.
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -35,8 +40,8 @@ def decode(
 ) -> tf.Tensor:
     """Decodes JPEG, PNG, GIF (its first frame) or BMP.
 
-    What is transparent is seen on white, as in most programs. A JPEG file is turned as
-    its Exif header says. Of 16 bits the upper 8 are kept.
+    What is transparent is seen on white, as in most programs. A JPEG or PNG file is
+    turned as its Exif header says. Of 16 bits the upper 8 are kept.
 
     Args:
         encoded: The file's bytes, a scalar string.
@@ -87,6 +92,19 @@ def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     tail = tf.strings.substr(tf.strings.join([b"\0\0", head]), -2, 2)
     begins = tf.strings.substr(head, 0, 6)
     return tf.equal(begins, b"\xff\xd8\xff\xe0\0\x10") & tf.equal(tail, b"\xff\xdb")
+
+
+def is_whole_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    """Says whether a file is a JPEG that begins as nearly all do, and not cut off.
+
+    Its end is looked at because who decodes a part does not get there.
+
+    Args:
+        encoded: The file's bytes, a scalar string.
+    """
+    end = tf.maximum(tf.strings.length(encoded) - 2, 0)
+    is_whole = tf.equal(tf.strings.substr(encoded, end, 2), b"\xff\xd9")
+    return is_whole & _is_plain_jpeg(encoded)
 
 
 def _decode_any(
@@ -144,34 +162,51 @@ def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
     # Only where there is alpha: of palettes with fewer than 256 colours TensorFlow
     # makes up a wrong one.
     kind = read_bytes(encoded, 25, 1)[0]
-    has_alpha = tf.equal(kind, 4) | tf.equal(kind, 6) | _has_transparent_color(encoded)
-    return tf.cond(
+    # PNG specification, section 11.3.2: a colour that is transparent.
+    is_keyed = _chunk(encoded, "tRNS")[1] >= 0
+    has_alpha = tf.equal(kind, 4) | tf.equal(kind, 6) | is_keyed
+    image = tf.cond(
         has_alpha,
         lambda: on_white(tf.io.decode_png(encoded, channels=4)),
         lambda: tf.io.decode_png(encoded, channels=3),
     )
+    # Section 11.3.5: an Exif header.
+    start, size = _chunk(encoded, "eXIf")
+    orientation = tf.cond(
+        size > 0,
+        lambda: tiff_orientation(read_bytes(encoded, start, size)),
+        lambda: tf.constant(1),
+    )
+    return orient(image, orientation)
 
 
-def _has_transparent_color(encoded: tf.Tensor) -> tf.Tensor:
-    """Looks for a tRNS chunk before the pixels (PNG specification, section 11.3.2)."""
+def _chunk(encoded: tf.Tensor, kind: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Looks for a chunk of a PNG file before the pixels.
+
+    Returns:
+        Where its data begin, and their size, int32; -1 where there is no such chunk.
+    """
+    end = tf.strings.length(encoded)
 
     def name(position: tf.Tensor) -> tf.Tensor:
-        start = tf.minimum(position + 4, tf.strings.length(encoded))
-        return tf.strings.substr(encoded, start, 4)
+        return tf.strings.substr(encoded, tf.minimum(position + 4, end), 4)
 
-    def is_skipped(position: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_all(tf.not_equal(name(position), ["tRNS", "IDAT", ""]))
-
-    def skip(position: tf.Tensor) -> tuple[tf.Tensor]:
+    def size_at(position: tf.Tensor) -> tf.Tensor:
         size = read_bytes(encoded, position, 4)[:4]
         size = tf.tensordot(size, [2**24, 2**16, 2**8, 1], axes=1)
-        # Four bytes each of length, name and checksum. No further than the file goes:
-        # a hostile length could lead backwards.
-        end = tf.strings.length(encoded)
-        return (tf.where((size < 0) | (size > end), end, position + 12 + size),)
+        # No further than the file goes: a hostile length could lead backwards.
+        return tf.where((size < 0) | (size > end), end, size)
+
+    def is_skipped(position: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_all(tf.not_equal(name(position), [kind, "IDAT", ""]))
+
+    def skip(position: tf.Tensor) -> tuple[tf.Tensor]:
+        # Four bytes each of length, name and checksum.
+        return (tf.minimum(position + 12 + size_at(position), end),)
 
     (position,) = tf.while_loop(is_skipped, skip, (tf.constant(8),))
-    return tf.equal(name(position), "tRNS")
+    found = tf.equal(name(position), kind)
+    return position + 8, tf.where(found, size_at(position), -1)
 
 
 # === JPEG ===
@@ -180,12 +215,60 @@ def _has_transparent_color(encoded: tf.Tensor) -> tf.Tensor:
 def _decode_jpeg(encoded: tf.Tensor, shorter_side: int | None) -> tf.Tensor:
     if shorter_side is None:
         return tf.io.decode_jpeg(encoded, channels=3)
-    size = tf.reduce_min(tf.io.extract_jpeg_shape(encoded)[:2])
-    fits = size >= tf.constant([ratio * shorter_side for ratio in JPEG_RATIOS[1:]])
+    number, _ = jpeg_scale(encoded, shorter_side)
     return tf.switch_case(
-        tf.reduce_sum(tf.cast(fits, tf.int32)),
+        number,
         [
             lambda ratio=ratio: tf.io.decode_jpeg(encoded, 3, ratio=ratio)
+            for ratio in JPEG_RATIOS
+        ],
+    )
+
+
+def jpeg_scale(encoded: tf.Tensor, shorter_side: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds out how far a JPEG file can be shrunk while it is decoded.
+
+    Args:
+        encoded: The file's bytes, a scalar string.
+        shorter_side: How many pixels must be left.
+
+    Returns:
+        Which of `JPEG_RATIOS`, and height and width then, `(2,)`; all int32.
+
+    Raises:
+        tf.errors.InvalidArgumentError: The bytes are no JPEG file.
+    """
+    shape = tf.io.extract_jpeg_shape(encoded)[:2]
+    enough = tf.constant([ratio * shorter_side for ratio in JPEG_RATIOS[1:]])
+    number = tf.reduce_sum(tf.cast(tf.reduce_min(shape) >= enough, tf.int32))
+    # libjpeg rounds up.
+    return number, -(-shape // tf.gather(tf.constant(JPEG_RATIOS), number))
+
+
+def decode_jpeg_part(
+    encoded: tf.Tensor, number: tf.Tensor, first: tf.Tensor, last: tf.Tensor
+) -> tf.Tensor:
+    """Decodes no more of a JPEG file than a part.
+
+    Args:
+        encoded: The file's bytes, a scalar string.
+        number: From `jpeg_scale`.
+        first: The part's first row and column, int32 `(2,)`, after shrinking.
+        last: Those after the last.
+
+    Returns:
+        uint8, `(height, width, 3)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: The file is damaged before the part's end.
+    """
+    window = tf.concat([first, last - first], axis=0)
+    return tf.switch_case(
+        number,
+        [
+            lambda ratio=ratio: tf.io.decode_and_crop_jpeg(
+                encoded, window, channels=3, ratio=ratio
+            )
             for ratio in JPEG_RATIOS
         ],
     )

@@ -1,4 +1,4 @@
-"""Which way up a photograph is, from the Exif header of a JPEG file, in the graph."""
+"""Which way up a photograph is, from its Exif header, in the graph."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     position, marker = tf.while_loop(is_skipped, skip, (first, header(first)))
     return tf.cond(
         _is_exif(marker),
-        lambda: _tiff_orientation(
+        lambda: tiff_orientation(
             read_bytes(encoded, position + 10, marker[2] * 256 + marker[3])
         ),
         lambda: tf.constant(1),
@@ -85,13 +85,16 @@ def read_bytes(encoded: tf.Tensor, position: tf.Tensor, count: tf.Tensor) -> tf.
     return tf.cast(tf.io.decode_raw(part, tf.uint8), tf.int32)
 
 
-def _tiff_orientation(tiff: tf.Tensor) -> tf.Tensor:
+def tiff_orientation(tiff: tf.Tensor) -> tf.Tensor:
     """Finds the orientation in the first directory of a TIFF header.
 
     Args:
-        tiff: Its bytes, int32. Two that say the order of the others, the number 42, and
-            the offset of the directory: the number of entries, then 12 bytes for each,
-            tag, type, count and value.
+        tiff: Its bytes, from `read_bytes`. Two that say the order of the others, the
+            number 42, and the offset of the directory: the number of entries, then 12
+            bytes for each, tag, type, count and value.
+
+    Returns:
+        An int32 scalar of 1 to 8; 1 where the header does not say.
     """
     little = tf.equal(tiff[0], ord("I"))
 

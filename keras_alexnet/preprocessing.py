@@ -19,8 +19,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.decoding import LUMINANCE, decode
+from keras_alexnet.decoding import LUMINANCE, decode, is_whole_jpeg, rarely
 from keras_alexnet.errors import unknown
+from keras_alexnet.fused import fused_part
 from keras_alexnet.mean_image import MeanImage
 from keras_alexnet.resizing import cut, resize_window
 
@@ -49,8 +50,9 @@ class Preprocessing:
         std: What mean-free pixels are divided by, one number per channel.
         mean_image: The mean pixel by pixel, used in place of `mean`; its centre is
             subtracted. In `channel_order`; an array is taken too.
-        fused_decode: Whether large JPEG files are shrunk while they are decoded, which
-            is faster and not quite the same (docs/augmentation.md).
+        fused_decode: Whether large JPEG files are shrunk while they are decoded, and
+            parts of them averaged (`part_of_file`), which is faster and not quite the
+            same (docs/augmentation.md).
     """
 
     image_size: int
@@ -225,31 +227,96 @@ class Preprocessing:
             float32, `(size, size, channels)`, 0-255.
         """
         image = tf.ensure_shape(image, (None, None, self.channels))
-        shape = tf.shape(image)[:2]
+        length = size if extent is None else extent
+        start, length, low, high = self._place(tf.shape(image)[:2], corner, length)
+
+        def resized() -> tf.Tensor:
+            return resize_window(
+                image, start, length, size, mirrored=mirrored, low=low, high=high
+            )
+
+        if extent is not None:
+            return resized()
+        # A file that was shrunk to the right size while it was decoded.
+        is_sized = tf.reduce_all(high - low == self.resize_size)
+        whole = low + tf.cast(corner, tf.int32)
+        return tf.cond(is_sized, lambda: cut(image, whole, size, mirrored), resized)
+
+    def part_of_file(
+        self,
+        encoded: tf.Tensor,
+        corner: tf.Tensor | tuple[int, int],
+        size: int,
+        *,
+        extent: tf.Tensor | None = None,
+        mirrored: tf.Tensor | bool = False,
+    ) -> tf.Tensor:
+        """Returns what `resize_part` returns of a file, by the shortest way.
+
+        With `fused_decode`, of a JPEG file in colours that is nothing but the part is
+        decoded. It begins and ends at whole pixels then, and where it shrinks, it is
+        averaged, which differs from linear interpolation (docs/augmentation.md).
+
+        Args:
+            encoded: The file's bytes, a scalar string.
+            corner: As of `resize_part`.
+            size: As of `resize_part`.
+            extent: As of `resize_part`.
+            mirrored: As of `resize_part`.
+
+        Returns:
+            float32, `(size, size, channels)`, 0-255.
+
+        Raises:
+            tf.errors.InvalidArgumentError: The bytes are no image.
+        """
+
+        def step_by_step() -> tf.Tensor:
+            image = self.decode(encoded)
+            return self.resize_part(
+                image, corner, size, extent=extent, mirrored=mirrored
+            )
+
+        if not self.fused_decode or self.channels != 3:
+            return step_by_step()
+        length = size if extent is None else extent
+
+        def at_once() -> tf.Tensor:
+            return fused_part(
+                encoded,
+                lambda shape: self._place(shape, corner, length),
+                size,
+                shorter_side=self.resize_size,
+                mirrored=mirrored,
+            )
+
+        return tf.cond(is_whole_jpeg(encoded), at_once, rarely(step_by_step))
+
+    def _place(
+        self,
+        shape: tf.Tensor,
+        corner: tf.Tensor | tuple[int, int],
+        extent: tf.Tensor | int,
+    ) -> tuple[tf.Tensor, ...]:
+        """Says where a part of the resized image lies in an image.
+
+        Args:
+            shape: The image's height and width, int32 `(2,)`.
+            corner: The part's top and left, in pixels of the resized image.
+            extent: Its height and width.
+
+        Returns:
+            The same two in pixels of the image, float32 `(2,)`; and the first row and
+            column of all that is resized, and those after the last, int32 `(2,)`.
+        """
         low = tf.zeros_like(shape)
         if self.resize_rule == "shorter_side":
             side = tf.reduce_min(shape)[None]
             low = (shape - side) // 2
             shape = tf.concat([side, side], axis=0)
         pixel = tf.cast(shape, tf.float32) / self.resize_size
-
-        def resized() -> tf.Tensor:
-            return resize_window(
-                image,
-                tf.cast(low, tf.float32) + tf.cast(corner, tf.float32) * pixel,
-                (size if extent is None else extent) * pixel,
-                size,
-                mirrored=mirrored,
-                low=low,
-                high=low + shape,
-            )
-
-        if extent is not None:
-            return resized()
-        # A file that was shrunk to the right size while it was decoded.
-        is_sized = tf.reduce_all(shape == self.resize_size)
-        start = low + tf.cast(corner, tf.int32)
-        return tf.cond(is_sized, lambda: cut(image, start, size, mirrored), resized)
+        start = tf.cast(low, tf.float32) + tf.cast(corner, tf.float32) * pixel
+        return start, extent * pixel, low, low + shape
 
     def center_crop(self, image: tf.Tensor) -> tf.Tensor:
         """Cuts the network's input out of the middle of a resized image.
@@ -262,12 +329,14 @@ class Preprocessing:
         """
         return tf.image.resize_with_crop_or_pad(image, self.image_size, self.image_size)
 
-    def normalize(self, images: Any) -> Any:
+    def normalize(self, images: Any, shift: tf.Tensor | None = None) -> Any:
         """Orders channels, subtracts the mean and scales.
 
         Args:
             images: `(..., height, width, channels)`, any real dtype, 0-255, RGB or
                 grey. A NumPy array, a tensor or a symbolic Keras tensor.
+            shift: A colour that is added to a tensor first, float32 `(channels,)`, at
+                no cost.
 
         Returns:
             float32 of the same shape and kind: what the network takes.
@@ -279,19 +348,26 @@ class Preprocessing:
             images = keras.ops.cast(images, "float32")
         else:
             images = tf.cast(images, tf.float32)
-        if self.channel_order == "bgr":
-            images = images[..., ::-1]
-        if self.pixel_max != 255:
-            images = images / np.float32(255 / self.pixel_max)
+        images = self._as_expected(images)
         if self.mean_image is None:
             mean = _row(self.mean, images)
         else:
             height, width = (size or self.image_size for size in images.shape[-3:-1])
             mean = self.mean_image.center_crop(height, width)
+        if shift is not None:
+            mean = mean - self._as_expected(shift)
         images = images - mean
         if self.std is not None:
             images = images / _row(self.std, images)
         return images if self.scale == 1 else images * np.float32(self.scale)
+
+    def _as_expected(self, colors: Any) -> Any:
+        """Brings colours, 0-255 and RGB, to the network's order and scale."""
+        if self.channel_order == "bgr":
+            colors = colors[..., ::-1]
+        if self.pixel_max != 255:
+            colors = colors / np.float32(255 / self.pixel_max)
+        return colors
 
     def prepare(self, image: Any) -> tf.Tensor:
         """Makes an image of any size as large as the network's input.

@@ -37,14 +37,10 @@ def resize_window(
     Returns:
         float32, `(size, size, channels)`.
     """
-    # Height and width together: on small tensors an operation costs as much as two.
     channels = image.shape[-1]
     low = tf.zeros((2,), tf.int32) if low is None else low
     high = tf.shape(image)[:2] if high is None else high
-    margin = tf.maximum(extent / size, 1.0) + 1.0
-    first = tf.cast(tf.floor(start - margin), tf.int32)
-    last = tf.cast(tf.math.ceil(start + extent + margin), tf.int32)
-    first, last = tf.maximum(first, low), tf.minimum(last, high)
+    first, last = reach(start, extent, size, low, high)
     scale = size / extent
     translation = (tf.cast(first, tf.float32) - start) * scale
     rows, columns = tf.unstack(last - first)
@@ -58,12 +54,48 @@ def resize_window(
     image = tf.transpose(tf.reshape(image, (size, columns * channels)))
     image = tf.reshape(image, (1, columns, 1, channels * size))
     image = _resample(image, scale[1], translation[1], size)
-    if mirrored is not False:
-        # The columns are rows here, which are moved whole.
-        upright = image
-        image = tf.cond(mirrored, lambda: tf.reverse(upright, [1]), lambda: upright)
+    # The columns are rows here, which are moved whole.
+    image = _reverse(image, mirrored)
     image = tf.transpose(tf.reshape(image, (size * channels, size)))
     return tf.reshape(image, (size, size, channels))
+
+
+def reach(
+    start: tf.Tensor, extent: tf.Tensor, size: int, low: tf.Tensor, high: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns first and last of the pixels that have an influence on a resized part.
+
+    Args:
+        start: As of `resize_window`.
+        extent: As of `resize_window`.
+        size: As of `resize_window`.
+        low: As of `resize_window`.
+        high: As of `resize_window`.
+
+    Returns:
+        First row and column, and those after the last, int32 `(2,)` each.
+    """
+    # Height and width together: on small tensors an operation costs as much as two.
+    margin = tf.maximum(extent / size, 1.0) + 1.0
+    first = tf.cast(tf.floor(start - margin), tf.int32)
+    last = tf.cast(tf.math.ceil(start + extent + margin), tf.int32)
+    return tf.maximum(first, low), tf.minimum(last, high)
+
+
+def average(
+    image: tf.Tensor, size: int, mirrored: tf.Tensor | bool = False
+) -> tf.Tensor:
+    """Shrinks an image to averages over the areas that its new pixels cover.
+
+    Args:
+        image: uint8, `(height, width, channels)`, none smaller than `size`.
+        size: Height and width of the result.
+        mirrored: Whether left and right are exchanged, a boolean.
+
+    Returns:
+        float32, `(size, size, channels)`.
+    """
+    return tf.image.resize(_reverse(image, mirrored), (size, size), "area")
 
 
 def cut(
@@ -81,9 +113,16 @@ def cut(
         float32, `(size, size, channels)`.
     """
     part = tf.slice(image, tf.pad(start, [[0, 1]]), (size, size, image.shape[-1]))
-    if mirrored is not False:
-        part = tf.cond(mirrored, lambda: tf.reverse(part, axis=[1]), lambda: part)
-    return tf.cast(part, tf.float32)
+    return tf.cast(_reverse(part, mirrored), tf.float32)
+
+
+def _reverse(image: tf.Tensor, mirrored: tf.Tensor | bool) -> tf.Tensor:
+    """Reverses the second axis, or does not."""
+    if mirrored is False:
+        return image
+    # As many axes as are reversed: a condition would cost more than reversing.
+    axes = tf.constant([1])[: tf.cast(mirrored, tf.int32)]
+    return tf.ensure_shape(tf.reverse(image, axes), image.shape)
 
 
 def _resample(

@@ -1,5 +1,6 @@
 """Each random change alone and inside tf.data, which can differ, against NumPy."""
 
+import dataclasses
 import io
 
 import keras
@@ -16,7 +17,7 @@ from keras_alexnet.data.augmentation import (
 )
 from keras_alexnet.data.color_jitter import BRIGHTNESS, CONTRAST, SATURATION, jitter
 from keras_alexnet.mean_image import MeanImage
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.preprocessing import MODES, Preprocessing
 
 
 def image(height=9, width=9, channels=3):
@@ -375,6 +376,36 @@ def test_a_device_makes_of_a_batch_what_the_host_makes_of_each_image(augmentatio
         # The host has not rounded what it resized.
         whole = augmentation.of_file(tf.constant(file), expected, row)
         np.testing.assert_allclose(found, whole, atol=0.51)
+
+
+MEAN_IMAGE = np.random.default_rng(3).uniform(90, 140, (240, 240, 3))
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        COLORS,
+        dataclasses.replace(COLORS, color_noise=0.0),
+        dataclasses.replace(COLORS, color_mean=(120.0, 110.0, 100.0)),
+        dataclasses.replace(COLORS, modern=True),
+    ],
+    ids=["paper", "no noise", "program", "modern"],
+)
+@pytest.mark.parametrize(
+    "expected",
+    [
+        dataclasses.replace(MODES["caffe"], scale=0.5),
+        dataclasses.replace(MODES["torch"], image_size=227),
+        dataclasses.replace(MODES["caffe"], mean_image=MEAN_IMAGE, pixel_max=1.0),
+    ],
+    ids=["caffe", "torch", "mean image"],
+)
+def test_the_network_sees_what_is_normalised_afterwards(augmentation, expected):
+    file = tf.constant(encoded(photograph()))
+    draws = augmentation.draw((3, 1))[0]
+    afterwards = expected.normalize(augmentation.of_file(file, expected, draws))
+    found = augmentation.input_of_file(file, expected, draws)
+    np.testing.assert_allclose(found, afterwards, rtol=1e-5, atol=1e-4)
 
 
 # === The modern scheme ===

@@ -1,6 +1,7 @@
 """From a file's bytes to the RGB that a person sees, against PIL."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -150,12 +151,13 @@ def test_what_is_no_image_is_refused(encoded):
 @everywhere
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photograph_stands_upright(read, orientation, order):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_photograph_stands_upright(read, orientation, order, kind):
     exif = Image.Exif()
     exif.endian = order
     exif[0x010E] = "a description, longer than four bytes, before the orientation"
     exif[0x0112] = orientation
-    encoded = encode(Image.fromarray(smooth(24, 30)), "JPEG", exif=exif.tobytes())
+    encoded = encode(Image.fromarray(smooth(24, 30)), kind, exif=exif.tobytes())
     assert seen(encoded).shape[0] == (24 if orientation < 5 else 30)
     assert np.abs(read(encoded) - seen(encoded)).max() <= 4
 
@@ -208,6 +210,22 @@ def test_a_damaged_exif_header_does_no_harm(segment):
     assert orientation_of(encoded) in (1, 6)
     for length in (2, 3, 5, 12, 20, len(segment)):
         assert orientation_of(encoded[:length]) in (1, 6)
+
+
+def png_chunk(kind, data):
+    checksum = zlib.crc32(kind + data).to_bytes(4, "big")
+    return len(data).to_bytes(4, "big") + kind + data + checksum
+
+
+@pytest.mark.parametrize(
+    "header", [tiff(6)[6:14], tiff(6, count=65535)[6:], b"II", b""]
+)
+def test_a_damaged_exif_header_of_a_png_does_no_harm(header):
+    pixels = noise(9, 7, 3)
+    plain = encode(Image.fromarray(pixels), "PNG")
+    # Behind the signature and the first chunk.
+    encoded = plain[:33] + png_chunk(b"eXIf", header) + plain[33:]
+    assert decode(encoded).shape in ((9, 7, 3), (7, 9, 3))
 
 
 # === Transparency ===

@@ -20,8 +20,10 @@ from keras_alexnet.data.examples import Examples
 from keras_alexnet.data.skipped import reason
 from keras_alexnet.processor import cores
 
-# While the last images of one batch are computed, the next one has begun.
-BATCHES_AT_ONCE = 2
+# So that processors have work while one batch ends and the next begins: on two of them,
+# four batches of one thread each give a fifth to a quarter more images per second than
+# two batches of two threads, which begin and end together.
+BATCHES_AT_ONCE = 4
 
 
 def read_or_skip(
@@ -89,6 +91,8 @@ def read_or_skip(
         ),
     )
 
+    # Autograph takes a second of every start, and there is nothing for it to do.
+    @tf.autograph.experimental.do_not_convert
     def batch(*items: tf.Tensor) -> tf.data.Dataset:
         size = tf.shape(items[0], tf.int64)[0]
 
@@ -108,7 +112,7 @@ def read_or_skip(
             .enumerate()
             .map(
                 lambda place, item: (place, function(*item)),
-                num_parallel_calls=cores(),
+                num_parallel_calls=_threads(),
             )
             .ignore_errors()
             .batch(size)
@@ -120,3 +124,8 @@ def read_or_skip(
     return items.interleave(
         batch, cycle_length=BATCHES_AT_ONCE, num_parallel_calls=BATCHES_AT_ONCE
     )
+
+
+def _threads() -> int:
+    """How many threads compute a batch: all together, two for each processor."""
+    return -(-2 * cores() // BATCHES_AT_ONCE)

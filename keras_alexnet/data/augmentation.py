@@ -127,19 +127,31 @@ class Augmentation:
         Raises:
             tf.errors.InvalidArgumentError: The bytes are no image.
         """
-        image = preprocessing.decode(encoded)
-        if self.crop_padding or self.rotation or self.zoom:
-            return self.batch(preprocessing.resize(image)[None], draws[None])[0]
-        corner, extent = self._part(tf.fill((2,), preprocessing.resize_size), draws)
-        image = preprocessing.resize_part(
-            image,
-            corner,
-            self.image_size,
-            # Of the 2012 scheme the part is as large as the result.
-            extent=extent if self.modern else None,
-            mirrored=draws[4] < 0.5 if self.horizontal_flip else False,
-        )
+        image = self._placed_file(encoded, preprocessing, draws)
         return self._colors(image[None], draws[None])[0]
+
+    def input_of_file(
+        self, encoded: tf.Tensor, preprocessing: Preprocessing, draws: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns what the network sees of `of_file`, going over fewer pixels.
+
+        Args:
+            encoded: The file's bytes, a scalar string.
+            preprocessing: What the network expects.
+            draws: From `draw`, a row.
+
+        Returns:
+            What `preprocessing.normalize` makes of `of_file`, but for rounding.
+
+        Raises:
+            tf.errors.InvalidArgumentError: The bytes are no image.
+        """
+        if self.modern or self.color_mean is not None:
+            return preprocessing.normalize(self.of_file(encoded, preprocessing, draws))
+        image = self._placed_file(encoded, preprocessing, draws)
+        # The mean and the noise's colour are subtracted as one.
+        shift = draws[UNIFORM : UNIFORM + 3] if self._has_color_noise else None
+        return preprocessing.normalize(image, shift)
 
     def batch(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         """Changes images, on any device.
@@ -151,30 +163,7 @@ class Augmentation:
         Returns:
             float32, `(batch, image_size, image_size, channels)`.
         """
-        if self.modern:
-            # Windows of different sizes; rows of pixels are what the kernel is fast on.
-            images = tf.map_fn(
-                lambda pair: self._resized_part(*pair),
-                (images, draws),
-                fn_output_signature=tf.float32,
-            )
-            return self._colors(images, draws)
-        if self.rotation or self.zoom:
-            images = rotate_and_zoom(
-                tf.cast(images, tf.float32),
-                angle=(2 * draws[:, 0] - 1) * (self.rotation * math.pi / 180),
-                scale=1 + (2 * draws[:, 1] - 1) * self.zoom,
-            )
-        mirrored = draws[:, 4] < (0.5 if self.horizontal_flip else 0.0)
-        images = crop(
-            images,
-            self.image_size,
-            self.crop_padding,
-            draws[:, 2],
-            draws[:, 3],
-            mirrored,
-        )
-        return self._colors(tf.cast(images, tf.float32), draws)
+        return self._colors(self._placed(images, draws), draws)
 
     @property
     def _has_color_noise(self) -> bool:
@@ -193,6 +182,49 @@ class Augmentation:
         extent = tf.sqrt(tf.stack([area / aspect, area * aspect]))
         extent = tf.minimum(extent, shape)
         return draws[2:4] * (shape - extent), extent
+
+    def _placed_file(
+        self, encoded: tf.Tensor, preprocessing: Preprocessing, draws: tf.Tensor
+    ) -> tf.Tensor:
+        """Decodes and resizes the part of a file that is used."""
+        if self.crop_padding or self.rotation or self.zoom:
+            image = preprocessing.resize(preprocessing.decode(encoded))
+            return self._placed(image[None], draws[None])[0]
+        corner, extent = self._part(tf.fill((2,), preprocessing.resize_size), draws)
+        return preprocessing.part_of_file(
+            encoded,
+            corner,
+            self.image_size,
+            # Of the 2012 scheme the part is as large as the result.
+            extent=extent if self.modern else None,
+            mirrored=draws[4] < 0.5 if self.horizontal_flip else False,
+        )
+
+    def _placed(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        """Returns the parts of images that are used, turned, zoomed and mirrored."""
+        if self.modern:
+            # Windows of different sizes; rows of pixels are what the kernel is fast on.
+            return tf.map_fn(
+                lambda pair: self._resized_part(*pair),
+                (images, draws),
+                fn_output_signature=tf.float32,
+            )
+        if self.rotation or self.zoom:
+            images = rotate_and_zoom(
+                tf.cast(images, tf.float32),
+                angle=(2 * draws[:, 0] - 1) * (self.rotation * math.pi / 180),
+                scale=1 + (2 * draws[:, 1] - 1) * self.zoom,
+            )
+        mirrored = draws[:, 4] < (0.5 if self.horizontal_flip else 0.0)
+        images = crop(
+            images,
+            self.image_size,
+            self.crop_padding,
+            draws[:, 2],
+            draws[:, 3],
+            mirrored,
+        )
+        return tf.cast(images, tf.float32)
 
     def _resized_part(self, image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         mirrored = draws[4] < 0.5 if self.horizontal_flip else False

@@ -62,6 +62,8 @@ def training_batches(
     share = share or Share()
     size = share.per_replica(batch_size)
 
+    # Autograph takes a second of every start, and there is nothing for it to do.
+    @tf.autograph.experimental.do_not_convert
     def drawn(positions: tf.Tensor, *streamed: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Decides what stands at the positions of a batch, and how it is changed."""
         numbers = () if streamed else (numbers_at(examples, positions, seed),)
@@ -78,12 +80,14 @@ def training_batches(
         if on_device:
             image = device_image(encoded, preprocessing)
             return image, draws, label, tf.constant(1.0)
-        image = augmentation.of_file(encoded, preprocessing, draws)
         if mixing is None:
             # Here, where the image is in the processor's cache, not by the batch.
-            image = preprocessing.normalize(image)
+            image = augmentation.input_of_file(encoded, preprocessing, draws)
+        else:
+            image = augmentation.of_file(encoded, preprocessing, draws)
         return image, label, tf.constant(1.0)
 
+    @tf.autograph.experimental.do_not_convert
     def finish(ordinal: tf.Tensor, parts: tuple[tf.Tensor, ...]):
         *images, labels, weights = parts
         if on_device:
@@ -112,7 +116,7 @@ def training_batches(
         number=lambda _, number, *record: number,
         blank=blank,
     )
-    finished = batches.enumerate().map(lambda ordinal, parts: finish(ordinal, parts))
+    finished = batches.enumerate().map(finish)
     return finished.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 
