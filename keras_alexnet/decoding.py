@@ -8,6 +8,7 @@ An exported graph can hold none, so it has TensorFlow's readers alone: see `in_g
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable
 
@@ -65,9 +66,11 @@ def decode(
         return _decode_jpeg(encoded, shorter_side)
 
     def any_kind() -> tf.Tensor:
-        return _decode_any(encoded, shorter_side, in_graph)
+        if tf.executing_eagerly():
+            return _decode_any(encoded, shorter_side, in_graph)
+        return _traced_decode_any(shorter_side, in_graph)(encoded)
 
-    image = tf.cond(_is_plain_jpeg(encoded), plain, rarely(any_kind))
+    image = tf.cond(_is_plain_jpeg(encoded), plain, any_kind)
     image = tf.ensure_shape(image, (None, None, 3))
     return luminance(image) if channels == 1 else image
 
@@ -82,6 +85,19 @@ def rarely(branch: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
         return branch
     return tf.function(
         branch, autograph=False, experimental_attributes={"_noinline": True}
+    )
+
+
+# Traced once, for all pipelines: it is the largest part of their graphs.
+@functools.cache
+def _traced_decode_any(
+    shorter_side: int | None, in_graph: bool
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    return tf.function(
+        lambda encoded: _decode_any(encoded, shorter_side, in_graph),
+        input_signature=[tf.TensorSpec((), tf.string)],
+        autograph=False,
+        experimental_attributes={"_noinline": True},
     )
 
 

@@ -204,7 +204,9 @@ def evaluation_batches(
         number=lambda position, *_: position,
         blank=blank,
     )
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
+    # TensorFlow cannot know how many there are.
+    count = tf.data.experimental.assert_cardinality(steps * share.replicas)
+    return batches.apply(count).prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 
 def _options() -> tf.data.Options:
