@@ -130,6 +130,19 @@ def test_a_cmyk_jpeg_shows_the_colours_of_its_inks(channels):
     assert np.abs(decode(encoded, channels) - expected).max() <= 8
 
 
+def test_a_ycck_jpeg_shows_what_pillow_shows():
+    image = Image.fromarray(smooth(24, 30)).convert("CMYK")
+    encoded = bytearray(encode(image, "JPEG", quality=98, subsampling=0))
+    # The last byte of Adobe's segment: the inks are transformed as RGB is to YCbCr.
+    place = encoded.index(b"Adobe") + 11
+    assert encoded[place] == 0
+    encoded[place] = 2
+    expected = Image.open(io.BytesIO(bytes(encoded))).convert("RGB")
+    assert np.ptp(expected) > 100
+    found = decode(bytes(encoded))
+    assert np.abs(found.astype(float) - np.asarray(expected, float)).max() <= 8
+
+
 def test_a_png_of_16_bits_keeps_the_upper_8():
     pixels = np.random.default_rng(0).integers(0, 2**16, (9, 7), np.uint16)
     encoded = encode(Image.fromarray(pixels), "PNG")
