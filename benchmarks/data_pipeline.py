@@ -39,7 +39,6 @@ STEPS = 16
 # Batches before the clock starts, and beyond the last: at both ends as much is under
 # way, and nothing is counted that was computed before. More than are computed at once.
 STARTING, BEYOND = 8, 8
-REPETITIONS = 5
 IMAGES = (STARTING + STEPS + BEYOND) * BATCH_SIZE
 # As in training.
 PREPROCESSING = get_preprocessing("alexnet_2012", fused_decode=True)
@@ -149,7 +148,7 @@ def compare(report: Report, folder: Path, size: tuple[int, int]) -> None:
             # Results stay in the processes: only the work is compared.
             "PIL, two processes": (lambda: pool.imap(_work, chosen, 16), 1),
         }
-        seconds = in_turn_once_started(candidates, 1 if quick else REPETITIONS)
+        seconds = in_turn_once_started(candidates, report.options.repetitions)
     case = f"{size[0]} x {size[1]} pixels"
     report.add(case, seconds, STEPS * BATCH_SIZE, "decode_jpeg alone")
 

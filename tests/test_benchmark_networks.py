@@ -66,7 +66,7 @@ def test_both_optimizers_take_the_same_step(monkeypatch):
 def test_weights_and_images_are_the_same_every_time():
     for one, two in zip(
         ours(ALEXNET_MINI).get_weights(),
-        ours(ALEXNET_MINI, "mixed_bfloat16").get_weights(),
+        ours(ALEXNET_MINI, "bfloat16").get_weights(),
         strict=True,
     ):
         np.testing.assert_array_equal(one, two)
