@@ -1,5 +1,7 @@
 """The same training on any number of devices, compiled by XLA or not."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from keras_alexnet.training.train import train
 
 
 def trained(run_dir, replicas, xla):
-    """Weights after 50 steps and more."""
+    """Trains for 50 steps and more; returns the result and the weights."""
     config = keras_alexnet.TrainConfig(
         run_dir=str(run_dir),
         architecture="alexnet_mini",
@@ -29,8 +31,8 @@ def trained(run_dir, replicas, xla):
         replicas=replicas,
         xla=xla,
     )
-    train(config)
-    return keras_alexnet.load_model(run_dir / "model.keras").get_weights()
+    result = train(config)
+    return result, keras_alexnet.load_model(run_dir / "model.keras").get_weights()
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,12 @@ def on_one(tmp_path_factory):
     ],
 )
 def test_72_steps_give_the_same_weights(on_one, replicas, xla, tmp_path):
-    weights = trained(tmp_path / "run", replicas, xla)
-    for ours, theirs in zip(weights, on_one, strict=True):
+    result, weights = trained(tmp_path / "run", replicas, xla)
+    result_of_one, weights_of_one = on_one
+    for ours, theirs in zip(weights, weights_of_one, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
+    for row, row_of_one in zip(result.history, result_of_one.history, strict=True):
+        assert row["loss"] == pytest.approx(row_of_one["loss"], rel=1e-5)
+    written = json.loads((result.run_dir / "result.json").read_text())
+    assert written["devices"] == [f"CPU:{number}" for number in range(replicas)]
+    assert written["xla"] is (xla == "on")

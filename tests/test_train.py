@@ -128,24 +128,6 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished, tmp_pa
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
 
 
-def test_two_replicas_see_the_same_data_and_reach_the_same_loss(tmp_path):
-    smooth = {
-        "activation": "softplus",
-        "pool": "average_pooling2d",
-        "dropout": "0",
-        # XLA's convolutions are slow on CPUs.
-        "width": 0.25,
-        "image_size": 16,
-        "resize_size": 16,
-        "global_batch_size": 64,
-    }
-    one = train(config(tmp_path / "one", epochs=1, **smooth))
-    two = train(config(tmp_path / "two", epochs=1, replicas=2, xla="on", **smooth))
-    assert two.history[0]["loss"] == pytest.approx(one.history[0]["loss"], rel=1e-5)
-    result = json.loads((two.run_dir / "result.json").read_text())
-    assert result["devices"] == ["CPU:0", "CPU:1"] and result["xla"] is True
-
-
 def test_bfloat16_keeps_float32_weights(tmp_path):
     result = train(config(tmp_path / "run", epochs=1, precision="bfloat16"))
     assert np.isfinite(result.metrics["loss"])
