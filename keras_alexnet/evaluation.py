@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -13,11 +13,6 @@ from keras_alexnet.errors import unknown
 from keras_alexnet.labels import imagenet_classes
 from keras_alexnet.model import Metadata
 from keras_alexnet.preprocessing import Preprocessing
-from keras_alexnet.training.hosts import Hosts
-
-# A data set of no more steps is prepared for going through it once only, which takes a
-# second; it looks ahead to the next time. A larger one would hold more memory for that.
-KEPT_STEPS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +130,6 @@ class Evaluator:
                 for one in (probabilities, labels, weights)
             )
 
-        # The data set that was evaluated last, if small, and what goes through it.
-        self._kept = (None, None)
         self._step = tf.function(step, autograph=False, reduce_retracing=True)
 
     def __call__(self, batches: tf.data.Dataset) -> Evaluation:
@@ -155,7 +148,10 @@ class Evaluator:
             ValueError: There are no images.
         """
         parts = [
-            [one.numpy() for one in self._step(*batch)] for batch in self._pass(batches)
+            [one.numpy() for one in self._step(*batch)]
+            for batch in self._strategy.distribute_datasets_from_function(
+                lambda _: batches
+            )
         ]
         if not parts:
             raise ValueError("There are no images to evaluate.")
@@ -164,27 +160,6 @@ class Evaluator:
         if not len(positions):
             raise ValueError("There are no images to evaluate.")
         return Evaluation(probabilities[positions], labels[positions], positions)
-
-    def _pass(self, batches: tf.data.Dataset) -> Iterator[tuple]:
-        """Goes through a data set once, distributed over the devices."""
-
-        def distributed(batches: tf.data.Dataset) -> Iterable[tuple]:
-            return self._strategy.distribute_datasets_from_function(lambda _: batches)
-
-        local = Hosts.of(self._strategy).local_replicas
-        # Negative where it is not known.
-        steps, rest = divmod(int(batches.cardinality()), local)
-        if rest or not 0 < steps <= KEPT_STEPS:
-            yield from distributed(batches)
-            return
-        kept, iterator = self._kept
-        if batches is not kept:
-            iterator = iter(distributed(batches.repeat()))
-        # Nothing is kept of a pass that ends before its time.
-        self._kept = (None, None)
-        for _ in range(steps):
-            yield next(iterator)
-        self._kept = (batches, iterator)
 
 
 def evaluate(

@@ -187,23 +187,6 @@ def test_the_step_is_traced_once_and_sees_new_weights():
     np.testing.assert_allclose(again.probabilities, softmax(vectors(9)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [9, 60])
-def test_a_pass_that_ends_before_its_time_leaves_nothing_behind(count):
-    model = keras.Sequential([keras.Input((CLASSES,)), keras.layers.Softmax()])
-    evaluator, batches = Evaluator(model), batched(count, 4)
-    broken = iter(evaluator._pass(batches))
-    for _ in range(2):
-        next(broken)
-    for _ in range(3):
-        again = evaluator(batches)
-        np.testing.assert_array_equal(again.labels, np.arange(count))
-        np.testing.assert_allclose(
-            again.probabilities, softmax(vectors(count)), rtol=1e-5
-        )
-    # Another data set is not taken for the one before.
-    assert len(evaluator(batched(5, 4)).labels) == 5
-
-
 WORKER = """
 import json, os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

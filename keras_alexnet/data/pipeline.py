@@ -204,9 +204,7 @@ def evaluation_batches(
         number=lambda position, *_: position,
         blank=blank,
     )
-    # TensorFlow cannot know how many there are.
-    count = tf.data.experimental.assert_cardinality(steps * share.replicas)
-    return batches.apply(count).prefetch(tf.data.AUTOTUNE).with_options(_options())
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
 
 
 def _options() -> tf.data.Options:
