@@ -483,7 +483,7 @@ def test_the_code_in_a_keras_file_is_not_read(tmp_path):
         bytes(1000),
         b"\xff" * 1000,
         b"hello world\n" * 100,
-        gzip.compress(b"hello"),
+        gzip.compress(b"hello", mtime=0),
         as_npy(pickle.dumps({}, 4)),
         as_zip(pickle.dumps({"epoch": 1}, 2)),
     ],
