@@ -25,7 +25,7 @@ from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.benchmarks.timing import in_turn
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.measure import published_axes
-from keras_alexnet.preprocessing import MODES, Preprocessing
+from keras_alexnet.images.preprocessing import MODES, Preprocessing
 
 FILES = 192
 REPETITIONS = 7

@@ -30,7 +30,7 @@ from keras_alexnet.data.examples import Examples
 from keras_alexnet.data.pipeline import training_batches
 from keras_alexnet.data.shards import write_shards
 from keras_alexnet.data.sources import open_source
-from keras_alexnet.preprocessing import get_preprocessing
+from keras_alexnet.images.preprocessing import get_preprocessing
 
 BATCH_SIZE = 128
 FILES = 512

@@ -30,7 +30,7 @@ from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.benchmarks.timing import fastest, times_faster
 from keras_alexnet.export.saved_model import export_saved_model
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.images.preprocessing import Preprocessing
 
 BATCH_SIZES = (1, 32)
 # Each repetition works on at least as many images, one batch after the other: single

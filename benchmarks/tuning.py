@@ -19,9 +19,9 @@ from rich.table import Table
 
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
-from keras_alexnet.commands.common import console
-from keras_alexnet.config import TrainConfig
-from keras_alexnet.recipes import get_recipe
+from keras_alexnet.cli.common import console
+from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.recipes import get_recipe
 from keras_alexnet.training.train import train
 from keras_alexnet.tuning import search
 

@@ -19,36 +19,36 @@ if TYPE_CHECKING:
         list_architectures,
     )
     from keras_alexnet.builder import build
-    from keras_alexnet.catalog import fetch_weights, list_weights
-    from keras_alexnet.config import TrainConfig
     from keras_alexnet.features import feature_extractor
-    from keras_alexnet.labels import decode_predictions
+    from keras_alexnet.images.preprocessing import Preprocessing, preprocess_input
     from keras_alexnet.model import AlexNet, load_model
-    from keras_alexnet.preprocessing import Preprocessing, preprocess_input
-    from keras_alexnet.recipes import get_recipe
     from keras_alexnet.registry import get_layer, list_layers, register_layer
+    from keras_alexnet.training.config import TrainConfig
+    from keras_alexnet.training.recipes import get_recipe
     from keras_alexnet.training.train import TrainResult, train
+    from keras_alexnet.weights.catalog import fetch_weights, list_weights
+    from keras_alexnet.weights.labels import decode_predictions
 
 _HOME = {
     "AlexNet": "model",
     "Architecture": "architectures",
     "LayerSpec": "architectures",
     "build": "builder",
-    "decode_predictions": "labels",
+    "decode_predictions": "weights.labels",
     "feature_extractor": "features",
-    "fetch_weights": "catalog",
+    "fetch_weights": "weights.catalog",
     "get_architecture": "architectures",
     "get_layer": "registry",
-    "get_recipe": "recipes",
+    "get_recipe": "training.recipes",
     "list_architectures": "architectures",
     "list_layers": "registry",
-    "list_weights": "catalog",
+    "list_weights": "weights.catalog",
     "load_model": "model",
-    "preprocess_input": "preprocessing",
-    "Preprocessing": "preprocessing",
+    "preprocess_input": "images.preprocessing",
+    "Preprocessing": "images.preprocessing",
     "register_layer": "registry",
     "train": "training.train",
-    "TrainConfig": "config",
+    "TrainConfig": "training.config",
     "TrainResult": "training.train",
 }
 

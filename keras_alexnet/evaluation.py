@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_alexnet.errors import unknown
-from keras_alexnet.labels import imagenet_classes
+from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import Metadata
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.weights.labels import imagenet_classes
 
 
 @dataclasses.dataclass(frozen=True)

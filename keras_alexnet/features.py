@@ -28,9 +28,9 @@ from rich.progress import track
 from keras_alexnet.data.folder import IMAGE_SUFFIXES, is_image, visible_files
 from keras_alexnet.data.skipped import reason
 from keras_alexnet.errors import unknown
+from keras_alexnet.images.preprocessing import MODES, Preprocessing, get_preprocessing
 from keras_alexnet.model import load_model
-from keras_alexnet.preprocessing import MODES, Preprocessing, get_preprocessing
-from keras_alexnet.run_directory import RunDirectory
+from keras_alexnet.training.run_directory import RunDirectory
 
 # torchvision's names for the layers of its AlexNet, as brain-score and thingsvision tap
 # them. LPIPS takes relu1 to relu5, which are features.1, .4, .7, .9 and .11. A hook in

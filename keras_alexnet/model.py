@@ -18,8 +18,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.layers.implementations import compiling
-from keras_alexnet.preprocessing import Preprocessing
 from keras_alexnet.registry import list_layers
 from keras_alexnet.training.accumulation import averaged_over_parts
 
@@ -108,7 +108,7 @@ class AlexNet(keras.Model):
             ValueError: There are more or fewer names than outputs.
         """
         if class_order is not None:
-            from keras_alexnet.labels import imagenet_classes
+            from keras_alexnet.weights.labels import imagenet_classes
 
             class_names = class_names or [
                 name for _, name in imagenet_classes(class_order)
@@ -164,7 +164,7 @@ class AlexNet(keras.Model):
         Raises:
             ValueError: Nobody has said what the classes are, or the shape is wrong.
         """
-        from keras_alexnet import labels
+        from keras_alexnet.weights import labels
 
         if self.metadata.class_order is not None:
             classes = labels.imagenet_classes(self.metadata.class_order)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import keras_alexnet
-from keras_alexnet.config import TrainConfig
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Diverged, Interrupted
 from keras_alexnet.tuning.ablation import ablate, table_of
 from keras_alexnet.tuning.ablations import ABLATIONS, NotApplicable

@@ -16,8 +16,8 @@ from keras_alexnet.data.augmentation import (
     device_image,
 )
 from keras_alexnet.data.color_jitter import BRIGHTNESS, CONTRAST, SATURATION, jitter
-from keras_alexnet.mean_image import MeanImage
-from keras_alexnet.preprocessing import MODES, Preprocessing
+from keras_alexnet.images.mean_image import MeanImage
+from keras_alexnet.images.preprocessing import MODES, Preprocessing
 
 
 def image(height=9, width=9, channels=3):

@@ -162,7 +162,7 @@ def test_several_questions_are_answered_in_processes_of_their_own(tmp_path):
 def test_a_question_without_an_answer_does_not_end_the_others(
     tmp_path, monkeypatch, capsys
 ):
-    from keras_alexnet.commands import benchmark
+    from keras_alexnet.cli import benchmark
 
     asked = []
 

@@ -8,8 +8,13 @@ import urllib.request
 
 import pytest
 
-from keras_alexnet import catalog
-from keras_alexnet.catalog import fetch_weights, get_published, identify, list_weights
+from keras_alexnet.weights import catalog
+from keras_alexnet.weights.catalog import (
+    fetch_weights,
+    get_published,
+    identify,
+    list_weights,
+)
 
 CONTENT = bytes(range(256)) * 400
 

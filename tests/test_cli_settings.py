@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_alexnet import cli, commands
-from keras_alexnet.recipes import get_recipe
+from keras_alexnet import cli
+from keras_alexnet.cli import train as train_command
+from keras_alexnet.training.recipes import get_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def resolved(monkeypatch):
     def resolve(*arguments):
         received = []
         monkeypatch.setattr(
-            commands, "run", lambda command: received.append(command) or 0
+            train_command, "run", lambda command: received.append(command) or 0
         )
         with pytest.raises(SystemExit) as stop:
             cli.main(["train", *arguments])

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 import keras_alexnet
-from keras_alexnet.config import TrainConfig
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted
 from keras_alexnet.tuning.comparison import Comparison, compare
 from keras_alexnet.tuning.paired import Paired, false_alarm_rate, spread

@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pytest
 
-import keras_alexnet.config
-from keras_alexnet.config import TrainConfig, read_settings
-from keras_alexnet.recipes import RECIPES, get_recipe
+import keras_alexnet.training.config
 from keras_alexnet.schedules import Linear, Piecewise
+from keras_alexnet.training.config import TrainConfig, read_settings
+from keras_alexnet.training.recipes import RECIPES, get_recipe
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
@@ -315,7 +315,7 @@ def test_values_at_the_ends_of_their_ranges_are_accepted(settings):
 
 
 def test_every_setting_is_explained_where_it_is_defined():
-    tree = ast.parse(inspect.getsource(keras_alexnet.config))
+    tree = ast.parse(inspect.getsource(keras_alexnet.training.config))
     body = next(
         node.body
         for node in tree.body

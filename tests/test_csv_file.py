@@ -7,7 +7,7 @@ from PIL import Image
 
 from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.data.sources import open_source
-from keras_alexnet.preprocessing import Preprocessing, decode
+from keras_alexnet.images.preprocessing import Preprocessing, decode
 
 
 def table(path, text, **options):

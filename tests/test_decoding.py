@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from keras_alexnet import decoding
-from keras_alexnet.exif import exif_orientation
+from keras_alexnet.images import decoding
+from keras_alexnet.images.exif import exif_orientation
 
 LUMINANCE = [0.299, 0.587, 0.114]
 

@@ -15,9 +15,9 @@ import tensorflow as tf
 from devices import logical_cpus
 
 from keras_alexnet.evaluation import Evaluation, Evaluator, evaluate, match_classes
-from keras_alexnet.labels import imagenet_classes
+from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import Metadata
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.weights.labels import imagenet_classes
 
 IMAGES, CLASSES = 50, 7
 

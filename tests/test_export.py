@@ -12,7 +12,7 @@ from PIL import Image
 
 import keras_alexnet
 from keras_alexnet.export.saved_model import export_saved_model, largest_difference
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.images.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(28, 32, 3, (120.0, 110.0, 100.0), 1 / 64)
 NAMES = ["ant", "bée", "cat", "dog", "eel", "fox"]

@@ -12,7 +12,7 @@ import keras_alexnet
 from keras_alexnet import features
 from keras_alexnet.architectures import get_architecture, list_architectures
 from keras_alexnet.features import extract_features, feature_extractor, load_network
-from keras_alexnet.preprocessing import get_preprocessing
+from keras_alexnet.images.preprocessing import get_preprocessing
 
 TAPPED = ["relu1", "relu2", "relu3", "relu4", "relu5", "fc6", "fc7"]
 

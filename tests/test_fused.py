@@ -8,8 +8,8 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from keras_alexnet.decoding import JPEG_RATIOS, decode_jpeg_part, is_whole_jpeg
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.images.decoding import JPEG_RATIOS, decode_jpeg_part, is_whole_jpeg
+from keras_alexnet.images.preprocessing import Preprocessing
 
 FUSED = Preprocessing(227, 256, 3, (0.0,) * 3, 1.0, fused_decode=True)
 SQUASHED = Preprocessing(

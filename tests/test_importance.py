@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_alexnet.config import TrainConfig
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning.encoding import columns_of
 from keras_alexnet.tuning.importance import MIN_TRIALS, importance
 from keras_alexnet.tuning.trials import Trial

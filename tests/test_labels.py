@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import keras_alexnet
-from keras_alexnet.labels import decode_predictions, imagenet_classes
-from keras_alexnet.preprocessing import MODES
+from keras_alexnet.images.preprocessing import MODES
+from keras_alexnet.weights.labels import decode_predictions, imagenet_classes
 
 
 @pytest.fixture(autouse=True)

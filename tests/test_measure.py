@@ -6,7 +6,7 @@ import numpy as np
 from image_sources import pixel_examples
 
 from keras_alexnet.data.measure import measure, published_axes
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.images.preprocessing import Preprocessing
 
 
 def statistics(source, channels=3, **options):

@@ -15,7 +15,7 @@ from keras_alexnet.data.pipeline import (
     evaluation_batches,
     training_batches,
 )
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.images.preprocessing import Preprocessing
 
 COUNT = 23
 PLAIN = Augmentation(4)

@@ -5,10 +5,8 @@ import dataclasses
 import pytest
 import tensorflow as tf
 
-from keras_alexnet.config import TrainConfig
-from keras_alexnet.processor import first_processor
-from keras_alexnet.run_directory import RunDirectory
 from keras_alexnet.training import precision
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.precision import (
     Support,
     bfloat16_support,
@@ -19,6 +17,8 @@ from keras_alexnet.training.precision import (
     precision_of_run,
     read_flags,
 )
+from keras_alexnet.training.processor import first_processor
+from keras_alexnet.training.run_directory import RunDirectory
 
 NATIVE = Support(True, "CPU with amx_bf16")
 EMULATED = Support(False, "CPU without avx512_bf16 and amx_bf16")

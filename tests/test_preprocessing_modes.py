@@ -13,8 +13,8 @@ from PIL import Image
 import keras_alexnet
 from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.export.saved_model import export_saved_model, largest_difference
-from keras_alexnet.mean_image import MeanImage
-from keras_alexnet.preprocessing import (
+from keras_alexnet.images.mean_image import MeanImage
+from keras_alexnet.images.preprocessing import (
     MODES,
     Preprocessing,
     get_preprocessing,

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.config import TrainConfig
-from keras_alexnet.recipes import RECIPES, configure, get_recipe
 from keras_alexnet.schedules import parse_schedule, per_epoch
+from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.recipes import RECIPES, configure, get_recipe
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest():

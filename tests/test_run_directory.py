@@ -10,9 +10,9 @@ from socket import gethostname
 
 import pytest
 
-from keras_alexnet.config import TrainConfig
-from keras_alexnet.preprocessing import Preprocessing
-from keras_alexnet.run_directory import MAY_CHANGE_ON_RESUME, RunDirectory
+from keras_alexnet.images.preprocessing import Preprocessing
+from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.run_directory import MAY_CHANGE_ON_RESUME, RunDirectory
 
 
 def claim(wanted):
@@ -207,8 +207,8 @@ def test_the_configuration_on_disk_is_plain_json(tmp_path):
 def test_a_second_process_is_refused_with_the_first_ones_host_and_number(tmp_path):
     run = RunDirectory.check(config(tmp_path))
     program = f"""
-from keras_alexnet.config import TrainConfig
-from keras_alexnet.run_directory import RunDirectory
+from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.run_directory import RunDirectory
 config = TrainConfig(run_dir={str(tmp_path)!r}, resume=True)
 with RunDirectory.check(config).claimed(config):
     print("claimed")
@@ -230,8 +230,8 @@ with RunDirectory.check(config).claimed(config):
 def test_the_lock_of_a_process_that_was_killed_is_taken_over(tmp_path):
     program = f"""
 import os, signal
-from keras_alexnet.config import TrainConfig
-from keras_alexnet.run_directory import RunDirectory
+from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.run_directory import RunDirectory
 config = TrainConfig(run_dir={str(tmp_path)!r})
 with RunDirectory.check(config).claimed(config):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -21,8 +21,8 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import keras_alexnet
 from keras_alexnet import files
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.errors import TrainingFailed
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning import Choice, Range, SearchSpace, oracles, search
 from keras_alexnet.tuning.callbacks import MedianRule
 from keras_alexnet.tuning.oracles import make_oracle, same_errors

@@ -15,12 +15,12 @@ from image_sources import picture, two_classes, write
 
 import keras_alexnet
 from keras_alexnet.data.augmentation import Augmentation
-from keras_alexnet.data.limits import MAX_PIXELS, gif_pixels, image_size
 from keras_alexnet.data.measure import measure
 from keras_alexnet.data.pipeline import evaluation_batches, training_batches
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.data.sources import open_source
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.images.limits import MAX_PIXELS, gif_pixels, image_size
+from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.training.train import train
 
 SMALL = Preprocessing(4, 4, 3, (0.0,) * 3, 1.0)

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 from keras_alexnet.data.sources import open_source
 from keras_alexnet.data.strings import Strings
-from keras_alexnet.preprocessing import decode
+from keras_alexnet.images.preprocessing import decode
 
 
 def read(examples):

@@ -9,7 +9,7 @@ from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.pipeline import evaluation_batches, training_batches
 from keras_alexnet.data.records import find_records
 from keras_alexnet.data.sources import open_source
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.images.preprocessing import Preprocessing
 
 COUNT = 23
 

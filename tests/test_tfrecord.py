@@ -11,7 +11,7 @@ from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.data.records import find_records
 from keras_alexnet.data.shards import write_shards
 from keras_alexnet.data.sources import open_source
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.images.preprocessing import Preprocessing
 
 SMALL = Preprocessing(4, 4, 3, (0.0,) * 3, 1.0)
 NAMES = ("image/encoded", "image/class/label", "image/class/text")

@@ -14,9 +14,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.data.sources import open_source
 from keras_alexnet.files import write_whole
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.train import train
 from keras_alexnet.tuning.ablations import ABLATIONS, Ablation, NotApplicable
 from keras_alexnet.tuning.comparison import METRICS, Metrics, Train, train_once

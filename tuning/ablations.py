@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_alexnet.architectures import LayerSpec, get_architecture
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.schedules import Constant, parse_schedule
+from keras_alexnet.training.config import TrainConfig
 
 
 class NotApplicable(Exception):

@@ -6,9 +6,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.schedules import Constant, parse_schedule
-from keras_alexnet.setting_types import hints_of
+from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.setting_types import hints_of
 from keras_alexnet.tuning.parameters import Value
 
 # A search compares runs on the same data, of the same length, from the same seed.

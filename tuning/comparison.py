@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.files import write_whole
-from keras_alexnet.run_directory import MAY_CHANGE_ON_RESUME
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted
+from keras_alexnet.training.run_directory import MAY_CHANGE_ON_RESUME
 from keras_alexnet.training.train import TrainResult, train
 from keras_alexnet.tuning.paired import Paired
 

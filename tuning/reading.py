@@ -13,7 +13,7 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial as Assignment
 from keras_tuner.engine.trial import TrialStatus
 
-from keras_alexnet.config import TrainConfig
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning.space import SearchSpace
 from keras_alexnet.tuning.trials import Trial
 

@@ -19,9 +19,9 @@ import keras_tuner
 from filelock import FileLock, Timeout
 
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.errors import TrainingFailed, unknown
 from keras_alexnet.files import write_whole
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning.oracles import (
     TUNERS,
     is_chief,

@@ -18,9 +18,9 @@ from typing import Any
 import keras_tuner
 
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.errors import unknown
 from keras_alexnet.schedules import parse_schedule
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning.applying import SETTINGS, configured
 from keras_alexnet.tuning.parameters import (
     Parameter,

@@ -27,9 +27,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.errors import TrainingFailed
 from keras_alexnet.registry import get_layer, list_layers
+from keras_alexnet.training.config import TrainConfig
 
 # No trial would fare better with these.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from keras_alexnet.config import TrainConfig
+from keras_alexnet.training.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,9 +17,9 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial as Assignment
 from keras_tuner.engine.trial import TrialStatus
 
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.errors import TrainingFailed
 from keras_alexnet.files import write_whole
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning.applying import with_run_dir
 from keras_alexnet.tuning.oracles import (
     DurableOracle,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnxruntime
 
-from keras_alexnet.processor import cores
+from keras_alexnet.training.processor import cores
 
 
 def inference(graph: bytes, images: np.ndarray) -> Callable[[], np.ndarray]:

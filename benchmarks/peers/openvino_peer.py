@@ -8,7 +8,7 @@ import numpy as np
 import openvino
 from openvino import properties
 
-from keras_alexnet.processor import cores
+from keras_alexnet.training.processor import cores
 
 PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 

@@ -20,7 +20,7 @@ from keras_alexnet.benchmarks.networks import (
     Weights,
     images_and_labels,
 )
-from keras_alexnet.processor import cores
+from keras_alexnet.training.processor import cores
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYOUTS = {

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from keras_alexnet.data.color_jitter import jitter
 from keras_alexnet.data.draws import normal, uniform
-from keras_alexnet.mean_image import MeanImage
-from keras_alexnet.preprocessing import Preprocessing
-from keras_alexnet.resizing import resize_window
+from keras_alexnet.images.mean_image import MeanImage
+from keras_alexnet.images.preprocessing import Preprocessing
+from keras_alexnet.images.resizing import resize_window
 
 # Of a random resized crop: the least share of the area, and the largest ratio of its
 # sides (Inception; torchvision's and timm's defaults too).

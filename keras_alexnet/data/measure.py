@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.examples import Examples
-from keras_alexnet.data.limits import checked
-from keras_alexnet.mean_image import MeanImage
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.images.limits import checked
+from keras_alexnet.images.mean_image import MeanImage
+from keras_alexnet.images.preprocessing import Preprocessing
 
 # Of ILSVRC-2012, shipped with cuda-convnet2 (make-data/input_meta, color_pca): the
 # directions of the axes, RGB, and the standard deviations along them in grey levels.

@@ -15,10 +15,10 @@ import tensorflow as tf
 from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.augmentation import Augmentation, device_image
 from keras_alexnet.data.examples import Examples
-from keras_alexnet.data.limits import checked
 from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.data.order import Share, from_stream, numbers_at
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.images.limits import checked
+from keras_alexnet.images.preprocessing import Preprocessing
 
 
 def training_batches(

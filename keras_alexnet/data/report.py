@@ -12,9 +12,9 @@ from rich.progress import track
 
 from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.examples import Examples, Source
-from keras_alexnet.data.limits import MAX_PIXELS, checked, image_size
+from keras_alexnet.images.limits import MAX_PIXELS, checked, image_size
+from keras_alexnet.images.preprocessing import decode
 from keras_alexnet.inspect import figures
-from keras_alexnet.preprocessing import decode
 
 # Sizes are read of at most so many images.
 SAMPLE = 1000

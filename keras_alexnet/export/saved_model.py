@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.preprocessing import Preprocessing
+from keras_alexnet.images.preprocessing import Preprocessing
 
 
 def export_saved_model(

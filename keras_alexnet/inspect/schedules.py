@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from rich.table import Table
 from rich.text import Text
 
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.schedules import Constant, Plateau, Schedule, parse_schedule
+from keras_alexnet.training.config import TrainConfig
 
 # Schedules by their written form, by what they are for.
 Panels = Mapping[str, Mapping[str, Schedule]]

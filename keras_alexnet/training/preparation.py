@@ -12,18 +12,18 @@ import tensorflow as tf
 
 from keras_alexnet.architectures import get_architecture
 from keras_alexnet.builder import build
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.measure import measure, published_axes
 from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.data.sources import Source
+from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import AlexNet
-from keras_alexnet.preprocessing import Preprocessing
-from keras_alexnet.run_directory import RunDirectory
 from keras_alexnet.schedules import parse_schedule, per_epoch
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.optimizer import DecayedMomentum
 from keras_alexnet.training.precision import Precision
 from keras_alexnet.training.rates import dropouts, frozen_layers, multipliers
+from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.strategy import describe, make_deterministic, use_xla
 
 

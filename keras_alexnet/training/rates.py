@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.errors import unknown
 from keras_alexnet.layers import ScheduledDropout
 from keras_alexnet.schedules import Constant, Schedule, parse_schedule
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.optimizer import BIASES
 
 

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from keras_alexnet._version import __version__
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.data.order import Share
 from keras_alexnet.data.pipeline import (
     augment_batch,
@@ -21,15 +20,15 @@ from keras_alexnet.data.pipeline import (
     training_batches,
 )
 from keras_alexnet.data.sources import Source, open_source
-from keras_alexnet.decoding import decode
 from keras_alexnet.evaluation import Evaluation, Evaluator
 from keras_alexnet.files import replacing
+from keras_alexnet.images.decoding import decode
 from keras_alexnet.inspect import figures
 from keras_alexnet.model import AlexNet
-from keras_alexnet.run_directory import RunDirectory
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
 from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restore
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.damage import DamageReport
 from keras_alexnet.training.diagnosis import FlatLossHint
 from keras_alexnet.training.hosts import Hosts, place_in_cluster
@@ -46,6 +45,7 @@ from keras_alexnet.training.preparation import (
     make_model,
 )
 from keras_alexnet.training.rates import dropouts, multipliers
+from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.saver import Saver
 from keras_alexnet.training.schedule_callback import ScheduleCallback
 from keras_alexnet.training.strategy import describe, make_strategy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_alexnet.preprocessing import get_preprocessing
+from keras_alexnet.images.preprocessing import get_preprocessing
 from keras_alexnet.weights.weight_file import WeightFile
 
 if TYPE_CHECKING:

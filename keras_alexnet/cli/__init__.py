@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import glob
+import importlib
 import io
 import os
 import re
@@ -18,9 +19,9 @@ from typing import Literal
 
 import tyro
 
-from keras_alexnet.config import TrainConfig, read_settings
 from keras_alexnet.errors import TrainingFailed
-from keras_alexnet.recipes import configure
+from keras_alexnet.training.config import TrainConfig, read_settings
+from keras_alexnet.training.recipes import configure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,6 +240,22 @@ class Benchmark:
     """Directory to write the answers to."""
 
 
+_COMMAND_MODULES = {
+    TrainConfig: "train",
+    Launch: "launch",
+    Evaluate: "evaluate",
+    Export: "export",
+    Predict: "predict",
+    Features: "features",
+    ImportWeights: "import_weights",
+    Tune: "tune",
+    Inspect: "inspect",
+    Data: "data",
+    List: "list",
+    Benchmark: "benchmark",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits.
 
@@ -249,9 +266,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         command = _parse(arguments)
         _quiet_tensorflow()
-        from keras_alexnet.commands import run
-
-        sys.exit(run(command))
+        # Each command's module imports only what that command needs.
+        name = _COMMAND_MODULES[type(command)]
+        sys.exit(importlib.import_module(f"keras_alexnet.cli.{name}").run(command))
     except ValueError as error:
         # Some errors of the libraries below span lines.
         print("keras-alexnet:", *str(error).splitlines(), file=sys.stderr)

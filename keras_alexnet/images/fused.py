@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from keras_alexnet.decoding import decode_jpeg_part, jpeg_scale, rarely
-from keras_alexnet.resizing import average, cut, reach, resize_window
+from keras_alexnet.images.decoding import decode_jpeg_part, jpeg_scale, rarely
+from keras_alexnet.images.resizing import average, cut, reach, resize_window
 
 
 def fused_part(

@@ -9,13 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_alexnet import cli
-from keras_alexnet.commands.common import console
+from keras_alexnet.cli.common import console
 from keras_alexnet.data import report
 from keras_alexnet.data.measure import measure
 from keras_alexnet.data.shards import write_shards
 from keras_alexnet.data.sources import Source, open_source
 from keras_alexnet.files import write_whole
-from keras_alexnet.preprocessing import MODES
+from keras_alexnet.images.preprocessing import MODES
 
 
 def run(command: cli.Data) -> int:

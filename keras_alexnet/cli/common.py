@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 
 from keras_alexnet.data.sources import Source, open_source
-from keras_alexnet.run_directory import RunDirectory
+from keras_alexnet.training.run_directory import RunDirectory
 
 # In a file or a pipe there is no width to fit.
 console = Console(width=None if sys.stdout.isatty() else 160)

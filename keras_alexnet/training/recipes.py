@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.errors import unknown
+from keras_alexnet.training.config import TrainConfig
 
 RECIPES = {
     # The paper, sections 4 and 5. Its rate was divided by ten, by hand, when the

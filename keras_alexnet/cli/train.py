@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from keras_alexnet.config import TrainConfig
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted
 from keras_alexnet.training.train import train
 

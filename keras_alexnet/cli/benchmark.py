@@ -11,7 +11,7 @@ from rich.table import Table
 
 from keras_alexnet import cli
 from keras_alexnet.benchmarks.questions import OTHER, USUAL, Options, ask, check
-from keras_alexnet.commands.common import console
+from keras_alexnet.cli.common import console
 
 
 def run(command: cli.Benchmark) -> int:

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from keras_alexnet.config import TrainConfig
 from keras_alexnet.files import discard_unfinished, is_unfinished, write_whole
+from keras_alexnet.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from keras_alexnet.images.preprocessing import Preprocessing
     from keras_alexnet.model import AlexNet
-    from keras_alexnet.preprocessing import Preprocessing
 
 # A continued run must be the same run; these settings do not decide what it computes.
 MAY_CHANGE_ON_RESUME = {
@@ -167,7 +167,7 @@ class RunDirectory:
 
     def preprocessing(self) -> Preprocessing:
         """Reads what the run's model expects of its input."""
-        from keras_alexnet.preprocessing import Preprocessing
+        from keras_alexnet.images.preprocessing import Preprocessing
 
         return Preprocessing.from_config(self.read_json("data.json")["preprocessing"])
 

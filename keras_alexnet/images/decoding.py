@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
-from keras_alexnet.exif import (
+from keras_alexnet.images.exif import (
     exif_orientation,
     orient,
     read_bytes,

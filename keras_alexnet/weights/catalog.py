@@ -25,7 +25,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColu
 from keras_alexnet.errors import unknown
 
 if TYPE_CHECKING:
-    from keras_alexnet.preprocessing import Preprocessing
+    from keras_alexnet.images.preprocessing import Preprocessing
 
 CACHE_VARIABLE = "KERAS_ALEXNET_CACHE"
 DEFAULT_CACHE = "~/.cache/keras_alexnet/weights"
@@ -77,7 +77,7 @@ class PublishedFile:
         Args:
             **changes: Attributes that differ, above all the `mean_image`.
         """
-        from keras_alexnet.preprocessing import get_preprocessing
+        from keras_alexnet.images.preprocessing import get_preprocessing
 
         return None if self.mode is None else get_preprocessing(self.mode, **changes)
 

@@ -7,7 +7,7 @@ import sys
 from rich.table import Table
 
 from keras_alexnet import cli
-from keras_alexnet.commands.common import console
+from keras_alexnet.cli.common import console
 from keras_alexnet.features import extract_features, load_network
 
 

@@ -6,9 +6,9 @@ from rich.table import Table
 
 from keras_alexnet import cli
 from keras_alexnet.architectures import get_architecture, list_architectures
-from keras_alexnet.commands.common import console
-from keras_alexnet.recipes import RECIPES
+from keras_alexnet.cli.common import console
 from keras_alexnet.registry import get_layer, list_layers, plugin_errors
+from keras_alexnet.training.recipes import RECIPES
 
 
 def run(command: cli.List) -> int:

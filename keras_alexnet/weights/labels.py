@@ -38,7 +38,7 @@ def imagenet_classes(order: str = "wordnet") -> tuple[tuple[str, str], ...]:
     """
     if order not in ORDERS:
         raise ValueError(unknown(str(order), "order of classes", ORDERS))
-    file = importlib.resources.files("keras_alexnet") / CLASSES_FILE
+    file = importlib.resources.files("keras_alexnet.weights") / CLASSES_FILE
     rows = [
         line.split("\t")
         for line in file.read_text(encoding="utf-8").splitlines()

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_alexnet import cli
-from keras_alexnet.commands.common import console
+from keras_alexnet.cli.common import console
 from keras_alexnet.data.skipped import reason
-from keras_alexnet.run_directory import RunDirectory
+from keras_alexnet.training.run_directory import RunDirectory
 
 
 def run(command: cli.Predict) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.decoding import rarely
+from keras_alexnet.images.decoding import rarely
 
 # Where Pillow too takes an image for an attack: a gibibyte in 6 bytes per pixel. A
 # photograph of the largest cameras has 150 million; 30,000 x 30,000 would need 2.7 GB

@@ -19,11 +19,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.decoding import LUMINANCE, decode, is_whole_jpeg, rarely
 from keras_alexnet.errors import unknown
-from keras_alexnet.fused import fused_part
-from keras_alexnet.mean_image import MeanImage
-from keras_alexnet.resizing import cut, resize_window
+from keras_alexnet.images.decoding import LUMINANCE, decode, is_whole_jpeg, rarely
+from keras_alexnet.images.fused import fused_part
+from keras_alexnet.images.mean_image import MeanImage
+from keras_alexnet.images.resizing import cut, resize_window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Preprocessing:
         Args:
             encoded: The file's bytes, a scalar string.
             in_graph: Whether to do without Python, as an export must; see
-                `keras_alexnet.decoding.decode`.
+                `keras_alexnet.images.decoding.decode`.
 
         Returns:
             A uint8 image of shape `(height, width, channels)`. With `fused_decode` it

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from keras_alexnet.errors import unknown
 from keras_alexnet.schedules import Curriculum, Plateau, Schedule, parse_schedule
-from keras_alexnet.setting_types import ScheduleText, conform, hints_of
+from keras_alexnet.training.setting_types import ScheduleText, conform, hints_of
 
 
 @dataclasses.dataclass(frozen=True)

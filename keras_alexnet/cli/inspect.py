@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from keras_alexnet import cli
-from keras_alexnet.commands.common import console
-from keras_alexnet.config import read_settings
+from keras_alexnet.cli.common import console
 from keras_alexnet.inspect import figures
 from keras_alexnet.inspect.schedules import panels_of, table_of
-from keras_alexnet.recipes import configure
 from keras_alexnet.schedules import parse_schedule
+from keras_alexnet.training.config import read_settings
+from keras_alexnet.training.recipes import configure
 
 
 def run(command: cli.Inspect) -> int:

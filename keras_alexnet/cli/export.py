@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_alexnet import cli
-from keras_alexnet.commands.common import run_source
-from keras_alexnet.data.limits import checked
+from keras_alexnet.cli.common import run_source
 from keras_alexnet.export.saved_model import export_saved_model, largest_difference
-from keras_alexnet.run_directory import RunDirectory
+from keras_alexnet.images.limits import checked
+from keras_alexnet.training.run_directory import RunDirectory
 
 
 def run(command: cli.Export) -> int:

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from keras_alexnet import cli
-from keras_alexnet.commands.common import console
-from keras_alexnet.config import TrainConfig, read_settings
-from keras_alexnet.recipes import configure
+from keras_alexnet.cli.common import console
+from keras_alexnet.training.config import TrainConfig, read_settings
 from keras_alexnet.training.loop import Interrupted
+from keras_alexnet.training.recipes import configure
 from keras_alexnet.tuning import search
 from keras_alexnet.tuning.ablation import ablate, table_of
 from keras_alexnet.tuning.comparison import compare

@@ -11,15 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_alexnet import cli
-from keras_alexnet.commands.common import console, run_source
+from keras_alexnet.cli.common import console, run_source
 from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.data.sources import Examples, open_source
-from keras_alexnet.decoding import decode
 from keras_alexnet.evaluation import Evaluation, Evaluator, match_classes
 from keras_alexnet.features import load_network
+from keras_alexnet.images.decoding import decode
 from keras_alexnet.inspect import figures
 from keras_alexnet.model import Metadata
-from keras_alexnet.run_directory import RunDirectory
+from keras_alexnet.training.run_directory import RunDirectory
 
 
 def run(command: cli.Evaluate) -> int:

@@ -1,0 +1,1 @@
+"""Images: decoding, resizing, preprocessing and the mean image."""
