@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.timing import in_turn
+from keras_alexnet.errors import UserError
 
 Candidate = Callable[[], object]
 
@@ -77,7 +78,7 @@ def check_outputs(outputs: np.ndarray, expected: np.ndarray, dtype: str) -> None
     """
     difference = np.abs(outputs - expected).max() / np.abs(expected).max()
     if not difference <= TOLERANCES[dtype]:  # NaN is not.
-        raise ValueError(
+        raise UserError(
             f"its outputs differ from ours by {difference:.1e} of the largest, more "
             f"than {TOLERANCES[dtype]:.0e}"
         )

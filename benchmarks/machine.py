@@ -8,6 +8,7 @@ import sys
 
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.training.precision import read_flags
 from keras_alexnet.training.processor import cores, first_processor
 
@@ -56,7 +57,7 @@ def peak_memory() -> int:
     try:
         import resource
     except ImportError:
-        raise ValueError(
+        raise UserError(
             "Peak memory is asked for with Python's module resource, which Windows "
             "lacks: choose other questions."
         ) from None

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 
 # Each is a module here with a function `run(options)`.
 USUAL = {
@@ -68,14 +68,14 @@ def check(names: Sequence[str], options: Options) -> None:
     """
     for name in names:
         if name not in {**USUAL, **OTHER}:
-            raise ValueError(unknown(name, "question", {**USUAL, **OTHER}))
+            raise UserError(unknown(name, "question", {**USUAL, **OTHER}))
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         # Not made for it, it may still not let anybody write.
         with tempfile.TemporaryFile(dir=options.out):
             pass
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"Results cannot be written to {options.out}: {error.strerror}. Choose "
             "another directory with --out."
         ) from None

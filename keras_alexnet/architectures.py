@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 
 # A float is the standard deviation of weights or the constant of biases, a string the
 # name of a Keras initializer, a tuple the name of its class and its arguments in order.
@@ -550,5 +550,5 @@ def get_architecture(name: str) -> Architecture:
         ValueError: There is none; the message lists those that exist.
     """
     if name not in _ARCHITECTURES:
-        raise ValueError(unknown(name, "architecture", _ARCHITECTURES))
+        raise UserError(unknown(name, "architecture", _ARCHITECTURES))
     return _ARCHITECTURES[name]

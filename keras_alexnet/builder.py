@@ -16,6 +16,7 @@ from keras_alexnet.architectures import (
     LayerSpec,
     get_architecture,
 )
+from keras_alexnet.errors import UserError
 from keras_alexnet.model import AlexNet
 from keras_alexnet.registry import get_layer
 
@@ -127,11 +128,11 @@ def build(
     if not isinstance(architecture, Architecture):
         architecture = get_architecture(architecture)
     if pooling not in (None, "avg", "max"):
-        raise ValueError(f"pooling must be None, 'avg' or 'max'. Received: {pooling!r}")
+        raise UserError(f"pooling must be None, 'avg' or 'max'. Received: {pooling!r}")
     if classes is not None and classes < 1:
-        raise ValueError(f"classes must be at least 1. Received: classes={classes}")
+        raise UserError(f"classes must be at least 1. Received: classes={classes}")
     if weights is not None and not Path(weights).is_file():
-        raise ValueError(f"No such weights file: {weights}")
+        raise UserError(f"No such weights file: {weights}")
     overrides = {
         "conv": conv,
         "norm": norm,
@@ -142,11 +143,11 @@ def build(
     }
     for role in REQUIRED_ROLES:
         if overrides[role] is None:
-            raise ValueError(f"{role} cannot be left out. Received: {role}=None")
+            raise UserError(f"{role} cannot be left out. Received: {role}=None")
     roles = {spec.role for spec in architecture.features + architecture.top}
     for role, override in overrides.items():
         if role not in roles and override not in (None, "default"):
-            raise ValueError(
+            raise UserError(
                 f"{architecture.name} has no {role} layers to replace. "
                 f"Received: {role}={override!r}"
             )
@@ -214,13 +215,13 @@ def _make_layer(
     try:
         layer = factory(name=spec.name, dtype=dtype, **options)
     except TypeError as error:
-        raise ValueError(
+        raise UserError(
             f"{override!r} cannot be the {spec.role} layer {spec.name}: it was called "
             f"with name, dtype{''.join(f', {key}' for key in options)} and raised "
             f"{error}"
         ) from error
     if not isinstance(layer, keras.layers.Layer):
-        raise ValueError(
+        raise UserError(
             f"{override!r} cannot be the {spec.role} layer {spec.name}: expected a "
             f"Keras layer, received {type(layer).__name__}."
         )
@@ -268,7 +269,7 @@ def _input(
         channels = (architecture.channels,)
         input_shape = size + channels if channels_last else channels + size
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
-        raise ValueError(
+        raise UserError(
             "input_shape must be three numbers, of height, width and channels. "
             f"Received: input_shape={input_shape}"
         )
@@ -277,13 +278,13 @@ def _input(
     elif isinstance(input_tensor, keras.KerasTensor):
         inputs = input_tensor
     else:
-        raise ValueError(
+        raise UserError(
             "input_tensor must be a Keras tensor, such as keras.Input returns. "
             f"Received: {type(input_tensor).__name__}"
         )
     channels = inputs.shape[-1 if channels_last else 1]
     if channels is None or (include_top and None in inputs.shape[1:]):
-        raise ValueError(
+        raise UserError(
             "Only without the top may height and width be None, and channels never. "
             f"Received: input_shape={inputs.shape[1:]}, include_top={include_top}"
         )
@@ -299,7 +300,7 @@ def _check_size(layers: list[keras.layers.Layer], shape: tuple) -> None:
     for size in range(1, 1025):
         square = (size, size, channels) if channels_last else (channels, size, size)
         if _survives(layers, (None, *square)):
-            raise ValueError(
+            raise UserError(
                 f"Images of {shape[1:]} are too small for this network: nothing is "
                 f"left for its last layers. The smallest are {size} x {size} pixels."
             )

@@ -6,6 +6,14 @@ import difflib
 from collections.abc import Iterable
 
 
+class UserError(ValueError):
+    """A mistake by the user: what was wrong, what was received, and what to do.
+
+    The command line prints it in one line and exits with 2. Other exceptions, a
+    `ValueError` of a library among them, keep their traceback.
+    """
+
+
 class TrainingFailed(RuntimeError):
     """Training cannot go on, though nothing about the command was wrong."""
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import Metadata
 from keras_alexnet.weights.labels import imagenet_classes
@@ -106,11 +106,11 @@ class Evaluator:
         preprocessing: Preprocessing | None = None,
     ):
         if views not in (1, 10):
-            raise ValueError(f"views must be 1 or 10. Received: {views}")
+            raise UserError(f"views must be 1 or 10. Received: {views}")
         if views == 10 and preprocessing is None:
-            raise ValueError("10 views need the preprocessing that the model expects.")
+            raise UserError("10 views need the preprocessing that the model expects.")
         if views == 10 and preprocessing.resize_size <= preprocessing.image_size:
-            raise ValueError(
+            raise UserError(
                 "10 views need images that are larger than the network's input. "
                 f"Received: resize_size={preprocessing.resize_size}, "
                 f"image_size={preprocessing.image_size}"
@@ -154,11 +154,11 @@ class Evaluator:
             )
         ]
         if not parts:
-            raise ValueError("There are no images to evaluate.")
+            raise UserError("There are no images to evaluate.")
         probabilities, labels, weights = map(np.concatenate, zip(*parts, strict=True))
         positions = np.flatnonzero(weights > 0)
         if not len(positions):
-            raise ValueError("There are no images to evaluate.")
+            raise UserError("There are no images to evaluate.")
         return Evaluation(probabilities[positions], labels[positions], positions)
 
 
@@ -235,7 +235,7 @@ def match_classes(names: Sequence[str], metadata: Metadata) -> np.ndarray:
     if metadata.class_order is not None:
         known.append([wnid for wnid, _ in imagenet_classes(metadata.class_order)])
     if not any(known):
-        raise ValueError(
+        raise UserError(
             "The model does not know the names of its classes, so images cannot be "
             "told right from wrong. Name them with model.bind(..., class_names=...)."
         )
@@ -247,10 +247,10 @@ def match_classes(names: Sequence[str], metadata: Metadata) -> np.ndarray:
         counts = [candidates.count(name) for candidates in known]
         if 1 not in counts:
             if any(counts):
-                raise ValueError(f"Two classes of the model are called {name!r}.")
+                raise UserError(f"Two classes of the model are called {name!r}.")
             hint = f"and {len(known[0]) - 20} others" if len(known[0]) > 20 else ""
-            raise ValueError(
+            raise UserError(
                 "The model does not have every class of the images. "
                 + unknown(name, "class", known[0][:20], hint, known[0])
             )
-    raise ValueError("Some classes are named by WordNet ids and others by words.")
+    raise UserError("Some classes are named by WordNet ids and others by words.")

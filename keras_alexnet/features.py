@@ -27,7 +27,7 @@ from rich.progress import track
 
 from keras_alexnet.data.folder import IMAGE_SUFFIXES, is_image, visible_files
 from keras_alexnet.data.skipped import reason
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.images.preprocessing import MODES, Preprocessing, get_preprocessing
 from keras_alexnet.model import load_model
 from keras_alexnet.training.run_directory import RunDirectory
@@ -90,9 +90,9 @@ def feature_extractor(
     """
     layers = [layers] if isinstance(layers, str) else list(layers)
     if not layers:
-        raise ValueError("layers must name at least one layer. Received: none")
+        raise UserError("layers must name at least one layer. Received: none")
     if len(set(layers)) < len(layers):
-        raise ValueError(f"layers names a layer twice. Received: {', '.join(layers)}")
+        raise UserError(f"layers names a layer twice. Received: {', '.join(layers)}")
     outputs = {
         layer.name: layer.output
         for layer in model.layers
@@ -103,9 +103,7 @@ def feature_extractor(
     for name in layers:
         own = name if name in outputs else aliases.get(name)
         if own not in outputs:
-            raise ValueError(
-                unknown(str(name), "layer", outputs, f"model {model.name}")
-            )
+            raise UserError(unknown(str(name), "layer", outputs, f"model {model.name}"))
         chosen[name] = outputs[own]
     # A single input as itself: in a list, Keras would ask for a list.
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
@@ -145,11 +143,11 @@ def load_network(
         metadata = getattr(model, "metadata", None)
         preprocessing = metadata and metadata.preprocessing
     else:
-        raise ValueError(f"There is no run and no model file: {path}")
+        raise UserError(f"There is no run and no model file: {path}")
     if mode != "model":
         preprocessing = get_preprocessing(mode)
     if preprocessing is None:
-        raise ValueError(
+        raise UserError(
             f"{path} does not say what its network expects of images. Give it with "
             f"--preprocessing: {', '.join(MODES)}."
         )
@@ -205,15 +203,15 @@ def extract_features(
     """
     folder, out = Path(folder).expanduser(), Path(out).expanduser()
     if out.suffix != ".npz":
-        raise ValueError(f"Features are written as .npz. Received: {out}")
+        raise UserError(f"Features are written as .npz. Received: {out}")
     if not out.parent.is_dir():
-        raise ValueError(f"No such folder: {out.parent}")
+        raise UserError(f"No such folder: {out.parent}")
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1. Received: {batch_size}")
+        raise UserError(f"batch_size must be at least 1. Received: {batch_size}")
     extractor = feature_extractor(model, layers)
     reserved = {"files", "skipped"} & set(extractor.output)
     if reserved:
-        raise ValueError(f"{reserved.pop()} cannot be the name of a layer here.")
+        raise UserError(f"{reserved.pop()} cannot be the name of a layer here.")
     paths = _image_files(folder)
     channels_last = keras.config.image_data_format() == "channels_last"
     height = model.inputs[0].shape[1 if channels_last else 2]
@@ -243,7 +241,7 @@ def extract_features(
             for file in rows.values():
                 file.close()
         if not files:
-            raise ValueError(
+            raise UserError(
                 f"No image in {folder} can be read; the first that was tried: "
                 f"{skipped[0][0]}: {skipped[0][1]}"
             )
@@ -265,11 +263,11 @@ def extract_features(
 
 def _image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise ValueError(f"No such folder: {folder}")
+        raise UserError(f"No such folder: {folder}")
     paths = [folder / file for file in visible_files(folder) if is_image(file)]
     if not paths:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise ValueError(f"{folder} has no images ({suffixes}).")
+        raise UserError(f"{folder} has no images ({suffixes}).")
     return paths
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.layers.implementations import compiling
 from keras_alexnet.registry import list_layers
@@ -115,7 +116,7 @@ class AlexNet(keras.Model):
             ]
         outputs = self.output_shape[-1]
         if class_names and len(class_names) != outputs:
-            raise ValueError(
+            raise UserError(
                 f"{len(class_names)} class names for a model of {outputs} outputs."
             )
         self.metadata = Metadata(
@@ -138,7 +139,7 @@ class AlexNet(keras.Model):
                 image.
         """
         if self.metadata.preprocessing is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} has no preprocessing of its own, because it has no "
                 "published weights. Use keras_alexnet.preprocess_input, or say what it "
                 "expects with model.bind(preprocessing)."
@@ -171,7 +172,7 @@ class AlexNet(keras.Model):
         elif self.metadata.class_names:
             classes = [(name, name) for name in self.metadata.class_names]
         else:
-            raise ValueError(
+            raise UserError(
                 f"The classes of {self.name} have no names. Give them with "
                 "model.bind(preprocessing, class_names=...)."
             )

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import keras
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 
 ENTRY_POINT_GROUP = "keras_alexnet.layers"
 
@@ -54,12 +54,12 @@ def register_layer(
 
     def register(cls: LayerClass) -> LayerClass:
         if not (isinstance(cls, type) and issubclass(cls, keras.layers.Layer)):
-            raise ValueError(
+            raise UserError(
                 f"{cls!r}, to be registered as {name!r}, is no Keras layer."
             )
         known = _layers.get(name)
         if known is not None and known is not cls and not force:
-            raise ValueError(
+            raise UserError(
                 f"The layer name {name!r} is already taken by "
                 f"{known.__module__}.{known.__name__}; "
                 f"{cls.__module__}.{cls.__name__} cannot have it too. Choose another "
@@ -69,7 +69,7 @@ def register_layer(
         saved_name = f"{package}>{cls.__name__}"
         serialised = keras.saving.get_registered_object(saved_name)
         if serialised is not None and serialised is not cls and not force:
-            raise ValueError(
+            raise UserError(
                 f"Keras already has a class saved as {saved_name!r}, from "
                 f"{serialised.__module__}. Pass another package to register_layer."
             )
@@ -105,14 +105,14 @@ def get_layer(name: str) -> type:
         return _layers[name]
     if name in _plugin_errors:
         error = _plugin_errors[name]
-        raise ValueError(
+        raise UserError(
             f"The plugin that provides the layer {name!r} failed to load: "
             f"{type(error).__name__}: {error}"
         ) from error
     keras_layers = _keras_layers()
     if name.replace("_", "").lower() in keras_layers:
         return keras_layers[name.replace("_", "").lower()]
-    raise ValueError(
+    raise UserError(
         unknown(
             name,
             "layer",

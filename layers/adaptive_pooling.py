@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.registry import register_layer
 
 
@@ -50,12 +51,12 @@ class AdaptiveAveragePooling2D(keras.layers.Layer):
         if isinstance(output_size, int):
             output_size = (output_size, output_size)
         if len(output_size) != 2 or min(output_size) < 1:
-            raise ValueError(
+            raise UserError(
                 "output_size must be one or two positive numbers. Received: "
                 f"output_size={output_size}"
             )
         if data_format not in (None, "channels_last", "channels_first"):
-            raise ValueError(
+            raise UserError(
                 "data_format must be 'channels_last' or 'channels_first'. Received: "
                 f"data_format={data_format!r}"
             )

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.registry import register_layer
 
 
@@ -148,5 +149,5 @@ def _check_rate(rate: float) -> float:
     # At 1, which float32 makes of a rate that is near enough, everything would be
     # dropped and the rest divided by zero.
     if not 0 <= rate or not np.float32(rate) < 1:
-        raise ValueError(f"rate must be in [0, 1). Received: rate={rate}")
+        raise UserError(f"rate must be in [0, 1). Received: rate={rate}")
     return float(rate)

@@ -7,6 +7,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.layers.implementations import choose
 from keras_alexnet.registry import register_layer
 
@@ -126,7 +127,7 @@ def grouped_convolution(
     """
     implementation = implementation or choose("grouped_conv", x)
     if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
+        raise UserError(
             f"implementation must be one of {', '.join(IMPLEMENTATIONS)}. "
             f"Received: {implementation}"
         )

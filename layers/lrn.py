@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.layers import lrn_implementations
 from keras_alexnet.layers.implementations import choose
 from keras_alexnet.layers.lrn_implementations import Formula
@@ -71,17 +72,17 @@ class LocalResponseNormalization(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if size < 1 or size != int(size):
-            raise ValueError(f"size must be a whole number above 0. Received: {size}")
+            raise UserError(f"size must be a whole number above 0. Received: {size}")
         if alpha < 0 or k <= 0:
             # Without k, windows of zeros, of which ReLU leaves many, would give NaN.
-            raise ValueError(
+            raise UserError(
                 "alpha must not be negative, and k must be positive. Received: "
                 f"alpha={alpha}, k={k}"
             )
         if groups < 1:
-            raise ValueError(f"groups must be at least 1. Received: groups={groups}")
+            raise UserError(f"groups must be at least 1. Received: groups={groups}")
         if data_format not in (None, "channels_last", "channels_first"):
-            raise ValueError(
+            raise UserError(
                 "data_format must be 'channels_last' or 'channels_first'. Received: "
                 f"data_format={data_format!r}"
             )
@@ -98,11 +99,11 @@ class LocalResponseNormalization(keras.layers.Layer):
         """Checks that the channels can be split into `groups`."""
         channels = input_shape[self._axis]
         if channels is None:
-            raise ValueError(
+            raise UserError(
                 f"The number of channels must be known. Received: {input_shape}"
             )
         if channels % self.groups:
-            raise ValueError(
+            raise UserError(
                 f"groups must divide the number of channels. Received: "
                 f"groups={self.groups}, channels={channels}"
             )

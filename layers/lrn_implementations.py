@@ -18,6 +18,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
+
 IMPLEMENTATIONS = ("xla", "windowed", "native")
 
 
@@ -63,7 +65,7 @@ def get(name: str, formula: Formula) -> Callable[[tf.Tensor], tf.Tensor]:
         return _windowed(
             formula, functools.partial(tf.function, jit_compile=True, autograph=False)
         )
-    raise ValueError(
+    raise UserError(
         f"implementation must be one of {', '.join(IMPLEMENTATIONS)}. Received: {name}"
     )
 
@@ -118,7 +120,7 @@ def _windowed(
 
 def _native(formula: Formula) -> Callable[[tf.Tensor], tf.Tensor]:
     if formula.size % 2 == 0:
-        raise ValueError(
+        raise UserError(
             "TensorFlow's own operation has windows of odd size only. Received: "
             f"size={formula.size}"
         )

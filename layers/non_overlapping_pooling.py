@@ -7,6 +7,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.registry import register_layer
 
 
@@ -56,7 +57,7 @@ class NonOverlappingMaxPooling2D(keras.layers.MaxPooling2D):
         )
         for size, stride in zip(self.pool_size, self.strides, strict=True):
             if stride > size:
-                raise ValueError(
+                raise UserError(
                     "pool_size must be at least strides. Received: "
                     f"pool_size={self.pool_size}, strides={self.strides}"
                 )

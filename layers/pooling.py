@@ -8,6 +8,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.registry import register_layer
 
 
@@ -59,17 +60,17 @@ class OverlappingMaxPooling2D(keras.layers.MaxPooling2D):
             pool_size, strides, padding=padding, data_format=data_format, **kwargs
         )
         if rounding not in ("floor", "ceil"):
-            raise ValueError(
+            raise UserError(
                 f"rounding must be 'floor' or 'ceil'. Received: rounding={rounding!r}"
             )
         if rounding == "ceil" and padding == "same":
-            raise ValueError(
+            raise UserError(
                 "rounding='ceil' is about incomplete windows, and padding='same' "
                 "leaves none. Use padding='valid'."
             )
         for size, stride in zip(self.pool_size, self.strides, strict=True):
             if stride > size:
-                raise ValueError(
+                raise UserError(
                     "strides larger than pool_size would skip pixels. Received: "
                     f"pool_size={self.pool_size}, strides={self.strides}"
                 )

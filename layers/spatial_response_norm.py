@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.registry import register_layer
 
 
@@ -63,14 +64,14 @@ class SpatialResponseNormalization(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if size < 1:
-            raise ValueError(f"size must be at least 1. Received: size={size}")
+            raise UserError(f"size must be at least 1. Received: size={size}")
         if alpha < 0 or k < 0 or (alpha == 0 and k == 0):
-            raise ValueError(
+            raise UserError(
                 "alpha and k must not be negative, nor both zero. Received: "
                 f"alpha={alpha}, k={k}"
             )
         if data_format not in (None, "channels_last", "channels_first"):
-            raise ValueError(
+            raise UserError(
                 "data_format must be 'channels_last' or 'channels_first'. Received: "
                 f"data_format={data_format!r}"
             )

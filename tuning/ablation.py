@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_alexnet.data.sources import open_source
+from keras_alexnet.errors import UserError
 from keras_alexnet.files import write_whole
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.train import train
@@ -92,12 +93,12 @@ def ablate(
         keras_alexnet.training.loop.Interrupted: Training was asked to stop.
     """
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(
+        raise UserError(
             "An ablation needs seeds, each of them once. "
             f"Received: {', '.join(map(str, seeds)) or 'none'}"
         )
     if (directory / "config.json").is_file():
-        raise ValueError(
+        raise UserError(
             f"{directory} holds a run of its own: choose another --run-dir for the "
             "ablations."
         )

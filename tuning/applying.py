@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.schedules import Constant, parse_schedule
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.setting_types import hints_of
@@ -44,7 +45,7 @@ def configured(config: TrainConfig, values: Mapping[str, Value]) -> TrainConfig:
             _under("learning_rate", values), config.epochs, factor
         )
     elif values.get("scale_rate"):
-        raise ValueError("scale_rate scales learning_rate.value: search or fix it too.")
+        raise UserError("scale_rate scales learning_rate.value: search or fix it too.")
     if "dropout.kind" in values:
         changes["dropout"] = dropout_text(_under("dropout", values))
         changes["dropout_by_layer"] = ()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.files import write_whole
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted
@@ -137,20 +138,20 @@ def one_line(error: BaseException) -> str:
 def _check(best: TrainConfig, default: TrainConfig, seeds: Sequence[int]) -> None:
     """Raises a ValueError where a comparison would not be a fair one."""
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(
+        raise UserError(
             "A comparison needs seeds, each of them once. "
             f"Received: {', '.join(map(str, seeds)) or 'none'}"
         )
     used = {best.seed, default.seed} & set(seeds)
     if used:
-        raise ValueError(
+        raise UserError(
             f"The seed {min(used)} was used by the search, which chose what suits it: "
             "compare with other seeds."
         )
     for name in ("data", "test_fraction"):
         ours, theirs = getattr(best, name), getattr(default, name)
         if ours != theirs:
-            raise ValueError(
+            raise UserError(
                 f"Only configurations of the same {name} can be compared. "
                 f"Received: {ours} and {theirs}"
             )

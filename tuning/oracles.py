@@ -20,7 +20,7 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial as Assignment
 from keras_tuner.engine.trial import TrialStatus
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.files import write_whole
 
 # How long a worker on another host may be silent; it speaks every 15 seconds.
@@ -216,7 +216,7 @@ def make_oracle(
         ValueError: There is no such tuner.
     """
     if tuner not in TUNERS:
-        raise ValueError(unknown(tuner, "tuner", TUNERS))
+        raise UserError(unknown(tuner, "tuner", TUNERS))
     common = {
         "objective": objective,
         "hyperparameters": hyperparameters,

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras_tuner
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 
 # What Keras Tuner takes as a value, and what a configuration file can hold.
 Value = bool | int | float | str
@@ -37,17 +37,17 @@ class Range:
             value = getattr(self, name)
             number = isinstance(value, numbers.Real) and not isinstance(value, bool)
             if not number or not math.isfinite(value):
-                raise ValueError(f"{name} must be a finite number. Received: {value!r}")
+                raise UserError(f"{name} must be a finite number. Received: {value!r}")
         if self.low >= self.high:
-            raise ValueError(
+            raise UserError(
                 f"low must be below high. Received: low={self.low}, high={self.high}"
             )
         if self.log and self.low <= 0:
-            raise ValueError(f"low must be positive with log. Received: {self.low}")
+            raise UserError(f"low must be positive with log. Received: {self.low}")
         if self.whole and not all(
             float(value).is_integer() for value in (self.low, self.high)
         ):
-            raise ValueError(
+            raise UserError(
                 "low and high must be whole numbers with whole. "
                 f"Received: low={self.low}, high={self.high}"
             )
@@ -92,22 +92,22 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, Sequence) or isinstance(self.values, str):
-            raise ValueError(f"A choice is a list of values. Received: {self.values!r}")
+            raise UserError(f"A choice is a list of values. Received: {self.values!r}")
         object.__setattr__(self, "values", tuple(self.values))
         if not self.values:
-            raise ValueError("There is nothing to choose from: the list is empty.")
+            raise UserError("There is nothing to choose from: the list is empty.")
         types = {type(value) for value in self.values}
         if len(types) > 1 or not types <= {bool, int, float, str}:
-            raise ValueError(
+            raise UserError(
                 "A choice is between values of one type: texts, whole numbers, numbers "
                 f"or truth values. Received: {list(self.values)}"
             )
         if len(set(self.values)) < len(self.values):
-            raise ValueError(f"A value is given twice. Received: {list(self.values)}")
+            raise UserError(f"A value is given twice. Received: {list(self.values)}")
         if self.default is None:
             object.__setattr__(self, "default", self.values[0])
         if self.default not in self.values:
-            raise ValueError(
+            raise UserError(
                 f"The default {self.default!r} is none of {list(self.values)}."
             )
 
@@ -147,20 +147,20 @@ def read_parameter(name: str, written: Any) -> Parameter:
         if isinstance(written, (list, tuple)):
             return Choice(tuple(written))
         if not isinstance(written, Mapping):
-            raise ValueError(
+            raise UserError(
                 "a parameter is a list of values, or a range such as "
                 f'{{"low": 0.001, "high": 0.1, "log": true}}. Received: {written!r}'
             )
         known = [field.name for field in dataclasses.fields(Range)]
         for key in written:
             if key not in known:
-                raise ValueError(unknown(str(key), "attribute of a range", known))
+                raise UserError(unknown(str(key), "attribute of a range", known))
         for key in ("low", "high"):
             if key not in written:
-                raise ValueError(f"the range has no {key}. Received: {dict(written)}")
+                raise UserError(f"the range has no {key}. Received: {dict(written)}")
         return Range(**written)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
 
 
 def written(parameter: Parameter) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.files import replacing, write_whole
 from keras_alexnet.tuning import figures
 from keras_alexnet.tuning.comparison import Comparison
@@ -51,7 +52,7 @@ def write_report(
         OSError: Something cannot be written.
     """
     if direction not in ("min", "max"):
-        raise ValueError(f"direction must be 'min' or 'max'. Received: {direction!r}")
+        raise UserError(f"direction must be 'min' or 'max'. Received: {direction!r}")
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / LEADERBOARD, _leaderboard(trials, direction))
     found = importance(trials, direction)

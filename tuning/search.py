@@ -19,7 +19,7 @@ import keras_tuner
 from filelock import FileLock, Timeout
 
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.errors import TrainingFailed, unknown
+from keras_alexnet.errors import TrainingFailed, UserError, unknown
 from keras_alexnet.files import write_whole
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning.oracles import (
@@ -129,7 +129,7 @@ def search(
     config = dataclasses.replace(config, run_dir=TrainConfig.run_dir, resume=False)
     direction = _check(config, space, trials, tuner, objective, keep, workers)
     if early_stopping not in ("none", "median"):
-        raise ValueError(
+        raise UserError(
             f"early_stopping must be 'none' or 'median'. Received: {early_stopping!r}"
         )
     run_dir = Path(run_dir)
@@ -193,13 +193,13 @@ def _check(
     """
     for name, value in (("trials", trials), ("workers", workers)):
         if value < 1:
-            raise ValueError(f"{name} must be at least 1. Received: {value}")
+            raise UserError(f"{name} must be at least 1. Received: {value}")
     if keep < 0:
-        raise ValueError(f"keep must not be negative. Received: {keep}")
+        raise UserError(f"keep must not be negative. Received: {keep}")
     if tuner not in TUNERS:
-        raise ValueError(unknown(tuner, "tuner", TUNERS))
+        raise UserError(unknown(tuner, "tuner", TUNERS))
     if objective not in OBJECTIVES:
-        raise ValueError(unknown(objective, "objective", OBJECTIVES))
+        raise UserError(unknown(objective, "objective", OBJECTIVES))
     get_architecture(config.architecture)
     space.check(config)
     return OBJECTIVES[objective]
@@ -220,11 +220,11 @@ def _claimed(run_dir: Path, identity: dict[str, Any]) -> Iterator[None]:
         if not is_distributed() or is_chief():
             lock.acquire()
     except Timeout:
-        raise ValueError(
+        raise UserError(
             f"Another process is searching in {run_dir} at this moment."
         ) from None
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"The directory {run_dir} cannot be written: {error.strerror}"
         ) from None
     try:
@@ -242,7 +242,7 @@ def _check_directory(run_dir: Path, identity: dict[str, Any]) -> None:
     path = run_dir / "search.json"
     if not path.is_file():
         if run_dir.is_dir() and {one.name for one in run_dir.iterdir()} - {LOCK}:
-            raise ValueError(
+            raise UserError(
                 f"{run_dir} holds files that are not a search's: choose another "
                 "--run-dir."
             )
@@ -250,10 +250,10 @@ def _check_directory(run_dir: Path, identity: dict[str, Any]) -> None:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise UserError(f"{path} is damaged: {error}") from None
     for name, value in _flat(identity).items():
         if _flat(saved).get(name) != value:
-            raise ValueError(
+            raise UserError(
                 f"{run_dir} holds another search: its {name} is "
                 f"{_flat(saved).get(name)!r}, not {value!r}. Continue it with the "
                 "settings that it began with, or choose another --run-dir."

@@ -18,7 +18,7 @@ from typing import Any
 import keras_tuner
 
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning.applying import SETTINGS, configured
@@ -75,7 +75,7 @@ class SearchSpace:
         for name in [*self.parameters, *self.fixed]:
             _check_name(name)
             if name in self.parameters and name in self.fixed:
-                raise ValueError(f"{name} is both searched and fixed.")
+                raise UserError(f"{name} is both searched and fixed.")
 
     def only(self, *names: str) -> SearchSpace:
         """Returns the part of the space with these names.
@@ -89,7 +89,7 @@ class SearchSpace:
         """
         for name in names:
             if not any(_begins(one, name) for one in [*self.parameters, *self.fixed]):
-                raise ValueError(
+                raise UserError(
                     unknown(name, "parameter of this space", self.parameters)
                 )
 
@@ -146,9 +146,9 @@ class SearchSpace:
         known = {"preset": str, "only": list, "parameters": dict, "fix": dict}
         for key, value in values.items():
             if key not in known:
-                raise ValueError(unknown(str(key), "key of a search space", known))
+                raise UserError(unknown(str(key), "key of a search space", known))
             if not isinstance(value, known[key]):
-                raise ValueError(
+                raise UserError(
                     f"{key} must be a JSON {_JSON_TYPES[known[key]]}. "
                     f"Received: {value!r}"
                 )
@@ -217,7 +217,7 @@ class SearchSpace:
         declared = list(self._declared(config))
         searched = [one for one in declared if isinstance(one[1], Parameter)]
         if not searched:
-            raise ValueError(
+            raise UserError(
                 "The search space is empty: nothing in it is searched. Choose "
                 f"{', '.join(PRESETS)}, or a file with parameters."
             )
@@ -228,7 +228,7 @@ class SearchSpace:
                 try:
                     self.configure(hp, config)
                 except ValueError as error:
-                    raise ValueError(f"{name} = {corner!r}: {error}") from None
+                    raise UserError(f"{name} = {corner!r}: {error}") from None
 
     def _declared(self, config: TrainConfig) -> Iterator[_Declared]:
         """Yields all parameters, searched or fixed, those with conditions later."""
@@ -247,7 +247,7 @@ class SearchSpace:
         for name in given:
             layer = name.split(".")[1] if name.startswith("dropout.") else None
             if layer and name.count(".") > 1 and layer not in (*layers, *DROPOUT_KINDS):
-                raise ValueError(unknown(layer, "dropout layer", layers))
+                raise UserError(unknown(layer, "dropout layer", layers))
         name = "dropout.per_layer"
         per_layer = given.get(name, False)
         searched = isinstance(per_layer, Parameter)
@@ -294,7 +294,7 @@ class SearchSpace:
         possible = kind.values if isinstance(kind, Parameter) else (kind,)
         for one in possible:
             if one not in kinds:
-                raise ValueError(unknown(str(one), f"kind of {prefix}", kinds))
+                raise UserError(unknown(str(one), f"kind of {prefix}", kinds))
         yield f"{prefix}.kind", kind, conditions
         yield f"{prefix}.value", find("value"), conditions
         for name in usual:
@@ -322,7 +322,7 @@ def get_preset(name: str) -> SearchSpace:
         ValueError: There is none.
     """
     if name not in PRESETS:
-        raise ValueError(unknown(name, "search space", PRESETS, "or a JSON file"))
+        raise UserError(unknown(name, "search space", PRESETS, "or a JSON file"))
     return SearchSpace(PRESETS[name])
 
 
@@ -339,15 +339,15 @@ def get_space(space: str | Path | SearchSpace) -> SearchSpace:
     try:
         values = json.loads(Path(space).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"Cannot read {space}: {error.strerror}") from None
+        raise UserError(f"Cannot read {space}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{space} is not JSON: {error}") from None
+        raise UserError(f"{space} is not JSON: {error}") from None
     try:
         if not isinstance(values, dict):
-            raise ValueError("it does not hold a search space.")
+            raise UserError("it does not hold a search space.")
         return SearchSpace.from_dict(values)
     except ValueError as error:
-        raise ValueError(f"{space}: {error}") from None
+        raise UserError(f"{space}: {error}") from None
 
 
 def _begins(name: str, beginning: str) -> bool:
@@ -359,7 +359,7 @@ def _check_name(name: str) -> None:
     words = name.split(".")
     of_layer = words[0] == "dropout" and ".".join(words[2:]) in DROPOUT
     if not (name in EVERYTHING or name in SETTINGS or of_layer):
-        raise ValueError(unknown(name, "parameter", [*EVERYTHING, *SETTINGS]))
+        raise UserError(unknown(name, "parameter", [*EVERYTHING, *SETTINGS]))
 
 
 def _dropout_layers(config: TrainConfig) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Literal
 
 import tyro
 
-from keras_alexnet.errors import TrainingFailed
+from keras_alexnet.errors import TrainingFailed, UserError
 from keras_alexnet.training.config import TrainConfig, read_settings
 from keras_alexnet.training.recipes import configure
 
@@ -269,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Each command's module imports only what that command needs.
         name = _COMMAND_MODULES[type(command)]
         sys.exit(importlib.import_module(f"keras_alexnet.cli.{name}").run(command))
-    except ValueError as error:
+    except UserError as error:
         # Some errors of the libraries below span lines.
         print("keras-alexnet:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(2)
@@ -341,7 +341,7 @@ def _parse(
             return command
     except SystemExit as stop:
         if stop.code:
-            raise ValueError(_one_line(errors.getvalue())) from None
+            raise UserError(_one_line(errors.getvalue())) from None
         raise
 
 

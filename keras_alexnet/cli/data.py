@@ -14,6 +14,7 @@ from keras_alexnet.data import report
 from keras_alexnet.data.measure import measure
 from keras_alexnet.data.shards import write_shards
 from keras_alexnet.data.sources import Source, open_source
+from keras_alexnet.errors import UserError
 from keras_alexnet.files import write_whole
 from keras_alexnet.images.preprocessing import MODES
 
@@ -21,11 +22,11 @@ from keras_alexnet.images.preprocessing import MODES
 def run(command: cli.Data) -> int:
     """Prints what a source of images holds, and does with it what is asked for."""
     if not 0 <= command.test_fraction < 1:
-        raise ValueError(
+        raise UserError(
             f"--test-fraction must be in [0, 1). Received: {command.test_fraction}"
         )
     if command.shards is not None and command.to_tfrecord is None:
-        raise ValueError("--shards says how --to-tfrecord writes; give both.")
+        raise UserError("--shards says how --to-tfrecord writes; give both.")
     source = open_source(
         command.source, seed=command.seed, test_fraction=command.test_fraction
     )

@@ -14,6 +14,7 @@ from keras_alexnet import cli
 from keras_alexnet.cli.common import console, run_source
 from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.data.sources import Examples, open_source
+from keras_alexnet.errors import UserError
 from keras_alexnet.evaluation import Evaluation, Evaluator, match_classes
 from keras_alexnet.features import load_network
 from keras_alexnet.images.decoding import decode
@@ -25,16 +26,14 @@ from keras_alexnet.training.run_directory import RunDirectory
 def run(command: cli.Evaluate) -> int:
     """Prints and draws what a network makes of labelled images."""
     if command.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1. Got {command.batch_size}.")
+        raise UserError(f"--batch-size must be at least 1. Got {command.batch_size}.")
     run = RunDirectory.open(command.model) if Path(command.model).is_dir() else None
     if run is None and Path(command.model).is_file() and command.data is None:
-        raise ValueError(
+        raise UserError(
             f"{command.model} has no test images of its own: name some with --data."
         )
     if run is None and not Path(command.model).is_file():
-        raise ValueError(
-            f"{command.model} is not a run directory and not a model file."
-        )
+        raise UserError(f"{command.model} is not a run directory and not a model file.")
     model, preprocessing = load_network(command.model)
     preprocessing = preprocessing.with_image_size(model.inputs[0].shape[1])
     if run is not None:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_alexnet import cli
 from keras_alexnet.cli.common import run_source
+from keras_alexnet.errors import UserError
 from keras_alexnet.export.saved_model import export_saved_model, largest_difference
 from keras_alexnet.images.limits import checked
 from keras_alexnet.training.run_directory import RunDirectory
@@ -32,7 +33,7 @@ def run(command: cli.Export) -> int:
         if len(images) == 16:
             break
     if not images:
-        raise ValueError("None of the test images can be read to compare the export.")
+        raise UserError("None of the test images can be read to compare the export.")
     difference = largest_difference(path, model, preprocessing, np.stack(images))
     print(
         f"Exported to {path}. On {len(images)} test images its probabilities differ "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from keras_alexnet import cli
 from keras_alexnet.cli.common import console
+from keras_alexnet.errors import UserError
 from keras_alexnet.inspect import figures
 from keras_alexnet.inspect.schedules import panels_of, table_of
 from keras_alexnet.schedules import parse_schedule
@@ -17,7 +18,7 @@ def run(command: cli.Inspect) -> int:
     """Draws schedules and prints some of their values."""
     asked = (command.schedule, command.recipe, command.config)
     if sum(bool(one) for one in asked) != 1:
-        raise ValueError(
+        raise UserError(
             "Nothing to draw: give --schedule, --recipe or --config."
             if not any(asked)
             else "Give only one of --schedule, --recipe and --config."

@@ -12,6 +12,7 @@ from rich.text import Text
 from keras_alexnet import cli
 from keras_alexnet.cli.common import console
 from keras_alexnet.data.skipped import reason
+from keras_alexnet.errors import UserError
 from keras_alexnet.training.run_directory import RunDirectory
 
 
@@ -19,9 +20,9 @@ def run(command: cli.Predict) -> int:
     """Prints the likeliest classes of image files."""
     run = RunDirectory.open(command.run)
     if not command.files:
-        raise ValueError("No image files were given.")
+        raise UserError("No image files were given.")
     if command.top < 1:
-        raise ValueError(f"--top must be at least 1. Received: {command.top}")
+        raise UserError(f"--top must be at least 1. Received: {command.top}")
     model, preprocessing, names = run.model(), run.preprocessing(), run.class_names()
     table = Table()
     for heading in ("file", "class", "probability"):

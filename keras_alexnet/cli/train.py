@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted
 from keras_alexnet.training.train import train
@@ -12,7 +13,7 @@ from keras_alexnet.training.train import train
 def run(config: TrainConfig) -> int:
     """Trains, and prints the result."""
     if config.recipe == "fine-tune" and config.weights is None:
-        raise ValueError(
+        raise UserError(
             "The recipe fine-tune starts from trained weights: name their file with "
             "--weights."
         )

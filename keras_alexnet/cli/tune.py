@@ -7,6 +7,7 @@ from pathlib import Path
 
 from keras_alexnet import cli
 from keras_alexnet.cli.common import console
+from keras_alexnet.errors import UserError
 from keras_alexnet.training.config import TrainConfig, read_settings
 from keras_alexnet.training.loop import Interrupted
 from keras_alexnet.training.recipes import configure
@@ -30,7 +31,7 @@ def run(command: cli.Tune) -> int:
     config = configure({**values, **given})
     least = 1 if command.ablation else 0
     if command.seeds < least:
-        raise ValueError(f"--seeds must be at least {least}. Received: {command.seeds}")
+        raise UserError(f"--seeds must be at least {least}. Received: {command.seeds}")
     try:
         return (
             _ablate(command, config) if command.ablation else _search(command, config)

@@ -12,6 +12,7 @@ from keras_alexnet.data.examples import Examples, Source
 from keras_alexnet.data.folder import file_examples
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.data.strings import Strings
+from keras_alexnet.errors import UserError
 
 PARTS = {"train": 0, "val": 1, "validation": 1, "test": 1}
 
@@ -50,7 +51,7 @@ def csv_file(path: Path, seed: int, test_fraction: float, channels: int) -> Sour
     files = Strings(paths())
     class_names = _in_order(numbers)
     if len(class_names) < 2:
-        raise ValueError(
+        raise UserError(
             f"{path} lists {len(files)} images of {len(class_names)} classes: nothing "
             "to tell apart."
         )
@@ -71,12 +72,10 @@ def _split_already(
 ) -> Source:
     train, test = (examples.select(np.flatnonzero(parts == part)) for part in (0, 1))
     if not len(test):
-        raise ValueError(
-            f"{path} keeps no images for testing: no split is val or test."
-        )
+        raise UserError(f"{path} keeps no images for testing: no split is val or test.")
     untaught = set(np.unique(test.labels)) - set(np.unique(train.labels))
     if untaught:
-        raise ValueError(
+        raise UserError(
             f"{path} has a class {class_names[min(untaught)]!r} to test, of which "
             "there is nothing to learn from."
         )
@@ -91,7 +90,7 @@ def _rows(path: Path, skipped: Skipped) -> Iterator[tuple[str, str, int]]:
             rows = csv.DictReader(file)
             columns = rows.fieldnames or []
             if not {"path", "label"} <= set(columns):
-                raise ValueError(
+                raise UserError(
                     f"The first row of {path} must name the columns path and label. "
                     f"Received: {', '.join(columns) or 'nothing'}"
                 )
@@ -103,15 +102,15 @@ def _rows(path: Path, skipped: Skipped) -> Iterator[tuple[str, str, int]]:
                     continue
                 part = row.get("split", "").strip() if "split" in columns else None
                 if part is not None and part not in PARTS:
-                    raise ValueError(
+                    raise UserError(
                         f"Row {rows.line_num} of {path}: the split must be one of "
                         f"{', '.join(PARTS)}. Received: {part!r}"
                     )
                 yield image, label, -1 if part is None else PARTS[part]
     except OSError as error:
-        raise ValueError(f"Cannot read {path}: {error.strerror}") from None
+        raise UserError(f"Cannot read {path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no CSV file in UTF-8: {error}") from None
+        raise UserError(f"{path} is no CSV file in UTF-8: {error}") from None
 
 
 def _in_order(labels: dict[str, int]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_alexnet.data.skipped import Skipped
+from keras_alexnet.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Source:
             ValueError: Files have come or gone since.
         """
         if self.fingerprint() != fingerprint:
-            raise ValueError(
+            raise UserError(
                 "The images have changed since the run began, so that training and "
                 "test images can no longer be told apart. Restore them, or judge by "
                 "images from elsewhere with evaluate --data."
@@ -164,7 +165,7 @@ class Source:
                 stratify=examples.labels,
             )
         except ValueError as error:
-            raise ValueError(f"The images cannot be split: {error}") from None
+            raise UserError(f"The images cannot be split: {error}") from None
         return cls(
             class_names,
             channels,

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_alexnet.data.examples import Examples, Source, digest
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.data.strings import Strings
+from keras_alexnet.errors import UserError
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
@@ -32,7 +33,7 @@ def folder(path: Path, seed: int, test_fraction: float, channels: int) -> Source
         ValueError: The folder is missing or holds nothing to learn from.
     """
     if not path.is_dir():
-        raise ValueError(f"No such folder: {path}")
+        raise UserError(f"No such folder: {path}")
     parts = {part.name: part for part in _subfolders(path)}
     held_out = parts.get("val", parts.get("test"))
     skipped = Skipped()
@@ -43,7 +44,7 @@ def folder(path: Path, seed: int, test_fraction: float, channels: int) -> Source
     class_names = _class_names(parts["train"])
     for subfolder in _subfolders(held_out):
         if subfolder.name not in class_names:
-            raise ValueError(
+            raise UserError(
                 f"{held_out} has a class {subfolder.name!r}, which {parts['train']} "
                 "has not."
             )
@@ -63,12 +64,12 @@ def _subfolders(path: Path) -> list[Path]:
 def _class_names(path: Path) -> tuple[str, ...]:
     names = tuple(folder.name for folder in _subfolders(path))
     if not names:
-        raise ValueError(
+        raise UserError(
             f"{path} has no sub-folders: put the images of each class into a "
             "sub-folder of the class's name."
         )
     if len(names) == 1:
-        raise ValueError(
+        raise UserError(
             f"{path} holds only one class, {names[0]!r}: nothing to tell apart."
         )
     return names
@@ -89,7 +90,7 @@ def _examples(path: Path, class_names: tuple[str, ...], skipped: Skipped) -> Exa
                     skipped.add(str(path / name / file), reason, damaged=False)
             counts[label] = len(found)
             if not found:
-                raise ValueError(
+                raise UserError(
                     f"The class {name!r} in {path} has no images "
                     f"({', '.join(IMAGE_SUFFIXES)})."
                 )

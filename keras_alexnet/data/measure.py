@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.examples import Examples
+from keras_alexnet.errors import UserError
 from keras_alexnet.images.limits import checked
 from keras_alexnet.images.mean_image import MeanImage
 from keras_alexnet.images.preprocessing import Preprocessing
@@ -117,7 +118,7 @@ def measure(
         squares = squares + products.sum(axis=0)
     if not count:
         name, why = next(iter(examples.skipped))
-        raise ValueError(f"None of the images can be read; the first: {name}: {why}")
+        raise UserError(f"None of the images can be read; the first: {name}: {why}")
     mean_image = total / count
     mean = mean_image.mean(axis=(0, 1))
     variances, directions = np.linalg.eigh(squares / count - np.outer(mean, mean))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 
 
 def parse_options(argument: str, known: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -27,6 +27,6 @@ def parse_options(argument: str, known: dict[str, str]) -> tuple[str, dict[str, 
     for option in text.split("&") if mark else []:
         key, _, value = option.partition("=")
         if key not in known:
-            raise ValueError(unknown(key, "option of the source", known))
+            raise UserError(unknown(key, "option of the source", known))
         options[key] = value
     return name, options

@@ -11,6 +11,7 @@ import dataclasses
 import tensorflow as tf
 
 from keras_alexnet.data.examples import Examples
+from keras_alexnet.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Share:
         """
         everyone = self.hosts * self.replicas
         if batch_size % everyone:
-            raise ValueError(
+            raise UserError(
                 f"A batch of {batch_size} cannot be shared equally by {everyone} "
                 f"devices: choose a multiple of {everyone}."
             )

@@ -15,6 +15,7 @@ from keras_alexnet.data.examples import digest
 from keras_alexnet.data.records import Records, find_records
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.data.strings import Strings
+from keras_alexnet.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ class RecordFiles:
             try:
                 found = list(pool.map(find_records, [part.path for part in parts]))
             except OSError as error:
-                raise ValueError(
+                raise UserError(
                     f"Cannot read {error.filename}: {error.strerror}"
                 ) from None
         chosen, self._numbers, self.lost = [], [], 0
@@ -78,7 +79,7 @@ class RecordFiles:
             chosen.append((records.offsets[inside], records.sizes[inside]))
         self._begins = np.cumsum([0, *map(len, self._numbers)])
         if not self._begins[-1]:
-            raise ValueError(
+            raise UserError(
                 f"{parts[0].path} holds no records: is it a TFRecord file, not "
                 "compressed?"
             )

@@ -20,6 +20,7 @@ from rich.progress import Progress
 from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.examples import Examples, Source
 from keras_alexnet.data.tfrecord import CLASSES_FILE
+from keras_alexnet.errors import UserError
 from keras_alexnet.files import replacing, write_whole
 
 # As many as ImageNet's 1,024 customary shards hold: 140 MB of photographs.
@@ -46,7 +47,7 @@ def write_shards(source: Source, folder: Path, shards: int | None = None) -> Non
     counts = {"train": len(source.train), "test": len(source.test)}
     shards = shards or -(-counts["train"] // IMAGES_PER_SHARD)
     if not 1 <= shards <= counts["train"]:
-        raise ValueError(
+        raise UserError(
             f"{counts['train']:,} training images cannot be put into {shards:,} files."
         )
     numbers = {
@@ -95,12 +96,12 @@ def _begin(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
             found = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             if {**found, "checksums": {}} == index:
                 return found
-        raise ValueError(
+        raise UserError(
             f"{folder} holds other images, or as many in another number of files: "
             "choose another folder."
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is there and holds other things.")
+        raise UserError(f"{folder} is there and holds other things.")
     for part in ("train", "test"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     write_whole(folder / "index.json", json.dumps(index, indent=2) + "\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.files import write_whole
 
 NAMED_IN_ERRORS = 3
@@ -74,7 +75,7 @@ class Skipped:
                 f"{name} ({self._reasons[name]})"
                 for name in self._damaged[:NAMED_IN_ERRORS]
             ]
-        raise ValueError(
+        raise UserError(
             f"{self.damaged:,} of {total:,} images cannot be read, more than the "
             f"{max_skipped:.3g} of them that max_skipped allows. The first: "
             f"{'; '.join(first)}. Repair them and delete skipped.csv, or allow more."

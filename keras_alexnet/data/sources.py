@@ -8,7 +8,7 @@ from keras_alexnet.data.csv_file import csv_file
 from keras_alexnet.data.digits import digits
 from keras_alexnet.data.examples import Examples, Source
 from keras_alexnet.data.folder import folder
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 
 __all__ = ["Examples", "Source", "open_source"]
 
@@ -48,4 +48,4 @@ def open_source(
         from keras_alexnet.data.tfds import tfds
 
         return tfds(argument, test_fraction, channels)
-    raise ValueError(unknown(spec, "data source", KINDS))
+    raise UserError(unknown(spec, "data source", KINDS))

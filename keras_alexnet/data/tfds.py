@@ -27,6 +27,7 @@ from keras_alexnet.data.examples import Examples, Source, digest
 from keras_alexnet.data.options import parse_options
 from keras_alexnet.data.record_files import Part, RecordFiles
 from keras_alexnet.data.skipped import Skipped
+from keras_alexnet.errors import UserError
 
 OPTIONS = {"train": "", "test": "", "dir": "", "window": "2048"}
 
@@ -46,7 +47,7 @@ def tfds(argument: str, test_fraction: float, channels: int | None) -> Source:
     """
     name, options = parse_options(argument, OPTIONS)
     if not options["window"].isdecimal() or not int(options["window"]):
-        raise ValueError(
+        raise UserError(
             f"The option window must be a number. Received: {options['window']!r}"
         )
     builder = _builder(name, options["dir"] or None)
@@ -76,7 +77,7 @@ def _builder(name: str, folder: str | None) -> tensorflow_datasets.core.DatasetB
         tf.errors.OpError,
     ) as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"TFDS cannot open {name}: {first[0]}") from None
+        raise UserError(f"TFDS cannot open {name}: {first[0]}") from None
     return builder
 
 
@@ -89,7 +90,7 @@ def _features(builder: tensorflow_datasets.core.DatasetBuilder) -> tuple[str, st
         image, label = (features[key] for key in keys)
         if isinstance(image, kinds.Image) and isinstance(label, kinds.ClassLabel):
             return keys
-    raise ValueError(
+    raise UserError(
         f"{builder.name} is not a set of images with one label each: its features are "
         f"{', '.join(features)}."
     )
@@ -139,11 +140,11 @@ class _Set:
             parts = self._parts(split)
             images = None if parts else self._stream(split)
         except (AssertionError, KeyError, ValueError) as error:
-            raise ValueError(f"{name} has no split {split!r}: {error}") from None
+            raise UserError(f"{name} has no split {split!r}: {error}") from None
         if images is None:
             return self._from_files(parts)
         if images.cardinality() < 1:
-            raise ValueError(f"The split {split!r} of {name} is empty.")
+            raise UserError(f"The split {split!r} of {name} is empty.")
         return self._from_stream(split, images), 0
 
     def _parts(self, split: str) -> list[Part]:

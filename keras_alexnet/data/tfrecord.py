@@ -29,6 +29,7 @@ from keras_alexnet.data.folder import visible_files
 from keras_alexnet.data.options import parse_options
 from keras_alexnet.data.record_files import Part, RecordFiles
 from keras_alexnet.data.skipped import Skipped
+from keras_alexnet.errors import UserError
 
 CLASSES_FILE = "classes.txt"
 OPTIONS = {
@@ -74,7 +75,7 @@ def tfrecord(argument: str, seed: int, test_fraction: float, channels: int) -> S
     opened = [_Shards(part, options, skipped) for part in parts]
     classes = _classes(files, opened, **numbers)
     if len(classes.names) < 2:
-        raise ValueError(f"{pattern} holds only one class: nothing to tell apart.")
+        raise UserError(f"{pattern} holds only one class: nothing to tell apart.")
     lost = sum(shards.records.lost for shards in opened)
     examples = [shards.examples(classes) for shards in opened]
     if len(examples) == 2:
@@ -84,7 +85,7 @@ def tfrecord(argument: str, seed: int, test_fraction: float, channels: int) -> S
 
 def _number(name: str, text: str) -> int | None:
     if text and not text.isdecimal():
-        raise ValueError(f"The option {name} must be a number. Received: {text!r}")
+        raise UserError(f"The option {name} must be a number. Received: {text!r}")
     return int(text) if text else None
 
 
@@ -97,7 +98,7 @@ def _files(pattern: str) -> list[Path]:
         file for file in found if file.suffix not in NO_RECORDS and not file.is_dir()
     ]
     if not files:
-        raise ValueError(f"No such files: {pattern}")
+        raise UserError(f"No such files: {pattern}")
     return files
 
 
@@ -206,13 +207,13 @@ def _classes(
     read = [shards.read_labels() for shards in parts]
     labels = np.unique(np.concatenate([labels[labels >= 0] for labels, _ in read]))
     if not len(labels):
-        raise ValueError(
+        raise UserError(
             f"No record of {files[0]} has a label: name the features that it has, as "
             "in tfrecord:FILES?image=image/encoded&label=image/class/label"
         )
     first = int(labels[0]) if first is None else first
     if labels[-1] - first >= 2**20:
-        raise ValueError(
+        raise UserError(
             f"A record has the label {labels[-1]}: say how many classes there are, as "
             "in tfrecord:FILES?classes=1000"
         )

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.images.exif import (
     exif_orientation,
     orient,
@@ -310,14 +311,14 @@ def _pillow(encoded: bytes) -> np.ndarray:
         ValueError: It is none; TensorFlow makes it an InvalidArgumentError.
     """
     if encoded[:2] not in (b"GI", b"BM"):
-        raise ValueError("The bytes are no JPEG, PNG, GIF or BMP image.")
+        raise UserError("The bytes are no JPEG, PNG, GIF or BMP image.")
     try:
         with Image.open(io.BytesIO(encoded), formats=("GIF", "BMP")) as image:
             image = image.convert("RGBA")
     except UnidentifiedImageError:
-        raise ValueError("The image cannot be decoded: no such header.") from None
+        raise UserError("The image cannot be decoded: no such header.") from None
     except Exception as error:  # Pillow's readers raise whatever their parsing does.
-        raise ValueError(f"The image cannot be decoded: {error}") from None
+        raise UserError(f"The image cannot be decoded: {error}") from None
     white = Image.new("RGBA", image.size, "white")
     return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
 

@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_alexnet.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class MeanImage:
@@ -32,7 +34,7 @@ class MeanImage:
             min(self.height, self.width, self.channels) < 1
             or len(self.data) != expected
         ):
-            raise ValueError(
+            raise UserError(
                 f"A mean image of {self.height} x {self.width} x {self.channels} takes "
                 f"{expected} bytes. Received: {len(self.data)}"
             )
@@ -46,12 +48,12 @@ class MeanImage:
         """
         array = np.asarray(array)
         if array.ndim != 3 or not np.issubdtype(array.dtype, np.number):
-            raise ValueError(
+            raise UserError(
                 "A mean image must be numbers of (height, width, channels). "
                 f"Received: {array.dtype} of {array.shape}"
             )
         if not np.isfinite(array).all():
-            raise ValueError("The mean image holds values that are not finite.")
+            raise UserError("The mean image holds values that are not finite.")
         return cls(*array.shape, array.astype("<f4").tobytes())
 
     def array(self) -> np.ndarray:
@@ -66,7 +68,7 @@ class MeanImage:
             ValueError: The mean image is smaller than that.
         """
         if height > self.height or width > self.width:
-            raise ValueError(
+            raise UserError(
                 f"The mean image has {self.height} x {self.width} pixels, which does "
                 f"not cover images of {height} x {width}."
             )

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.images.decoding import LUMINANCE, decode, is_whole_jpeg, rarely
 from keras_alexnet.images.fused import fused_part
 from keras_alexnet.images.mean_image import MeanImage
@@ -83,24 +83,24 @@ class Preprocessing:
             ("channel_order", ("rgb", "bgr")),
         ):
             if getattr(self, name) not in choices:
-                raise ValueError(
+                raise UserError(
                     f"{name} must be one of {', '.join(choices)}. "
                     f"Received: {name}={getattr(self, name)!r}"
                 )
         if self.channels not in (1, 3):
-            raise ValueError(f"channels must be 1 or 3. Received: {self.channels}")
+            raise UserError(f"channels must be 1 or 3. Received: {self.channels}")
         if self.channel_order == "bgr" and self.channels != 3:
-            raise ValueError("Only three channels have an order. Received: channels=1")
+            raise UserError("Only three channels have an order. Received: channels=1")
         # Training with padded crops may make resize_size the smaller of the two.
         if min(self.image_size, self.resize_size) < 1:
-            raise ValueError(
+            raise UserError(
                 "image_size and resize_size must be positive. Received: "
                 f"image_size={self.image_size}, resize_size={self.resize_size}"
             )
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is not None and len(values) != self.channels:
-                raise ValueError(
+                raise UserError(
                     f"{name} must hold one number for each of {self.channels} "
                     f"channels. Received: {name}={values}"
                 )
@@ -110,13 +110,13 @@ class Preprocessing:
             self.scale,
             self.pixel_max,
         ):
-            raise ValueError(
+            raise UserError(
                 "mean, std, scale and pixel_max must be finite, and the last three not "
                 f"zero. Received: {self}"
             )
         if self.mean_image is not None:
             if self.mean_image.channels != self.channels:
-                raise ValueError(
+                raise UserError(
                     f"The mean image has {self.mean_image.channels} channels, not "
                     f"{self.channels}."
                 )
@@ -149,7 +149,7 @@ class Preprocessing:
                 config["mean_image"] = MeanImage(**{**mean_image, "data": data})
             return cls(**config)
         except (TypeError, KeyError, binascii.Error) as error:
-            raise ValueError(f"This is no preprocessing: {error}") from None
+            raise UserError(f"This is no preprocessing: {error}") from None
 
     def with_image_size(self, image_size: int) -> Preprocessing:
         """Returns the same for a network with another input size.
@@ -418,7 +418,7 @@ class Preprocessing:
             self.prepare(self._pixels(i)) for i in (images if is_batch else [images])
         ]
         if not batch:
-            raise ValueError("There are no images to preprocess.")
+            raise UserError("There are no images to preprocess.")
         return self.normalize(tf.stack(batch))
 
     def _pixels(self, image: Any) -> np.ndarray:
@@ -430,12 +430,12 @@ class Preprocessing:
         if pixels.ndim == 2:
             pixels = pixels[..., None]
         if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or not pixels.size:
-            raise ValueError(
+            raise UserError(
                 "An image must be of shape (height, width) or (height, width, "
                 f"channels), with 1, 3 or 4 channels. Received: shape {pixels.shape}"
             )
         if pixels.dtype.kind not in "uif":
-            raise ValueError(f"Pixels must be numbers. Received: {pixels.dtype}")
+            raise UserError(f"Pixels must be numbers. Received: {pixels.dtype}")
         if pixels.dtype.kind == "f" and 0 < pixels.max() <= 1:
             warnings.warn(
                 "The brightest pixel of an image is at most 1. Pixels are expected on "
@@ -520,7 +520,7 @@ def get_preprocessing(mode: str | Preprocessing, **changes: Any) -> Preprocessin
     if isinstance(mode, Preprocessing):
         return dataclasses.replace(mode, **changes)
     if mode not in MODES:
-        raise ValueError(unknown(str(mode), "preprocessing mode", MODES))
+        raise UserError(unknown(str(mode), "preprocessing mode", MODES))
     return dataclasses.replace(MODES[mode], **changes)
 
 
@@ -552,7 +552,7 @@ def preprocess_input(
     preprocessing = get_preprocessing(mode)
     data_format = data_format or keras.config.image_data_format()
     if data_format not in ("channels_first", "channels_last"):
-        raise ValueError(
+        raise UserError(
             "data_format must be 'channels_first' or 'channels_last'. "
             f"Received: data_format={data_format!r}"
         )
@@ -560,7 +560,7 @@ def preprocess_input(
         x = np.asarray(x)
     axis = -1 if data_format == "channels_last" else -3
     if len(x.shape) < 3 or x.shape[axis] != preprocessing.channels:
-        raise ValueError(
+        raise UserError(
             f"Images must have at least three axes and {preprocessing.channels} "
             f"channels, {data_format}. Received: shape {tuple(x.shape)}"
         )

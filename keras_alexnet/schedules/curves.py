@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.schedules.checks import check_positive
 
 
@@ -45,7 +46,7 @@ class Linear:
         if self.target_factor is not None:
             check_positive("target_factor", self.target_factor)
             if self.end:
-                raise ValueError(
+                raise UserError(
                     "Either end or target_factor says where the line ends. "
                     f"Received: end={self.end}, target_factor={self.target_factor}"
                 )
@@ -93,7 +94,7 @@ class Cosine:
 
     def __post_init__(self):
         if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be in [0, 1). Received: {self.warmup}")
+            raise UserError(f"warmup must be in [0, 1). Received: {self.warmup}")
 
     def __call__(self, progress: float) -> float:
         """Returns the value at `progress`."""
@@ -125,7 +126,7 @@ class Curriculum:
 
     def __post_init__(self):
         if not 0 <= self.value < 1:
-            raise ValueError(f"value must be in [0, 1). Received: {self.value}")
+            raise UserError(f"value must be in [0, 1). Received: {self.value}")
         check_positive("gamma", self.gamma)
 
     def __call__(self, progress: float) -> float:

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import math
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.schedules.checks import Schedule
 from keras_alexnet.schedules.curves import (
     Constant,
@@ -58,26 +58,26 @@ def parse_schedule(text: str | float) -> Schedule:
         arguments = [ast.literal_eval(value) for value in call.args]
         options = {item.arg: ast.literal_eval(item.value) for item in call.keywords}
     except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
-        raise ValueError(
+        raise UserError(
             "A schedule is a number or a call, such as 'cosine(0.05, end=0.001)'. "
             f"Received: {text!r}"
         ) from None
     if kind not in SCHEDULES:
-        raise ValueError(unknown(kind, "schedule", SCHEDULES))
+        raise UserError(unknown(kind, "schedule", SCHEDULES))
     schedule = SCHEDULES[kind]
     known = [field.name for field in dataclasses.fields(schedule)]
     for option in options:
         if option not in known:
-            raise ValueError(unknown(str(option), f"attribute of {kind}", known))
+            raise UserError(unknown(str(option), f"attribute of {kind}", known))
     try:
         made = schedule(*arguments, **options)
         # Attributes of a wrong type show when a value is asked for: not in mid-run.
         points = (0.0, *getattr(made, "boundaries", ()), 1.0)
         finite = all(math.isfinite(made(point)) for point in points)
     except (TypeError, ArithmeticError) as error:
-        raise ValueError(f"Invalid schedule {text!r}: {error}") from None
+        raise UserError(f"Invalid schedule {text!r}: {error}") from None
     if not finite:
-        raise ValueError(f"Invalid schedule {text!r}: its values are not finite.")
+        raise UserError(f"Invalid schedule {text!r}: its values are not finite.")
     return made
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.schedules.checks import check_count
 
 
@@ -40,15 +41,15 @@ class Plateau:
 
     def __post_init__(self):
         if not 0 < self.factor < 1:
-            raise ValueError(f"factor must be in (0, 1). Received: {self.factor}")
+            raise UserError(f"factor must be in (0, 1). Received: {self.factor}")
         check_count("patience", self.patience, 1)
         check_count("drops", self.drops, 1)
         if not self.min_delta >= 0:
-            raise ValueError(
+            raise UserError(
                 f"min_delta must not be negative. Received: {self.min_delta}"
             )
         if not isinstance(self.monitor, str):
-            raise ValueError(
+            raise UserError(
                 f"monitor must be the name of a column. Received: {self.monitor!r}"
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.schedules.checks import check_boundaries, check_positive
 
 
@@ -49,7 +50,7 @@ class Piecewise:
         object.__setattr__(self, "boundaries", tuple(self.boundaries))
         check_boundaries(self.boundaries)
         if len(self.values) != len(self.boundaries) + 1:
-            raise ValueError(
+            raise UserError(
                 "piecewise needs one value more than boundaries. "
                 f"Received: {len(self.values)} values, "
                 f"{len(self.boundaries)} boundaries"

@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
+
 # (x, y, sample_weight) -> (loss, predictions, gradients)
 Compute = Callable[[Any, Any, Any], tuple[tf.Tensor, tf.Tensor, list[tf.Tensor | None]]]
 
@@ -73,7 +75,7 @@ def _cut(tensor: tf.Tensor, parts: int) -> tf.Tensor:
     """
     batch = tensor.shape[0]
     if batch is not None and batch % parts:
-        raise ValueError(
+        raise UserError(
             f"A replica's batch of {batch} cannot be cut into {parts} equal parts."
         )
     shape = tf.concat([[parts, -1], tf.shape(tensor)[1:]], axis=0)

@@ -23,6 +23,7 @@ import tensorflow as tf
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.files import discard_unfinished, replacing, write_whole
 
 
@@ -134,7 +135,7 @@ class CheckpointStore:
                 stacklevel=2,
             )
         if self.steps():
-            raise ValueError(
+            raise UserError(
                 f"All checkpoints in {self.directory} are damaged. Delete them to "
                 "start from the beginning."
             )
@@ -189,14 +190,14 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
         (checkpoint.arrays, variables, "in it only"),
     ):
         if others := sorted(here.keys() - there.keys()):
-            raise ValueError(
+            raise UserError(
                 "The checkpoint is of another model or version: "
                 f"{others[0]} is {where}."
             )
     for name, variable in variables.items():
         array = checkpoint.arrays[name]
         if tuple(variable.shape) != array.shape:
-            raise ValueError(
+            raise UserError(
                 f"The checkpoint is of another model: {name} has the shape "
                 f"{array.shape} there and {tuple(variable.shape)} here."
             )

@@ -13,7 +13,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.schedules import Curriculum, Plateau, Schedule, parse_schedule
 from keras_alexnet.training.setting_types import ScheduleText, conform, hints_of
 
@@ -171,31 +171,31 @@ class TrainConfig:
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {value}")
+                raise UserError(f"{name} must be at least 1. Received: {value}")
         for name in ("crop_padding", "weight_decay", "rotation", "mixup", "cutmix"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise ValueError(
+                raise UserError(
                     f"{name} must be finite and not negative. Received: {value}"
                 )
         for name in ("clip_norm", "checkpoint_minutes", "width"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive. Received: {value}")
+                raise UserError(f"{name} must be positive. Received: {value}")
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed must be in [0, 2**32). Received: {self.seed}")
+            raise UserError(f"seed must be in [0, 2**32). Received: {self.seed}")
         self._check_augmentation()
         for name in ("groups", "replicas"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1. Received: {value}")
+                raise UserError(f"{name} must be at least 1. Received: {value}")
         for name in ("test_fraction", "max_skipped", "momentum", "zoom"):
             value = getattr(self, name)
             if not 0 <= value < 1:
-                raise ValueError(f"{name} must be in [0, 1). Received: {value}")
+                raise UserError(f"{name} must be in [0, 1). Received: {value}")
         if self.resize_size and self.image_size:
             if self.resize_size + 2 * self.crop_padding < self.image_size:
-                raise ValueError(
+                raise UserError(
                     "Nothing to crop: resize_size plus twice crop_padding must be at "
                     f"least image_size. Received: resize_size={self.resize_size}, "
                     f"crop_padding={self.crop_padding}, image_size={self.image_size}"
@@ -207,13 +207,13 @@ class TrainConfig:
         self.layer_multipliers()
         self.layer_dropouts()
         if self.replicas and self.global_batch_size % self.replicas:
-            raise ValueError(
+            raise UserError(
                 f"A batch of {self.global_batch_size} cannot be shared equally by "
                 f"{self.replicas} replicas: choose a multiple of {self.replicas} as "
                 "global_batch_size."
             )
         if self.global_batch_size % ((self.replicas or 1) * self.micro_batches):
-            raise ValueError(
+            raise UserError(
                 f"A batch of {self.global_batch_size} cannot be cut into "
                 f"{self.micro_batches} equal parts on each replica: choose another "
                 "global_batch_size or micro_batches."
@@ -249,14 +249,14 @@ class TrainConfig:
         if self.augmentation == "modern" and (
             self.crop_padding or self.rotation or self.zoom
         ):
-            raise ValueError(
+            raise UserError(
                 "augmentation=modern has no crop_padding, rotation and zoom. Leave "
                 "them at 0, or choose augmentation=2012."
             )
         if self.augment_on == "device" and (
             self.augmentation == "modern" or self.mixup or self.cutmix
         ):
-            raise ValueError(
+            raise UserError(
                 "augmentation=modern, mixup and cutmix happen on the host. Choose "
                 "augment_on=host."
             )
@@ -309,15 +309,15 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"Cannot read {path}: {error.strerror}") from None
+        raise UserError(f"Cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+        raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path} does not hold settings.")
+        raise UserError(f"{path} does not hold settings.")
     try:
         return _conforming(values)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 def _conforming(values: dict[str, Any]) -> dict[str, Any]:
@@ -325,7 +325,7 @@ def _conforming(values: dict[str, Any]) -> dict[str, Any]:
     hints = hints_of(TrainConfig)
     for name in values:
         if name not in hints:
-            raise ValueError(unknown(name, "setting", hints))
+            raise UserError(unknown(name, "setting", hints))
     return {name: conform(name, value, hints[name]) for name, value in values.items()}
 
 
@@ -346,7 +346,7 @@ def _by_layer(
     for text in texts:
         layer, equals, value = (part.strip() for part in text.partition("="))
         if not layer or not equals or layer in schedules:
-            raise ValueError(
+            raise UserError(
                 f"{name} are written LAYER={what}, each layer once. Received: {text!r}"
             )
         schedules[layer] = _check_schedule(
@@ -366,18 +366,18 @@ def _check_schedule(
     try:
         schedule = parse_schedule(text)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
     if isinstance(schedule, unsuitable):
         kind = type(schedule).__name__.lower()
         purpose = "the dropout rate" if kind == "curriculum" else "the learning rate"
-        raise ValueError(
+        raise UserError(
             f"{name} cannot be a {kind}, which is for {purpose} only. "
             f"Received: {text!r}"
         )
     points = [percent / 100 for percent in range(101)]
     points += getattr(schedule, "boundaries", ())
     if not all(0 <= schedule(point) < limit for point in points):
-        raise ValueError(
+        raise UserError(
             f"{name} must be a number in [0, {limit}) throughout. Received: {text!r}"
         )
     return schedule

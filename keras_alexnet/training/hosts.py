@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Hosts:
@@ -102,7 +104,7 @@ def place_in_cluster() -> tuple[int, int]:
         ]
         return tasks.index(own), len(tasks)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             "TF_CONFIG must hold {'cluster': {'worker': [addresses]}, 'task': {'type': "
             f"'worker', 'index': number}}}}. Received: {text!r} ({error!r})"
         ) from None

@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO
 
+from keras_alexnet.errors import UserError
+
 # How long the others have to notice that one has died, before they are stopped.
 PATIENCE_SECONDS = 60
 
@@ -35,9 +37,9 @@ def launch(hosts: int, arguments: Sequence[str]) -> int:
         ValueError: There are no hosts, or no command.
     """
     if hosts < 1:
-        raise ValueError(f"--hosts must be at least 1. Received: {hosts}")
+        raise UserError(f"--hosts must be at least 1. Received: {hosts}")
     if not arguments:
-        raise ValueError(
+        raise UserError(
             "There is no command to launch: keras-alexnet launch --hosts 2 -- train ..."
         )
     addresses = _free_addresses(hosts)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 
 # The key of `multipliers` that stands for the biases of all layers.
 BIASES = "biases"
@@ -73,17 +73,17 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         # Not handed to the parent, which would decay a second time.
         super().__init__(learning_rate, name=name, **kwargs)
         if not 0 <= momentum < 1:
-            raise ValueError(
+            raise UserError(
                 f"momentum must be in [0, 1). Received: momentum={momentum}"
             )
         if weight_decay < 0:
-            raise ValueError(
+            raise UserError(
                 "weight_decay must not be negative. "
                 f"Received: weight_decay={weight_decay}"
             )
         if self.use_ema or self.gradient_accumulation_steps:
             # Keras does both with operations that several replicas do not allow.
-            raise ValueError(
+            raise UserError(
                 "DecayedMomentum keeps no moving averages and does not accumulate "
                 "gradients; the model does that: see AlexNet.micro_batches."
             )
@@ -129,7 +129,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         for name in self.multipliers:
             if name not in (*layers, BIASES):
                 choices = [*sorted(layers), BIASES]
-                raise ValueError(unknown(name, "layer with trainable weights", choices))
+                raise UserError(unknown(name, "layer with trainable weights", choices))
 
     def set_multiplier(self, name: str, factor: float) -> None:
         """Changes one of `multipliers`, without retracing.
@@ -142,7 +142,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             ValueError: There is no such multiplier, or the factor is out of range.
         """
         if name not in self.multipliers:
-            raise ValueError(unknown(name, "multiplier", self.multipliers))
+            raise UserError(unknown(name, "multiplier", self.multipliers))
         self.multipliers[name] = _check_multiplier(name, factor)
         if self.built:
             self._settings.factors[name].assign(factor)
@@ -290,7 +290,7 @@ def _are_finite(grads: list[tf.Tensor]) -> tf.Tensor:
 def _replica_context() -> tf.distribute.ReplicaContext:
     context = tf.distribute.get_replica_context()
     if context is None:
-        raise ValueError(
+        raise UserError(
             "Under a strategy of several replicas, an optimizer takes its steps within "
             "strategy.run."
         )
@@ -303,7 +303,7 @@ def _layer_name(variable: keras.Variable) -> str:
 
 def _check_multiplier(name: str, factor: float) -> float:
     if not 0 <= factor < float("inf"):
-        raise ValueError(
+        raise UserError(
             f"A multiplier must be finite and not negative. Received: {name}: {factor}"
         )
     return float(factor)

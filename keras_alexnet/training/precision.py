@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.hosts import Hosts
 from keras_alexnet.training.processor import first_processor
@@ -82,7 +83,7 @@ def precision_of_run(config: TrainConfig, run: RunDirectory, hosts: Hosts) -> Pr
     if config.precision == "auto" and config.resume and (run / CHOICE).is_file():
         begun = run.read_json(CHOICE)
         if begun not in [{"precision": name} for name in POLICIES]:
-            raise ValueError(f"{run / CHOICE} is damaged: it names no precision.")
+            raise UserError(f"{run / CHOICE} is damaged: it names no precision.")
         return choose_precision(begun["precision"], support, "as when the run began")
     return choose_precision(config.precision, support)
 

@@ -16,6 +16,7 @@ from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.measure import measure, published_axes
 from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.data.sources import Source
+from keras_alexnet.errors import UserError
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import AlexNet
 from keras_alexnet.schedules import parse_schedule, per_epoch
@@ -30,14 +31,14 @@ from keras_alexnet.training.strategy import describe, make_deterministic, use_xl
 def check_shares(config: TrainConfig, replicas: int) -> None:
     """Raises a ValueError if a batch cannot be shared, or an image not be cropped."""
     if config.global_batch_size % (replicas * config.micro_batches):
-        raise ValueError(
+        raise UserError(
             f"A batch of {config.global_batch_size} cannot be shared equally by "
             f"{replicas} devices in {config.micro_batches} parts each: choose a "
             f"multiple of {replicas * config.micro_batches}."
         )
     image_size, resize_size = _sizes(config)
     if resize_size + 2 * config.crop_padding < image_size:
-        raise ValueError(
+        raise UserError(
             f"Nothing to crop: images of {resize_size} pixels and a border of "
             f"{config.crop_padding} leave no room for the network's {image_size}. "
             "Choose a larger resize_size."

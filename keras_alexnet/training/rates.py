@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.layers import ScheduledDropout
 from keras_alexnet.schedules import Constant, Schedule, parse_schedule
 from keras_alexnet.training.config import TrainConfig
@@ -57,7 +57,7 @@ def dropouts(config: TrainConfig, model: keras.Model) -> dict[str, Schedule]:
     schedules = dict.fromkeys(layers, parse_schedule(config.dropout))
     for name, schedule in config.layer_dropouts().items():
         if name not in schedules:
-            raise ValueError(unknown(name, "dropout layer", layers))
+            raise UserError(unknown(name, "dropout layer", layers))
         schedules[name] = schedule
     return schedules
 
@@ -72,7 +72,7 @@ def frozen_layers(config: TrainConfig, model: keras.Model) -> tuple[str, ...]:
     names = _layers_with_weights(model)
     frozen = {name for pattern in config.freeze for name in _matching(pattern, names)}
     if frozen and len(frozen) == len(names):
-        raise ValueError(
+        raise UserError(
             f"All layers are frozen by {', '.join(config.freeze)}: leave one to train."
         )
     return tuple(name for name in names if name in frozen)
@@ -85,5 +85,5 @@ def _layers_with_weights(model: keras.Model) -> list[str]:
 def _matching(pattern: str, names: Sequence[str]) -> list[str]:
     matching = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
     if not matching:
-        raise ValueError(unknown(pattern, "layer with weights", names))
+        raise UserError(unknown(pattern, "layer with weights", names))
     return matching

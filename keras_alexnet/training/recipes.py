@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.training.config import TrainConfig
 
 RECIPES = {
@@ -138,7 +138,7 @@ def get_recipe(name: str, data: str = "digits") -> TrainConfig:
     if name == "auto":
         name = "digits" if data == "digits" else "alexnet-2012"
     if name not in RECIPES:
-        raise ValueError(unknown(name, "recipe", [*RECIPES, "auto"]))
+        raise UserError(unknown(name, "recipe", [*RECIPES, "auto"]))
     return TrainConfig(**{**RECIPES[name], "recipe": name, "data": data})
 
 

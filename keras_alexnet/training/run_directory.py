@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.files import discard_unfinished, is_unfinished, write_whole
 from keras_alexnet.training.config import TrainConfig
 
@@ -69,7 +70,7 @@ class RunDirectory:
         """
         run = cls(Path(path))
         if not (run / "config.json").is_file():
-            raise ValueError(f"{path} is not a run directory: it has no config.json.")
+            raise UserError(f"{path} is not a run directory: it has no config.json.")
         return run
 
     @classmethod
@@ -83,13 +84,13 @@ class RunDirectory:
         with run._explained():
             if (run / "config.json").is_file():
                 if not config.resume:
-                    raise ValueError(
+                    raise UserError(
                         f"{run.path} already holds a run: continue it with --resume, "
                         "or choose another --run-dir."
                     )
                 run._check_same(config)
             elif run.path.is_dir() and any(map(_is_foreign, run.path.iterdir())):
-                raise ValueError(
+                raise UserError(
                     f"{run.path} holds files that are not a run's: choose another "
                     "--run-dir."
                 )
@@ -110,7 +111,7 @@ class RunDirectory:
             try:
                 lock = FileLock(self / LOCK).acquire(timeout=0)
             except Timeout:
-                raise ValueError(
+                raise UserError(
                     f"{self.path} is in use by another process: {self._owner()}."
                 ) from None
         with lock:
@@ -151,11 +152,11 @@ class RunDirectory:
             ValueError: There is no such file in the run.
         """
         if not (self / name).is_file():
-            raise ValueError(f"{self.path} has no {name}: has its training finished?")
+            raise UserError(f"{self.path} has no {name}: has its training finished?")
         try:
             return json.loads((self / name).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{self / name} is damaged: {error}") from None
+            raise UserError(f"{self / name} is damaged: {error}") from None
 
     def write_history(self, history: list[dict[str, float]]) -> None:
         """Writes history.csv, one row per epoch."""
@@ -184,7 +185,7 @@ class RunDirectory:
         from keras_alexnet.model import load_model
 
         if not (self / "model.keras").is_file():
-            raise ValueError(f"{self.path} has no trained model yet.")
+            raise UserError(f"{self.path} has no trained model yet.")
         return load_model(self / "model.keras")
 
     @contextlib.contextmanager
@@ -192,7 +193,7 @@ class RunDirectory:
         try:
             yield
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"The run directory {self.path} cannot be written: {error.strerror}"
             ) from None
 
@@ -201,7 +202,7 @@ class RunDirectory:
         wanted = dataclasses.asdict(config)
         for name in wanted:
             if name not in MAY_CHANGE_ON_RESUME and saved[name] != wanted[name]:
-                raise ValueError(
+                raise UserError(
                     f"{self.path} holds another run: its {name} is {saved[name]!r}, "
                     f"not {wanted[name]!r}. Resume with the settings that it began "
                     "with, or choose another --run-dir."

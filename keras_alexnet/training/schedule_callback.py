@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.layers import ScheduledDropout
 from keras_alexnet.schedules import Plateau, Schedule
 
@@ -47,14 +47,14 @@ class ScheduleCallback(keras.callbacks.Callback):
     ):
         super().__init__()
         if total_steps < 1:
-            raise ValueError(f"total_steps must be positive. Received: {total_steps}")
+            raise UserError(f"total_steps must be positive. Received: {total_steps}")
         self.total_steps = total_steps
         self.learning_rate = learning_rate
         self.dropout = dropout
         self.multipliers = dict(multipliers)
         rates = dropout.values() if isinstance(dropout, Mapping) else (dropout,)
         if any(isinstance(one, Plateau) for one in (*rates, *multipliers.values())):
-            raise ValueError("Only the learning rate may follow a plateau.")
+            raise UserError("Only the learning rate may follow a plateau.")
         self._plateau = learning_rate if isinstance(learning_rate, Plateau) else None
         self._errors: list[float] = []
         for row in history:
@@ -109,7 +109,7 @@ class ScheduleCallback(keras.callbacks.Callback):
             return
         monitor = self._plateau.monitor
         if monitor not in row:
-            raise ValueError(
+            raise UserError(
                 f"The plateau watches {monitor!r}, which an epoch did not bring. "
                 f"There is: {', '.join(sorted(row)) or 'nothing'}."
             )
@@ -133,7 +133,7 @@ class ScheduleCallback(keras.callbacks.Callback):
             return [(layer, self.dropout) for layer in layers.values()]
         for name in self.dropout:
             if name not in layers:
-                raise ValueError(unknown(name, "dropout layer", layers))
+                raise UserError(unknown(name, "dropout layer", layers))
         return [(layers[name], schedule) for name, schedule in self.dropout.items()]
 
 

@@ -12,6 +12,8 @@ import types
 import typing
 from typing import Annotated, Any, Literal, Union
 
+from keras_alexnet.errors import UserError
+
 # The written form of a schedule; a number is one too.
 ScheduleText = Annotated[str, "schedule"]
 
@@ -50,7 +52,7 @@ def conform(name: str, value: Any, hint: Any) -> Any:
     """
     converted = _convert(value, hint)
     if converted is _WRONG:
-        raise ValueError(f"{name} must be {_describe(hint)}. Received: {value!r}")
+        raise UserError(f"{name} must be {_describe(hint)}. Received: {value!r}")
     return converted
 
 

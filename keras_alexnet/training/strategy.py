@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.training.hosts import place_in_cluster
 
 
@@ -31,7 +32,7 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
     index, hosts = place_in_cluster()
     if hosts > 1:
         if replicas:
-            raise ValueError(
+            raise UserError(
                 "The number of replicas cannot be chosen where TF_CONFIG lists several "
                 "hosts: each trains on all of its GPUs, or on its CPU."
             )
@@ -41,7 +42,7 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
     gpus = tf.config.list_logical_devices("GPU") if _has_gpus() else []
     if gpus:
         if replicas and replicas > len(gpus):
-            raise ValueError(
+            raise UserError(
                 f"{replicas} replicas need as many GPUs; this machine has {len(gpus)}."
             )
         devices = [gpu.name for gpu in gpus[:replicas]]
@@ -83,7 +84,7 @@ def _logical_cpus(count: int) -> list[str]:
                     cpu, [tf.config.LogicalDeviceConfiguration()] * count
                 )
             except RuntimeError:
-                raise ValueError(
+                raise UserError(
                     f"{count} replicas on a CPU must be asked for before TensorFlow "
                     "first uses it, in a new process."
                 ) from None
@@ -119,7 +120,7 @@ def make_deterministic(model: keras.Model, jit_compile: bool) -> None:
     """
     pools = [x.name for x in model.layers if isinstance(x, keras.layers.MaxPooling2D)]
     if jit_compile and pools:
-        raise ValueError(
+        raise UserError(
             f"XLA has no deterministic gradient of max pooling ({', '.join(pools)}): "
             "choose --xla off, another --pool, or --no-deterministic."
         )

@@ -20,6 +20,7 @@ from keras_alexnet.data.pipeline import (
     training_batches,
 )
 from keras_alexnet.data.sources import Source, open_source
+from keras_alexnet.errors import UserError
 from keras_alexnet.evaluation import Evaluation, Evaluator
 from keras_alexnet.files import replacing
 from keras_alexnet.images.decoding import decode
@@ -103,7 +104,7 @@ def train(
     """
     get_architecture(config.architecture)
     if until_epoch is not None and until_epoch < 1:
-        raise ValueError(f"until_epoch must be at least 1. Received: {until_epoch}")
+        raise UserError(f"until_epoch must be at least 1. Received: {until_epoch}")
     run = RunDirectory(Path(config.run_dir))
     # Before the hosts wait for each other: the others would wait in vain.
     if place_in_cluster()[0] == 0:
@@ -342,7 +343,7 @@ def _restore(
     hosts.wait_for_all()
     checkpoint = store.load()
     if not hosts.is_same(checkpoint.step if checkpoint else 0):
-        raise ValueError(
+        raise UserError(
             f"The hosts see different checkpoints in {store.directory}: the run "
             "directory must be on storage that all of them share."
         )

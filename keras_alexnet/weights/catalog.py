@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from keras_alexnet.images.preprocessing import Preprocessing
@@ -229,7 +229,7 @@ def get_published(name: str) -> PublishedFile:
     by_file_name = {file.file_name: file for file in CATALOG.values()}
     file = CATALOG.get(name) or by_file_name.get(name)
     if file is None:
-        raise ValueError(unknown(str(name), "published weights", CATALOG))
+        raise UserError(unknown(str(name), "published weights", CATALOG))
     return file
 
 
@@ -471,7 +471,7 @@ def _check_digest(path: Path, file: PublishedFile) -> None:
     """Raises unless the file is what was published."""
     (found,) = _digests(path, {file.digest.split(":")[0]})
     if found != file.digest:
-        raise ValueError(
+        raise UserError(
             f"{path} is not the published {file.file_name}: its digest is {found}, not "
             f"{file.digest}. Remove it, and it is downloaded again."
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.weights.weight_file import WeightFile
 
 
@@ -26,14 +27,14 @@ def to_inverted_dropout(weight_file: WeightFile, rate: float = 0.5) -> WeightFil
         rate: The share of activations that was dropped.
     """
     if not 0 <= rate < 1:
-        raise ValueError(f"rate must be at least 0 and below 1. Received: rate={rate}")
+        raise UserError(f"rate must be at least 0 and below 1. Received: rate={rate}")
     return _scaled(weight_file, {"fc7": 1 - rate, "fc8": 1 - rate})
 
 
 def to_classic_dropout(weight_file: WeightFile, rate: float = 0.5) -> WeightFile:
     """Undoes `to_inverted_dropout`."""
     if not 0 <= rate < 1:
-        raise ValueError(f"rate must be at least 0 and below 1. Received: rate={rate}")
+        raise UserError(f"rate must be at least 0 and below 1. Received: rate={rate}")
     return _scaled(weight_file, {"fc7": 1 / (1 - rate), "fc8": 1 / (1 - rate)})
 
 
@@ -57,7 +58,7 @@ def convert_lrn(
         beta: The exponent.
     """
     if from_k <= 0 or to_k <= 0:
-        raise ValueError(f"k must be positive. Received: {from_k} and {to_k}")
+        raise UserError(f"k must be positive. Received: {from_k} and {to_k}")
     factor = (from_k / to_k) ** -beta
     return _scaled(weight_file, {"conv2": factor, "conv3": factor})
 

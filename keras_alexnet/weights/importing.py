@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.weights.assignment import assign_weights
 from keras_alexnet.weights.binding import bind_preprocessing
 from keras_alexnet.weights.conversions import convert_lrn, to_inverted_dropout
@@ -104,9 +105,9 @@ def import_weights(
     """
     out = Path(out)
     if out.suffix != ".keras":
-        raise ValueError(f"The model must be written to a .keras file. Received: {out}")
+        raise UserError(f"The model must be written to a .keras file. Received: {out}")
     if not out.parent.is_dir():
-        raise ValueError(f"There is no directory {out.parent} to write to.")
+        raise UserError(f"There is no directory {out.parent} to write to.")
     model, weight_file, candidates = import_model(
         path, architecture=architecture, mean=mean, convert=convert
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_alexnet.errors import unknown
+from keras_alexnet.errors import UserError, unknown
 
 # Where the lists and their licences come from is said at the top of the file.
 CLASSES_FILE = "imagenet_classes.tsv"
@@ -37,7 +37,7 @@ def imagenet_classes(order: str = "wordnet") -> tuple[tuple[str, str], ...]:
         ValueError: There is no such order.
     """
     if order not in ORDERS:
-        raise ValueError(unknown(str(order), "order of classes", ORDERS))
+        raise UserError(unknown(str(order), "order of classes", ORDERS))
     file = importlib.resources.files("keras_alexnet.weights") / CLASSES_FILE
     rows = [
         line.split("\t")
@@ -95,12 +95,12 @@ def name_classes(
     """
     predictions = np.asarray(predictions)
     if predictions.ndim != 2 or predictions.shape[1] != len(classes):
-        raise ValueError(
+        raise UserError(
             f"Predictions must be of shape (batch, {len(classes)}), one number for "
             f"each class. Received: shape {predictions.shape}"
         )
     if not 1 <= top <= len(classes):
-        raise ValueError(f"top must be from 1 to {len(classes)}. Received: top={top}")
+        raise UserError(f"top must be from 1 to {len(classes)}. Received: top={top}")
     best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
     return [
         [(*classes[index], float(row[index])) for index in indices]
