@@ -189,6 +189,7 @@ def build(
         # A list of one would be a structure that `fit` expects its data to have.
         inputs = inputs[0] if len(inputs) == 1 else inputs
     model = AlexNet(inputs, x, name=name or architecture.name)
+    model.bind(architecture=architecture.name)
 
     # === Weights ===
     if weights is not None:

@@ -30,7 +30,7 @@ METADATA = "keras_alexnet_metadata"
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a model's weights expect and mean.
+    """What a model is, what its weights expect, and what its outputs mean.
 
     Attributes:
         preprocessing: From images to the network's input.
@@ -38,32 +38,33 @@ class Metadata:
         class_order: `"wordnet"` or `"ilsvrc2012"` where the classes are the 1,000 of
             ImageNet in that order.
         weights: Where the weights come from, for people.
+        digest: Digest of the file that they come from, `"sha256:..."`, where known.
+        architecture: The name of the architecture.
     """
 
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] = ()
     class_order: str | None = None
     weights: str | None = None
+    digest: str | None = None
+    architecture: str | None = None
 
     def to_config(self) -> dict[str, Any]:
         """Returns the value as a dictionary that JSON can hold."""
-        return {
-            "preprocessing": self.preprocessing and self.preprocessing.to_config(),
-            "class_names": list(self.class_names),
-            "class_order": self.class_order,
-            "weights": self.weights,
-        }
+        config = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        preprocessing = self.preprocessing and self.preprocessing.to_config()
+        names = list(self.class_names)
+        return {**config, "preprocessing": preprocessing, "class_names": names}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Metadata:
-        """Restores what `to_config` returned."""
-        preprocessing = config.get("preprocessing")
-        return cls(
-            preprocessing=preprocessing and Preprocessing.from_config(preprocessing),
-            class_names=tuple(config.get("class_names", ())),
-            class_order=config.get("class_order"),
-            weights=config.get("weights"),
-        )
+        """Restores what `to_config` returned; what is missing has its default."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        values = {name: value for name, value in config.items() if name in known}
+        if values.get("preprocessing"):
+            values["preprocessing"] = Preprocessing.from_config(values["preprocessing"])
+        values["class_names"] = tuple(values.get("class_names", ()))
+        return cls(**values)
 
 
 @keras.saving.register_keras_serializable("keras_alexnet")
@@ -90,13 +91,17 @@ class AlexNet(keras.Model):
 
     def bind(
         self,
-        preprocessing: Preprocessing | None,
+        preprocessing: Preprocessing | None = None,
         *,
-        class_names: Sequence[str] = (),
+        class_names: Sequence[str] | None = None,
         class_order: str | None = None,
         weights: str | None = None,
+        digest: str | None = None,
+        architecture: str | None = None,
     ) -> None:
         """Says what the model's weights expect of images, and what its outputs mean.
+
+        What is not given stays as it is.
 
         Args:
             preprocessing: From images to the network's input.
@@ -104,24 +109,39 @@ class AlexNet(keras.Model):
             class_order: In place of names: `"wordnet"` or `"ilsvrc2012"`, where the
                 outputs are the 1,000 classes of ImageNet in that order.
             weights: Where the weights come from, for people.
+            digest: Digest of the file that they come from, `"sha256:..."`.
+            architecture: The name of the architecture.
 
         Raises:
             ValueError: There are more or fewer names than outputs.
         """
-        if class_order is not None:
+        changes: dict[str, Any] = {
+            "preprocessing": preprocessing,
+            "weights": weights,
+            "digest": digest,
+            "architecture": architecture,
+        }
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if weights is not None:
+            changes["digest"] = digest
+        if class_names is not None or class_order is not None:
+            changes["class_names"] = self._checked_names(class_names, class_order)
+            changes["class_order"] = class_order
+        self.metadata = dataclasses.replace(self.metadata, **changes)
+
+    def _checked_names(
+        self, names: Sequence[str] | None, order: str | None
+    ) -> tuple[str, ...]:
+        if order is not None and not names:
             from keras_alexnet.weights.labels import imagenet_classes
 
-            class_names = class_names or [
-                name for _, name in imagenet_classes(class_order)
-            ]
+            names = [name for _, name in imagenet_classes(order)]
         outputs = self.output_shape[-1]
-        if class_names and len(class_names) != outputs:
+        if names and len(names) != outputs:
             raise UserError(
-                f"{len(class_names)} class names for a model of {outputs} outputs."
+                f"{len(names)} class names for a model of {outputs} outputs."
             )
-        self.metadata = Metadata(
-            preprocessing, tuple(class_names), class_order, weights
-        )
+        return tuple(names)
 
     def preprocess(self, images: Any) -> tf.Tensor:
         """Turns images into this model's input.

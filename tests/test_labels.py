@@ -118,7 +118,9 @@ def test_a_model_with_classes_of_its_own_names_those():
     model = keras_alexnet.build("alexnet_mini", classes=3)
     with pytest.raises(ValueError, match="have no names"):
         model.decode_predictions(np.eye(3))
-    model.bind(None, class_names=["cat", "dog", "owl"])
+    model.bind(MODES["none"], class_names=["cat", "dog", "owl"])
+    model.bind(weights="found on a disk")  # What is not given stays.
+    assert model.metadata.preprocessing is MODES["none"]
     decoded = model.decode_predictions(np.eye(3)[[2]], top=1)
     assert decoded == [[("owl", "owl", 1.0)]]
     with pytest.raises(ValueError, match="2 class names for a model of 3 outputs"):

@@ -328,7 +328,9 @@ def test_a_model_without_published_weights_says_so():
     model = keras_alexnet.build("alexnet_mini")
     with pytest.raises(ValueError, match="preprocess_input, or say what.*bind"):
         model.preprocess(pixels(32, 32, 3))
-    assert "keras_alexnet_metadata" not in model.get_config()
+    known = model.get_config()["keras_alexnet_metadata"]
+    assert known["architecture"] == "alexnet_mini"
+    assert known["preprocessing"] is None
 
 
 def test_clones_and_configs_work_with_it(model):
