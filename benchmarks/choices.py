@@ -17,7 +17,7 @@ from keras_alexnet.benchmarks.operations import DTYPES, totals
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
 from keras_alexnet.benchmarks.timing import fastest, times_faster
-from keras_alexnet.cli.common import console
+from keras_alexnet.inspect.tables import console
 from keras_alexnet.layers.implementations import CHOICES, device_kind
 
 CASES = {"lrn": lrn_cases, "grouped_conv": grouped_conv_cases}

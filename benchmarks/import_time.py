@@ -18,7 +18,7 @@ from rich.table import Table
 
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
-from keras_alexnet.cli.common import console
+from keras_alexnet.inspect.tables import console
 
 STATEMENTS = ("import keras", "import keras_alexnet", "keras_alexnet.build")
 HELP = "keras-alexnet --help"

@@ -24,7 +24,7 @@ from keras_alexnet.benchmarks.networks import (
 from keras_alexnet.benchmarks.processes import call_in_a_process
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
-from keras_alexnet.cli.common import console
+from keras_alexnet.inspect.tables import console
 
 BATCH_SIZES = (16, 64, 128)
 # In the first, the optimizer's variables are made.

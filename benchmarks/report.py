@@ -13,7 +13,7 @@ from keras_alexnet.benchmarks import figures
 from keras_alexnet.benchmarks.machine import machine
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.timing import Seconds, times_faster
-from keras_alexnet.cli.common import console
+from keras_alexnet.inspect.tables import console
 
 
 class Report:

@@ -15,7 +15,7 @@ from rich.table import Table
 import keras_alexnet
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
-from keras_alexnet.cli.common import console
+from keras_alexnet.inspect.tables import console
 
 # Gigabytes a second that one device sends, and at the same time receives.
 LINKS = {

@@ -34,7 +34,7 @@ from keras_alexnet.benchmarks.networks import (
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
 from keras_alexnet.benchmarks.tracing import STEP, Operation, shares, trace_steps
-from keras_alexnet.cli.common import console
+from keras_alexnet.inspect.tables import console
 from keras_alexnet.training.optimizer import DecayedMomentum
 
 BATCH_SIZE = 128

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
-from keras_alexnet.cli.common import console
+from keras_alexnet.inspect.tables import console
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.recipes import get_recipe
 from keras_alexnet.training.train import train

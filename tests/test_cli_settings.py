@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from keras_alexnet import cli
-from keras_alexnet.cli import train as train_command
+from keras_alexnet.cli.train import Train
 from keras_alexnet.training.recipes import get_recipe
 
 
@@ -25,7 +25,7 @@ def resolved(monkeypatch):
     def resolve(*arguments):
         received = []
         monkeypatch.setattr(
-            train_command, "run", lambda command: received.append(command) or 0
+            Train, "run", lambda command: received.append(command.settings()) or 0
         )
         with pytest.raises(SystemExit) as stop:
             cli.main(["train", *arguments])

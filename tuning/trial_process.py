@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.errors import TrainingFailed
+from keras_alexnet.errors import TrainingFailed, UserError
 from keras_alexnet.registry import get_layer, list_layers
 from keras_alexnet.training.config import TrainConfig
 
@@ -132,7 +132,10 @@ class TrialProcess:
         """Returns the outcome, or the exit code of a process that brought none."""
         context = multiprocessing.get_context("forkserver")
         # Heeded by the server's start, which the first process brings about.
-        context.set_forkserver_preload([__name__, "keras_alexnet.training.train"])
+        quietly = "keras_alexnet.tuning.preloaded"
+        context.set_forkserver_preload(
+            [quietly, __name__, "keras_alexnet.training.train"]
+        )
         receiving, sending = context.Pipe(duplex=False)
         self._process = context.Process(
             target=_main, args=(sending, task), name=task.log.parent.name
@@ -157,7 +160,7 @@ def check_in_process(config: TrainConfig) -> None:
     In this one, TensorFlow would take memory of GPUs that the trials need.
 
     Raises:
-        ValueError: There are no such data.
+        UserError: There are no such data.
         OSError: They cannot be read.
     """
     task = Task(
@@ -165,7 +168,7 @@ def check_in_process(config: TrainConfig) -> None:
     )
     outcome = TrialProcess(threading.Event()).run(task)
     if outcome.error is not None:
-        raise (ValueError if outcome.by_user else OSError)(outcome.error)
+        raise (UserError if outcome.by_user else OSError)(outcome.error)
 
 
 def modules_of_layers() -> tuple[str, ...]:

@@ -1,51 +1,66 @@
-"""Measure, beside other systems."""
+"""`keras-alexnet benchmark`: measure, beside other systems."""
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
-import tensorflow as tf
-from rich.table import Table
-
-from keras_alexnet import cli
-from keras_alexnet.benchmarks.questions import OTHER, USUAL, Options, ask, check
-from keras_alexnet.cli.common import console
+import tyro
 
 
-def run(command: cli.Benchmark) -> int:
-    """Answers questions, or lists them."""
-    if command.list:
-        table = Table(title="questions")
-        for heading in ("name", "what it asks", "asked"):
-            table.add_column(heading)
-        for questions, when in ((USUAL, "usually"), (OTHER, "by name")):
-            for name, summary in questions.items():
-                table.add_row(name, summary, when)
-        console.print(table)
-        return 0
-    names = command.questions or tuple(USUAL)
-    options = Options(Path(command.out), command.quick, command.candidates)
-    check(names, options)
-    if len(names) == 1:
-        # Functions are traced anew for every case: TensorFlow would warn of it.
-        tf.get_logger().setLevel("ERROR")
-        ask(names[0], options)
-        return 0
-    failed = [name for name in names if _in_a_process(name, command)]
-    if failed:
-        print(f"Without an answer: {', '.join(failed)}.", file=sys.stderr)
-    return 1 if failed else 0
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Measure on this machine, beside the other systems that are installed.
 
+    `keras-alexnet benchmark inference lrn`, or with no question the usual ones. Each
+    gives a table, a JSON file and a picture.
+    """
 
-def _in_a_process(name: str, command: cli.Benchmark) -> int:
-    """Answers one question in a process, whose memory and devices are its own."""
-    arguments = ["benchmark", name, "--out", command.out]
-    if command.quick:
-        arguments.append("--quick")
-    if command.candidates:
-        arguments += ["--candidates", *command.candidates]
-    return subprocess.run(
-        [sys.executable, "-m", "keras_alexnet", *arguments]
-    ).returncode
+    questions: tyro.conf.Positional[tuple[str, ...]] = ()
+    """What to measure; see --list."""
+    list: bool = False
+    """List the questions and measure nothing."""
+    quick: bool = False
+    """Take tiny networks and few repetitions, to see that everything works."""
+    candidates: tuple[str, ...] = ()
+    """Patterns of the peers that take part, such as "torch*"; by default all."""
+    out: str = "benchmarks/results"
+    """Directory to write the answers to."""
+
+    def run(self) -> int:
+        """Answers questions, or lists them."""
+        import tensorflow as tf
+
+        from keras_alexnet.benchmarks.questions import OTHER, USUAL, Options, ask, check
+        from keras_alexnet.inspect.tables import console, make_table
+
+        if self.list:
+            rows = [(*one, "usually") for one in USUAL.items()]
+            rows += [(*one, "by name") for one in OTHER.items()]
+            headings = ("name", "what it asks", "asked")
+            console.print(make_table("questions", headings, rows))
+            return 0
+        names = self.questions or tuple(USUAL)
+        options = Options(Path(self.out), self.quick, self.candidates)
+        check(names, options)
+        if len(names) == 1:
+            # Functions are traced anew for every case: TensorFlow would warn of it.
+            tf.get_logger().setLevel("ERROR")
+            ask(names[0], options)
+            return 0
+        failed = [name for name in names if self._in_a_process(name)]
+        if failed:
+            print(f"Without an answer: {', '.join(failed)}.", file=sys.stderr)
+        return 1 if failed else 0
+
+    def _in_a_process(self, name: str) -> int:
+        """Answers one question in a process, whose memory and devices are its own."""
+        arguments = ["benchmark", name, "--out", self.out]
+        if self.quick:
+            arguments.append("--quick")
+        if self.candidates:
+            arguments += ["--candidates", *self.candidates]
+        command = [sys.executable, "-m", "keras_alexnet", *arguments]
+        return subprocess.run(command).returncode

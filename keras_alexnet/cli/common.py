@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from keras_alexnet.data.sources import Source, open_source
-from keras_alexnet.training.run_directory import RunDirectory
-
-# In a file or a pipe there is no width to fit.
-console = Console(width=None if sys.stdout.isatty() else 160)
+if TYPE_CHECKING:
+    from keras_alexnet.data.examples import Source
+    from keras_alexnet.training.run_directory import RunDirectory
 
 
 def run_source(run: RunDirectory, data: str | None = None) -> Source:
     """Opens a run's own images again, or others."""
+    from keras_alexnet.data.sources import open_source
+
     config = run.config()
     source = open_source(
         data or config.data,

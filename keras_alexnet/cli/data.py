@@ -1,76 +1,114 @@
-"""Say what a source of images holds."""
+"""`keras-alexnet data`: inspect, check and convert a dataset."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
+import tyro
 
-from keras_alexnet import cli
-from keras_alexnet.cli.common import console
-from keras_alexnet.data import report
-from keras_alexnet.data.measure import measure
-from keras_alexnet.data.shards import write_shards
-from keras_alexnet.data.sources import Source, open_source
 from keras_alexnet.errors import UserError
-from keras_alexnet.files import write_whole
-from keras_alexnet.images.preprocessing import MODES
+
+if TYPE_CHECKING:
+    from keras_alexnet.data.sources import Source
 
 
-def run(command: cli.Data) -> int:
-    """Prints what a source of images holds, and does with it what is asked for."""
-    if not 0 <= command.test_fraction < 1:
-        raise UserError(
-            f"--test-fraction must be in [0, 1). Received: {command.test_fraction}"
-        )
-    if command.shards is not None and command.to_tfrecord is None:
-        raise UserError("--shards says how --to-tfrecord writes; give both.")
-    source = open_source(
-        command.source, seed=command.seed, test_fraction=command.test_fraction
-    )
-    names = source.class_names
-    counts = [
-        report.count_labels(part, len(names)) for part in (source.train, source.test)
-    ]
-    table = Table(title=f"{command.source}: {len(names):,} classes")
-    for heading in ("class", "training images", "test images"):
-        table.add_column(heading, justify="left" if heading == "class" else "right")
-    for name, train, test in zip(names, *counts, strict=True):
-        table.add_row(Text(name), f"{train:,}", f"{test:,}")
-    table.add_section()
-    table.add_row("all", *(f"{count.sum():,}" for count in counts))
-    console.print(table)
-    if sizes := report.measure_sizes(source.train):
-        print(
-            "Width x height: {} x {} to {} x {}, in the middle {} x {} "
-            "({:,} images measured).".format(
-                *sizes.smallest, *sizes.largest, *sizes.median, sizes.measured
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Say which images a source holds; check, measure, draw or write them anew."""
+
+    source: tyro.conf.Positional[str]
+    """Images, as train takes them: digits, folder:PATH, csv:FILE, tfrecord:FILES,
+    tfds:NAME."""
+    check: bool = False
+    """Decode every image, and name those that are damaged."""
+    measure: str | None = None
+    """Measure mean colour, mean image and colour axes of the training images, and write
+    them as this JSON file."""
+    contact_sheet: str | None = None
+    """Draw some images of some classes, as this PNG file."""
+    to_tfrecord: str | None = None
+    """Write all images as TFRecord files into this directory; continues where it was
+    stopped."""
+    shards: int | None = None
+    """How many files of training images to write; by default 1,250 images in each."""
+    test_fraction: float = 0.2
+    """Share of each class that is kept for testing, where the data are not split."""
+    seed: int = 0
+    """Seed of that split."""
+
+    def run(self) -> int:
+        """Prints what a source of images holds, and does with it what is asked for."""
+        from keras_alexnet.data import report
+        from keras_alexnet.data.shards import write_shards
+        from keras_alexnet.data.sources import open_source
+
+        if not 0 <= self.test_fraction < 1:
+            raise UserError(
+                f"--test-fraction must be in [0, 1). Received: {self.test_fraction}"
             )
+        if self.shards is not None and self.to_tfrecord is None:
+            raise UserError("--shards says how --to-tfrecord writes; give both.")
+        source = open_source(
+            self.source, seed=self.seed, test_fraction=self.test_fraction
         )
-    if command.contact_sheet:
-        report.draw_contact_sheet(source, Path(command.contact_sheet))
-        print(f"Contact sheet: {command.contact_sheet}")
-    if command.check:
-        report.check_images(source)
-        print(f"{source.total:,} images checked, {source.skipped.damaged:,} damaged.")
-    if command.measure:
-        _measure(command, source)
-    if command.to_tfrecord:
-        write_shards(source, Path(command.to_tfrecord), command.shards)
-        print(f"Written. Use it as tfrecord:{command.to_tfrecord}")
-    source.skipped.print()
-    return 0
+        self._print_summary(source)
+        if self.contact_sheet:
+            report.draw_contact_sheet(source, Path(self.contact_sheet))
+            print(f"Contact sheet: {self.contact_sheet}")
+        if self.check:
+            report.check_images(source)
+            damaged = source.skipped.damaged
+            print(f"{source.total:,} images checked, {damaged:,} damaged.")
+        if self.measure:
+            self._measure(source)
+        if self.to_tfrecord:
+            write_shards(source, Path(self.to_tfrecord), self.shards)
+            print(f"Written. Use it as tfrecord:{self.to_tfrecord}")
+        source.skipped.print()
+        return 0
 
+    def _print_summary(self, source: Source) -> None:
+        """Prints the images of each class, and how large they are."""
+        from keras_alexnet.data import report
+        from keras_alexnet.inspect.tables import console, make_table
 
-def _measure(command: cli.Data, source: Source) -> None:
-    """Measures the training images as the 2012 network sees them, before its crop."""
-    preprocessing = dataclasses.replace(
-        MODES["none"], channels=source.channels, mean=(0.0,) * source.channels
-    )
-    statistics = measure(source.train, preprocessing, seed=command.seed)
-    for line in statistics.lines():
-        print(line)
-    write_whole(Path(command.measure), statistics.to_json())
-    print(f"Measured: {command.measure}")
+        names = source.class_names
+        counts = [
+            report.count_labels(part, len(names))
+            for part in (source.train, source.test)
+        ]
+        table = make_table(
+            f"{self.source}: {len(names):,} classes",
+            ("class", ">training images", ">test images"),
+            (
+                (name, f"{train:,}", f"{test:,}")
+                for name, train, test in zip(names, *counts, strict=True)
+            ),
+        )
+        table.add_section()
+        table.add_row("all", *(f"{count.sum():,}" for count in counts))
+        console.print(table)
+        if sizes := report.measure_sizes(source.train):
+            print(
+                "Width x height: {} x {} to {} x {}, in the middle {} x {} "
+                "({:,} images measured).".format(
+                    *sizes.smallest, *sizes.largest, *sizes.median, sizes.measured
+                )
+            )
+
+    def _measure(self, source: Source) -> None:
+        """Measures training images as the 2012 network sees them, before its crop."""
+        from keras_alexnet.data.measure import measure
+        from keras_alexnet.files import write_whole
+        from keras_alexnet.images.preprocessing import MODES
+
+        preprocessing = dataclasses.replace(
+            MODES["none"], channels=source.channels, mean=(0.0,) * source.channels
+        )
+        statistics = measure(source.train, preprocessing, seed=self.seed)
+        for line in statistics.lines():
+            print(line)
+        write_whole(Path(self.measure), statistics.to_json())
+        print(f"Measured: {self.measure}")

@@ -1,33 +1,51 @@
-"""Write what layers make of images."""
+"""`keras-alexnet features`: write what layers make of images."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from typing import Literal
 
-from rich.table import Table
-
-from keras_alexnet import cli
-from keras_alexnet.cli.common import console
-from keras_alexnet.features import extract_features, load_network
+import tyro
 
 
-def run(command: cli.Features) -> int:
-    """Writes the features of a folder of images."""
-    model, preprocessing = load_network(command.model, command.preprocessing)
-    extraction = extract_features(
-        model,
-        preprocessing,
-        command.folder,
-        command.layers,
-        command.out,
-        batch_size=command.batch_size,
-    )
-    for file, why in extraction.skipped:
-        print(f"{file} cannot be read and is left out: {why}", file=sys.stderr)
-    table = Table(title=f"{command.out}: {len(extraction.files):,} images")
-    table.add_column("layer")
-    table.add_column("features of an image")
-    for layer, shape in extraction.shapes.items():
-        table.add_row(layer, " x ".join(map(str, shape)))
-    console.print(table)
-    return 0
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Write what layers make of each image in a folder, as NumPy arrays."""
+
+    model: tyro.conf.Positional[str]
+    """Directory of a run, or a .keras file."""
+    folder: tyro.conf.Positional[str]
+    """JPEG, PNG, GIF or BMP files, in sub-folders too."""
+    layers: tuple[str, ...] = ("fc7",)
+    """Names of layers, such as relu5 or fc7; torchvision's where they fit."""
+    out: str = "features.npz"
+    """The file to write."""
+    preprocessing: Literal["model", "caffe", "torch", "alexnet_2012", "none"] = "model"
+    """What the network expects: what the model says, or whose way."""
+    batch_size: int = 32
+    """Images per pass."""
+
+    def run(self) -> int:
+        """Writes the features of a folder of images."""
+        from keras_alexnet.features import extract_features, load_network
+        from keras_alexnet.inspect.tables import console, make_table
+
+        model, preprocessing = load_network(self.model, self.preprocessing)
+        extraction = extract_features(
+            model,
+            preprocessing,
+            self.folder,
+            self.layers,
+            self.out,
+            batch_size=self.batch_size,
+        )
+        for file, why in extraction.skipped:
+            print(f"{file} cannot be read and is left out: {why}", file=sys.stderr)
+        rows = (
+            (layer, " x ".join(map(str, shape)))
+            for layer, shape in extraction.shapes.items()
+        )
+        title = f"{self.out}: {len(extraction.files):,} images"
+        console.print(make_table(title, ("layer", "features of an image"), rows))
+        return 0

@@ -1,17 +1,38 @@
-"""Turn a published file of weights into a model."""
+"""`keras-alexnet import-weights`: turn a published file of weights into a model."""
 
 from __future__ import annotations
 
-from keras_alexnet import cli
-from keras_alexnet.weights.importing import import_weights
+import dataclasses
+from typing import Literal
+
+import tyro
 
 
-def run(command: cli.ImportWeights) -> int:
-    """Saves published weights as a model."""
-    options = {"mean": command.mean, "convert": command.convert}
-    print(
-        import_weights(
-            command.file, command.out, architecture=command.architecture, **options
+@dataclasses.dataclass(frozen=True)
+class ImportWeights:
+    """Turn a published file of weights, of any known format, into a model."""
+
+    file: tyro.conf.Positional[str]
+    """A file of PyTorch, Caffe, ONNX, cuda-convnet or Keras, or bvlc_alexnet.npy."""
+    out: str
+    """The .keras file to write."""
+    architecture: str | None = None
+    """The network they belong to; by default it is recognised."""
+    mean: str | None = None
+    """The mean image that goes with a .caffemodel, a .binaryproto."""
+    convert: tuple[Literal["inverted-dropout", "lrn-k1", "lrn-k2"], ...] = ()
+    """Conventions to convert the weights to, from those of 2012 or Caffe."""
+
+    def run(self) -> int:
+        """Saves published weights as a model."""
+        from keras_alexnet.weights.importing import import_weights
+
+        report = import_weights(
+            self.file,
+            self.out,
+            architecture=self.architecture,
+            mean=self.mean,
+            convert=self.convert,
         )
-    )
-    return 0
+        print(report)
+        return 0

@@ -1,48 +1,75 @@
-"""List what there is to choose from."""
+"""`keras-alexnet list`: list what there is to choose from."""
 
 from __future__ import annotations
 
-from rich.table import Table
+import dataclasses
+from typing import TYPE_CHECKING, Literal
 
-from keras_alexnet import cli
-from keras_alexnet.architectures import get_architecture, list_architectures
-from keras_alexnet.cli.common import console
-from keras_alexnet.registry import get_layer, list_layers, plugin_errors
-from keras_alexnet.training.recipes import RECIPES
+import tyro
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
-def run(command: cli.List) -> int:
-    """Prints what there is to choose from."""
-    if command.kind in ("all", "architectures"):
-        table = Table(title="architectures")
-        for heading in ("name", "input", "what"):
-            table.add_column(heading)
-        for name in list_architectures():
-            architecture = get_architecture(name)
-            size = architecture.input_size
-            table.add_row(
-                name, f"{size}x{size}x{architecture.channels}", architecture.summary
-            )
-        console.print(table)
-    if command.kind in ("all", "layers"):
-        table = Table(title="layers (besides every class of keras.layers)")
-        for heading in ("name", "class"):
-            table.add_column(heading)
-        for name in list_layers():
-            layer = get_layer(name)
-            table.add_row(name, f"{layer.__module__}.{layer.__name__}")
-        console.print(table)
-        for name, error in plugin_errors().items():
-            message = (
-                f"The plugin {name} failed to load: {type(error).__name__}: {error}"
-            )
-            console.print(message, style="red", markup=False)
-    if command.kind in ("all", "recipes"):
-        table = Table(title="recipes")
-        for heading in ("name", "settings"):
-            table.add_column(heading)
-        for name, settings in RECIPES.items():
-            text = ", ".join(f"{key} {value}" for key, value in settings.items())
-            table.add_row(name, text)
-        console.print(table)
-    return 0
+@dataclasses.dataclass(frozen=True)
+class List:
+    """List architectures, layers, recipes, and plugins that failed to load."""
+
+    kind: tyro.conf.Positional[Literal["all", "architectures", "layers", "recipes"]] = (
+        "all"
+    )
+    """What to list."""
+
+    def run(self) -> int:
+        """Prints what there is to choose from."""
+        from keras_alexnet.inspect.tables import console
+        from keras_alexnet.registry import plugin_errors
+
+        tables = {
+            "architectures": _architectures,
+            "layers": _layers,
+            "recipes": _recipes,
+        }
+        kinds = list(tables) if self.kind == "all" else [self.kind]
+        for kind in kinds:
+            console.print(tables[kind]())
+        if "layers" in kinds:
+            for name, error in plugin_errors().items():
+                message = f"{type(error).__name__}: {error}"
+                message = f"The plugin {name} failed to load: {message}"
+                console.print(message, style="red", markup=False)
+        return 0
+
+
+def _architectures() -> Table:
+    from keras_alexnet.architectures import get_architecture, list_architectures
+    from keras_alexnet.inspect.tables import make_table
+
+    rows = (
+        (one.name, f"{one.input_size}x{one.input_size}x{one.channels}", one.summary)
+        for one in map(get_architecture, list_architectures())
+    )
+    return make_table("architectures", ("name", "input", "what"), rows)
+
+
+def _layers() -> Table:
+    from keras_alexnet.inspect.tables import make_table
+    from keras_alexnet.registry import get_layer, list_layers
+
+    layers = {name: get_layer(name) for name in list_layers()}
+    rows = (
+        (name, f"{layer.__module__}.{layer.__name__}") for name, layer in layers.items()
+    )
+    title = "layers (besides every class of keras.layers)"
+    return make_table(title, ("name", "class"), rows)
+
+
+def _recipes() -> Table:
+    from keras_alexnet.inspect.tables import make_table
+    from keras_alexnet.training.recipes import RECIPES
+
+    rows = (
+        (name, ", ".join(f"{key} {value}" for key, value in settings.items()))
+        for name, settings in RECIPES.items()
+    )
+    return make_table("recipes", ("name", "settings"), rows)

@@ -1,47 +1,92 @@
-"""Train a network."""
+"""`keras-alexnet train`: train a network."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from pathlib import Path
+
+import tyro
 
 from keras_alexnet.errors import UserError
-from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.training.loop import Interrupted
-from keras_alexnet.training.train import train
+from keras_alexnet.training.config import TrainConfig, read_settings
+from keras_alexnet.training.recipes import configure
 
 
-def run(config: TrainConfig) -> int:
-    """Trains, and prints the result."""
-    if config.recipe == "fine-tune" and config.weights is None:
-        raise UserError(
-            "The recipe fine-tune starts from trained weights: name their file with "
-            "--weights."
+@dataclasses.dataclass(frozen=True)
+class Train(TrainConfig):
+    """Train a network and keep everything about the run in one directory."""
+
+    config: str | None = None
+    """JSON file of settings, such as a run's config.json. They outrank the recipe's;
+    flags outrank them."""
+
+    @classmethod
+    def before_flags(cls, arguments: list[str]) -> Train:
+        """Returns what flags start from: a recipe or a run to resume, then a file."""
+
+        @dataclasses.dataclass(frozen=True)
+        class Base:
+            run_dir: str | None = None
+            recipe: str | None = None
+            data: str | None = None
+            resume: bool = False
+            config: str | None = None
+
+        base, _ = tyro.cli(
+            Base, args=arguments, return_unknown_args=True, add_help=False
         )
-    try:
-        result = train(config)
-    except Interrupted as stop:
+        values = read_settings(base.config) if base.config else {}
+        run_dir = Path(base.run_dir or values.get("run_dir", TrainConfig.run_dir))
+        if base.resume and (run_dir / "config.json").is_file():
+            start = TrainConfig.from_file(run_dir / "config.json").updated(values)
+        else:
+            flags = {"recipe": base.recipe, "data": base.data}
+            given = {name: value for name, value in flags.items() if value is not None}
+            start = configure({**values, **given})
+        return cls(**vars(start), config=base.config)
+
+    def settings(self) -> TrainConfig:
+        """Returns the settings alone: the file that some are from is none of them."""
+        fields = dataclasses.fields(TrainConfig)
+        return TrainConfig(
+            **{field.name: getattr(self, field.name) for field in fields}
+        )
+
+    def run(self) -> int:
+        """Trains, and prints the result."""
+        config = self.settings()
+        if config.recipe == "fine-tune" and config.weights is None:
+            raise UserError(
+                "The recipe fine-tune starts from trained weights: name their file "
+                "with --weights."
+            )
+        from keras_alexnet.training.loop import Interrupted
+        from keras_alexnet.training.train import train
+
+        try:
+            result = train(config)
+        except Interrupted as stop:
+            print(
+                f"\nStopped by {stop}; everything is saved. Continue with: "
+                f"keras-alexnet train --run-dir {config.run_dir} --resume"
+            )
+            return 128 + stop.signal_number
+        if result.finished_before:
+            print(f"{result.run_dir} has finished already; nothing to do.")
+        top1, top5 = result.metrics["top1_error"], result.metrics["top5_error"]
         print(
-            f"\nStopped by {stop}; everything is saved. Continue with: "
-            f"keras-alexnet train --run-dir {config.run_dir} --resume"
+            f"Test images: top-1 error {top1:.2%}, top-5 error {top5:.2%} "
+            f"(accuracy {1 - top1:.2%}). Everything is in {result.run_dir}."
         )
-        return 128 + stop.signal_number
-    if result.finished_before:
-        print(f"{result.run_dir} has finished already; nothing to do.")
-    top1, top5 = result.metrics["top1_error"], result.metrics["top5_error"]
-    print(
-        f"Test images: top-1 error {top1:.2%}, top-5 error {top5:.2%} "
-        f"(accuracy {1 - top1:.2%}). Everything is in {result.run_dir}."
-    )
-    if result.failures:
+        if not result.failures:
+            return 0
         finished = (result.run_dir / "result.json").is_file()
+        advice = "Repair that and repeat the command with --resume."
         print(
             f"But something could not be written, {len(result.failures)} times; the "
             f"last: {result.failures[-1]}. "
-            + (
-                "The results are complete."
-                if finished
-                else "Repair that and repeat the command with --resume."
-            ),
+            + ("The results are complete." if finished else advice),
             file=sys.stderr,
         )
-    return 1 if result.failures else 0
+        return 1

@@ -9,9 +9,21 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.schedules import Plateau, Schedule
 
 # Figures are made without pyplot, which would choose a window system and keep them.
+
+
+def _save(figure: Figure, path: Path, format: str | None = None) -> None:
+    known = figure.canvas.get_supported_filetypes()
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix and not format and suffix not in known:
+        raise UserError(
+            f"{path}: Format {suffix!r} is not supported. Available: {', '.join(known)}"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format=format, dpi=120)
 
 
 def learning_curves(history: Sequence[dict[str, float]], path: Path) -> None:
@@ -41,7 +53,7 @@ def learning_curves(history: Sequence[dict[str, float]], path: Path) -> None:
         panel.grid(alpha=0.3)
         if len(keys) > 1:
             panel.legend()
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def filters(kernel: np.ndarray, path: Path) -> None:
@@ -61,7 +73,7 @@ def filters(kernel: np.ndarray, path: Path) -> None:
         # Each filter on a scale of its own, with zero in the middle.
         image = 0.5 + image / (2 * np.abs(image).max() + 1e-12)
         panel.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def predictions(
@@ -102,7 +114,7 @@ def predictions(
             bars.text(0.02, place, class_names[one], va="center", fontsize=8)
         bars.set(xlim=(0, 1), xticks=[], yticks=[])
         bars.invert_yaxis()
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def contact_sheet(
@@ -124,7 +136,7 @@ def contact_sheet(
         panels[0].set_title(name, fontsize=9, loc="left", parse_math=False)
         for panel, image in zip(panels, images, strict=False):
             panel.imshow(np.asarray(image).squeeze(), cmap="gray", vmin=0, vmax=255)
-    figure.savefig(path, format="png", dpi=120)
+    _save(figure, path, format="png")
 
 
 def confusion(counts: np.ndarray, class_names: Sequence[str], path: Path) -> None:
@@ -155,7 +167,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str], path: Path) -> Non
                 fontsize=8,
                 color="white" if shares[true, predicted] > 0.5 else "black",
             )
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def schedules(
@@ -184,7 +196,7 @@ def schedules(
         axes.axis("on")
         axes.set(title=title, xlabel="epoch" if epochs else "progress")
         _draw_schedules(axes, curves, epochs)
-    figure.savefig(path, dpi=120)
+    _save(figure, path)
 
 
 def _draw_schedules(
