@@ -78,11 +78,11 @@ def build(
         architecture: A name (see `list_architectures()`) or an `Architecture`.
         include_top: Whether the classifier (fc6 to fc8) stands on top.
         weights: A file of weights: torchvision's `.pth`, `.safetensors`, Caffe's
-            `.caffemodel`, the `bvlc_alexnet.npy` dictionary, ONNX, a checkpoint of the
-            2012 program, or Keras's `.keras` and `.weights.h5`, told apart by their
-            content. Where the top is left out, or input size or classes differ, what
-            does not fit keeps its initial value, and a warning names it. None is the
-            architecture's own random initialisation.
+            `.caffemodel`, the `bvlc_alexnet.npy` dictionary, ONNX, or Keras's `.keras`
+            and `.weights.h5`, told apart by their content. Where the top is left out,
+            or input size or classes differ, what does not fit keeps its initial value,
+            and a warning names it. None is the architecture's own random
+            initialisation.
         input_tensor: A Keras tensor to use as input.
         input_shape: `(height, width, channels)`, or `(channels, height, width)` with
             `keras.config.image_data_format() == "channels_first"`. Without the top,

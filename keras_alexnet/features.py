@@ -74,7 +74,9 @@ def feature_extractor(
         model: A functional model, such as `build()` returns.
         layers: Names of layers. Where the network has torchvision's layers
             (`alexnet_owt`), torchvision's names are understood too, such as
-            `features.2`; see `TORCHVISION_LAYERS`.
+            `features.2`; see `TORCHVISION_LAYERS`. `classifier.0` counts its 9,216
+            numbers by channel, as PyTorch does, where our `flatten` and `drop5` count
+            them by pixel.
 
     Returns:
         A Keras model with the same input, and as output a dictionary from the names, as
@@ -105,9 +107,18 @@ def feature_extractor(
         if own not in outputs:
             raise UserError(unknown(str(name), "layer", outputs, f"model {model.name}"))
         chosen[name] = outputs[own]
+        if name == "classifier.0" and name != own:
+            chosen[name] = _flattened_by_channel(model.get_layer("flatten").input)
     # A single input as itself: in a list, Keras would ask for a list.
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.inputs
     return keras.Model(inputs, chosen, name=f"{model.name}_features")
+
+
+def _flattened_by_channel(maps: keras.KerasTensor) -> keras.KerasTensor:
+    """Returns feature maps in a row as PyTorch flattens them: channel by channel."""
+    if keras.config.image_data_format() == "channels_last":
+        maps = keras.layers.Permute((3, 1, 2))(maps)
+    return keras.layers.Reshape((-1,), name="channels_first_features")(maps)
 
 
 def _has_torchvision_layers(names: list[str]) -> bool:

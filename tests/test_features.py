@@ -138,11 +138,16 @@ def torchvision_shaped():
 def test_torchvision_names_are_understood_where_they_fit(model):
     extractor = feature_extractor(torchvision_shaped(), ["features.2", "classifier.5"])
     images = np.random.default_rng(0).normal(size=(1, 63, 63, 3)).astype(np.float32)
-    own = feature_extractor(torchvision_shaped(), ["pool1", "relu7"])
+    net = torchvision_shaped()
+    own = feature_extractor(net, ["pool1", "relu7"])
     own.set_weights(extractor.get_weights())
     outputs, expected = extractor(images), own(images)
     np.testing.assert_array_equal(outputs["features.2"], expected["pool1"])
     np.testing.assert_array_equal(outputs["classifier.5"], expected["relu7"])
+    # A flattened row is counted as PyTorch counts it: by channel.
+    maps = feature_extractor(net, ["pool5"])(images)["pool5"]
+    row = feature_extractor(net, ["classifier.0"])(images)["classifier.0"]
+    np.testing.assert_array_equal(row, np.moveaxis(maps, -1, 1).reshape(1, -1))
     # The 2012 network normalises in between; features.2 would be anybody's guess.
     with pytest.raises(ValueError, match="Unknown layer 'features.2'"):
         feature_extractor(model, ["features.2"])

@@ -13,7 +13,7 @@ class ImportWeights:
     """Turn a published file of weights, of any known format, into a model."""
 
     file: tyro.conf.Positional[str]
-    """A file of PyTorch, Caffe, ONNX, cuda-convnet or Keras, or bvlc_alexnet.npy."""
+    """A file of PyTorch, Caffe, ONNX or Keras, or bvlc_alexnet.npy."""
     out: str
     """The .keras file to write."""
     architecture: str | None = None

@@ -1,4 +1,4 @@
-"""Files inside files: zip and gzip, without their bombs."""
+"""Zip archives from elsewhere, with limits against decompression bombs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ _MAX_INDEX = 1 << 20
 _SMALL, _LARGEST, _FACTOR = 1 << 26, 1 << 31, 16
 # How much is decompressed at a time.
 _STEP = 1 << 18
-
-
-def inflated_limit(compressed: int) -> int:
-    """Returns how many bytes that many compressed bytes may become."""
-    return min(max(_SMALL, _FACTOR * compressed), _LARGEST)
 
 
 class _Index(io.RawIOBase):
@@ -86,7 +81,7 @@ def read_member(buffer: memoryview, info: zipfile.ZipInfo) -> memoryview:
     if len(data) != info.compress_size:
         raise WeightFileError(f"The zip archive's {_name(info)} is cut short.")
     if info.compress_type == zipfile.ZIP_DEFLATED:
-        data = inflate(data, -zlib.MAX_WBITS, info.file_size)
+        data = inflate(data, info.file_size)
     elif info.compress_type != zipfile.ZIP_STORED:
         raise WeightFileError(
             f"The zip archive's {_name(info)} is compressed in an unknown way."
@@ -98,29 +93,19 @@ def read_member(buffer: memoryview, info: zipfile.ZipInfo) -> memoryview:
     return data
 
 
-def gunzip(buffer: memoryview) -> memoryview:
-    """Returns the content of a gzip file, whose checksum zlib compares.
-
-    Raises:
-        WeightFileError: It is damaged, or larger than it can be.
-    """
-    return inflate(buffer, 16 + zlib.MAX_WBITS)
-
-
-def inflate(data: memoryview, window: int, size: int | None = None) -> memoryview:
-    """Decompresses, and stops where weights would have stopped.
+def inflate(data: memoryview, size: int) -> memoryview:
+    """Decompresses a member, and stops where weights would have stopped.
 
     Args:
-        data: What zlib or gzip wrote.
-        window: The kind of stream, as in `zlib.decompressobj`.
-        size: The declared size, if there is one.
+        data: The deflated bytes.
+        size: The declared size.
     """
-    limit = inflated_limit(len(data))
-    if size is not None and size > limit:
+    limit = min(max(_SMALL, _FACTOR * len(data)), _LARGEST)
+    if size > limit:
         raise WeightFileError(
             f"{len(data):,} compressed bytes claim to hold {size:,}: too many."
         )
-    stream, result = zlib.decompressobj(window), bytearray()
+    stream, result = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
     try:
         for start in range(0, len(data), _STEP):
             piece = data[start : start + _STEP]

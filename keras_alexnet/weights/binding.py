@@ -18,7 +18,6 @@ _MODES = {
     "caffe": "caffe",
     "npy": "caffe",
     "onnx": "caffe",
-    "cuda-convnet": "alexnet_2012",
 }
 IMAGENET_CLASSES = 1000
 
@@ -43,7 +42,5 @@ def bind_preprocessing(model: AlexNet, weight_file: WeightFile) -> None:
     has_top = top is not None and model.output_shape[-1] == top.bias.size
     class_order = None
     if has_top and top.bias.size == IMAGENET_CLASSES:
-        # The 2012 program numbered the classes as the challenge's kit did.
-        by_kit = weight_file.format == "cuda-convnet"
-        class_order = "ilsvrc2012" if by_kit else "wordnet"
+        class_order = "wordnet"
     model.bind(preprocessing, class_order=class_order, weights=weight_file.name)

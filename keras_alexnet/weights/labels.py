@@ -1,8 +1,8 @@
-"""The names of ImageNet's 1,000 classes, in the two orders that networks use.
+"""ImageNet's 1,000 class names, in the two orders that networks use.
 
 Caffe, torchvision, ONNX's zoo and Keras number the classes by ascending WordNet id. The
-2012 program numbers them as the challenge's development kit does (`ILSVRC2012_ID` minus
-one): kit fox, English setter, Siberian husky ...
+challenge's development kit, and the 2012 program with it, numbers them otherwise
+(`ILSVRC2012_ID` minus one): kit fox, English setter, Siberian husky ...
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from keras_alexnet.errors import UserError, unknown
 # Where the lists and their licences come from is said at the top of the file.
 CLASSES_FILE = "imagenet_classes.tsv"
 ORDERS = ("ilsvrc2012", "wordnet")
+# Their first synonym is another class's too.
+_TWINS = {"n02012849": "crane_bird", "n03710721": "maillot_tank_suit"}
 
 
 @functools.cache
@@ -30,8 +32,9 @@ def imagenet_classes(order: str = "wordnet") -> tuple[tuple[str, str], ...]:
             the challenge's development kit.
 
     Returns:
-        1,000 pairs of WordNet id and name, such as `("n01440764", "tench")`. Two names
-        occur twice: crane (the bird and the machine) and maillot.
+        1,000 pairs of WordNet id and name, such as `("n01440764", "tench")`. Names
+        are those of `keras.applications`, but for the two that it gives twice: the bird
+        is "crane_bird", the second maillot "maillot_tank_suit", as in torchvision.
 
     Raises:
         ValueError: There is no such order.
@@ -47,12 +50,10 @@ def imagenet_classes(order: str = "wordnet") -> tuple[tuple[str, str], ...]:
     # The file is in WordNet's order.
     if order == "ilsvrc2012":
         rows.sort(key=lambda row: int(row[1]))
-    return tuple((wnid, _name(words)) for wnid, _, words in rows)
-
-
-def _name(words: str) -> str:
-    """Makes a name of synonyms, as keras.applications does."""
-    return words.split(", ")[0].replace(" ", "_")
+    return tuple(
+        (wnid, _TWINS.get(wnid) or words.split(", ")[0].replace(" ", "_"))
+        for wnid, _, words in rows
+    )
 
 
 def decode_predictions(

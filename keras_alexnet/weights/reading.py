@@ -17,19 +17,18 @@ import numpy as np
 
 from keras_alexnet.weights import (
     caffe,
-    cuda_convnet,
     keras_file,
     npy,
     onnx_graph,
     torchvision,
 )
-from keras_alexnet.weights.archives import gunzip, open_zip, read_member
+from keras_alexnet.weights.archives import open_zip
 from keras_alexnet.weights.protobuf import BYTES, FIXED32, VARINT, Message
 from keras_alexnet.weights.weight_file import WeightFile, WeightFileError
 
 _FORMATS = (
     "PyTorch .pth and .safetensors, Caffe .caffemodel, ONNX, bvlc_alexnet.npy, "
-    "checkpoints of cuda-convnet, Keras .keras and .weights.h5"
+    "Keras .keras and .weights.h5"
 )
 
 
@@ -40,8 +39,8 @@ def read_weights(path: str | Path, *, mean: str | Path | None = None) -> WeightF
 
     Args:
         path: A file of PyTorch (`.pth`, both layouts; `.safetensors`), Caffe
-            (`.caffemodel`), ONNX, `bvlc_alexnet.npy`, the original program of 2012,
-            or Keras (`.keras`, `.weights.h5`), under any name.
+            (`.caffemodel`), ONNX, `bvlc_alexnet.npy`, or Keras (`.keras`,
+            `.weights.h5`), under any name.
         mean: Caffe's mean image (`.binaryproto`) that goes with it.
 
     Raises:
@@ -99,13 +98,6 @@ def _read(buffer: memoryview, path: Path) -> WeightFile:
         return npy.read(buffer)
     if start.startswith(torchvision.LEGACY_MAGIC):
         return torchvision.read_legacy(buffer)
-    if start.startswith(b"\x1f\x8b"):
-        buffer = gunzip(buffer)
-        if not bytes(buffer[:2]) == b"\x80\x02":
-            raise WeightFileError("A gzip file should hold a checkpoint of 2012.")
-        return cuda_convnet.read(buffer)
-    if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        return cuda_convnet.read(buffer)
     header_size = int.from_bytes(start[:8], "little")
     if header_size < len(buffer) and start[8:9] == b"{":
         return torchvision.read_safetensors(path, buffer, header_size)
@@ -128,8 +120,6 @@ def _read_zip(buffer: memoryview) -> WeightFile:
         return keras_file.read_archive(buffer, members)
     if any(name.endswith("/data.pkl") for name in members):
         return torchvision.read_zip(buffer, members)
-    if list(members) == ["data"]:
-        return cuda_convnet.read(read_member(buffer, members["data"]))
     raise WeightFileError(
         "The zip archive holds neither a PyTorch nor a Keras model: "
         f"{', '.join(repr(name[:40]) for name in list(members)[:5]) or 'nothing'}."

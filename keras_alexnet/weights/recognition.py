@@ -84,7 +84,6 @@ def recognise(weight_file: WeightFile) -> tuple[str, ...]:
         "caffe": ("bvlc_alexnet", "caffenet"),
         "npy": ("bvlc_alexnet", "caffenet"),
         "onnx": ("bvlc_alexnet", "caffenet"),
-        "cuda-convnet": ("alexnet_2012_source", "alexnet_2012_half"),
     }.get(weight_file.format, ())
     return tuple(sorted(candidates, key=lambda name: name not in likeliest))
 

@@ -1,4 +1,4 @@
-"""What every reader returns: a network's weights as plain arrays, in our layout."""
+"""`WeightFile`: a network's weights as plain arrays in Keras's layout."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_alexnet.errors import UserError
+
 # The layers that hold weights, in the order in which images pass through them.
 LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CONVOLUTIONS, DENSE = LAYER_NAMES[:5], LAYER_NAMES[5:]
 
 
-class WeightFileError(ValueError):
+class WeightFileError(UserError):
     """A file of weights is damaged, of an unknown format, or holds something else."""
 
 
@@ -36,15 +38,13 @@ class WeightFile:
     """The weights in a file, and what else the file says.
 
     Attributes:
-        format: `"torch"`, `"safetensors"`, `"caffe"`, `"onnx"`, `"npy"`,
-            `"cuda-convnet"` or `"keras"`.
+        format: `"torch"`, `"safetensors"`, `"caffe"`, `"onnx"`, `"npy"`
+            or `"keras"`.
         layers: By our names, conv1 to conv5 and fc6 to fc8. A file may hold fewer.
         channel_order: `"RGB"` or `"BGR"`: the order of the colours that conv1 expects.
             None where the format does not settle it. Kernels are never reordered.
         norm_first: Whether norm1 stands before pool1 (as in `bvlc_alexnet`) or behind
             it (`caffenet`). None where the file does not say, or has no norm1.
-        towers: In how many towers the file stores its layers, joined here. None where
-            the format has no towers.
         name: What the file calls the network, or None.
         mean_image: float32, `(height, width, channels)`, channels in the file's order:
             what to subtract from images. None where the file has none.
@@ -54,7 +54,6 @@ class WeightFile:
     layers: Mapping[str, LayerWeights]
     channel_order: str | None = None
     norm_first: bool | None = None
-    towers: int | None = None
     name: str | None = None
     mean_image: np.ndarray | None = None
 

@@ -193,8 +193,6 @@ def test_architectures_are_recognised():
         behind = weights_of(TOWERS, format=form, norm_first=False)
         assert recognise(behind) == ("caffenet",)
     assert recognise(weights_of(TOWERS, format="npy"))[0] == "bvlc_alexnet"
-    original = weights_of(TOWERS, format="cuda-convnet", towers=2)
-    assert recognise(original)[0] == "alexnet_2012_source"
     assert recognise(weights_of(TOWERS, name="caffenet")) == ("caffenet",)
     slim = [*OWT[:3], (3, 3, 384, 384), (3, 3, 384, 256)]
     slim_file = weights_of(slim, inputs=6400)
@@ -210,7 +208,7 @@ def test_architectures_are_recognised():
 
 # === Conversions ===
 def test_classic_dropout_becomes_inverted():
-    weights = read_weights(FIXTURES / "tiny_2012")
+    weights = read_weights(TINY)
     model = writers.model(classifier_activation=None)
     image = np.random.default_rng(0).normal(size=(2, 28, 28, 3)).astype("float32")
 
@@ -321,7 +319,6 @@ def test_the_command_line_imports(mini, tmp_path):
     [
         ("torch", "rgb", (0.485, 0.456, 0.406)),
         ("caffe", "bgr", (104.0, 117.0, 123.0)),
-        ("cuda-convnet", "rgb", (127.23, 118.59, 103.45)),
     ],
 )
 def test_weights_bring_what_they_expect_of_images(format, order, mean, tmp_path):

@@ -28,9 +28,6 @@ FORMATS = [
     "torch legacy",
     "safetensors",
     "npy",
-    "2012",
-    "2012 gzip",
-    "2012 zip",
     "caffe",
     "caffe v1",
     "mean",
@@ -43,9 +40,6 @@ _FILES = {
     "torch legacy": "tiny_legacy.pth",
     "safetensors": "tiny.safetensors",
     "npy": "tiny_lists.npy",
-    "2012": "tiny_2012",
-    "2012 gzip": "tiny_2012_gzip",
-    "2012 zip": "tiny_2012_zip",
 }
 _WATCHED = False
 _EVENTS = []

@@ -41,10 +41,6 @@ def check(weight_file):
         ("tiny_bfloat16.safetensors", "safetensors"),
         ("tiny_lists.npy", "npy"),
         ("tiny_dicts.npy", "npy"),
-        ("tiny_2012", "cuda-convnet"),
-        ("tiny_2012_gzip", "cuda-convnet"),
-        ("tiny_2012_zip", "cuda-convnet"),
-        ("tiny_2012_list", "cuda-convnet"),
     ],
 )
 def test_real_files_are_read_under_any_name(file, form, tmp_path):
@@ -53,7 +49,6 @@ def test_real_files_are_read_under_any_name(file, form, tmp_path):
     check(weight_file)
     assert weight_file.format == form
     assert weight_file.channel_order == ("BGR" if form == "npy" else "RGB")
-    assert weight_file.towers == (2 if form == "cuda-convnet" else None)
 
 
 @pytest.mark.parametrize("v1", [False, True])
@@ -136,9 +131,7 @@ def test_a_trained_model_is_read_without_its_optimizer(tmp_path):
             np.testing.assert_array_equal(found, variable)
 
 
-@pytest.mark.parametrize(
-    "file", ["tiny_zip.pth", "tiny.safetensors", "tiny_lists.npy", "tiny_2012"]
-)
+@pytest.mark.parametrize("file", ["tiny_zip.pth", "tiny.safetensors", "tiny_lists.npy"])
 def test_the_model_computes_what_pytorch_computed(file):
     model = writers.model(classifier_activation=None)
     assign_weights(model, read_weights(FIXTURES / file))
@@ -155,7 +148,6 @@ def test_the_model_computes_what_pytorch_computed(file):
         "tiny_legacy.pth",
         "tiny.safetensors",
         "tiny_lists.npy",
-        "tiny_2012_gzip",
         "caffe",
         "onnx",
     ],
