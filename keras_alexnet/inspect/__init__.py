@@ -1,1 +1,1 @@
-"""Looking at networks, data and runs."""
+"""Pictures and tables of networks, data and runs."""

@@ -1,4 +1,4 @@
-"""Pictures of a run, as PNG files."""
+"""Figures of runs, datasets and schedules, drawn with Matplotlib."""
 
 from __future__ import annotations
 
@@ -24,6 +24,17 @@ def _save(figure: Figure, path: Path, format: str | None = None) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format=format, dpi=120)
+
+
+def _grid(
+    rows: int, columns: int, width: float, height: float
+) -> tuple[Figure, np.ndarray]:
+    """Returns a figure and its panels, blank until something is drawn there."""
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for panel in grid.flat:
+        panel.axis("off")
+    return figure, grid
 
 
 def learning_curves(history: Sequence[dict[str, float]], path: Path) -> None:
@@ -65,11 +76,8 @@ def filters(kernel: np.ndarray, path: Path) -> None:
     """
     images = np.moveaxis(kernel, -1, 0)
     columns = min(16, len(images))
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(columns * 0.6, rows * 0.6), layout="constrained")
-    for panel in figure.subplots(rows, columns, squeeze=False).flat:
-        panel.axis("off")
-    for panel, image in zip(figure.axes, images, strict=False):
+    figure, grid = _grid(-(-len(images) // columns), columns, 0.6, 0.6)
+    for panel, image in zip(grid.flat, images, strict=False):
         # Each filter on a scale of its own, with zero in the middle.
         image = 0.5 + image / (2 * np.abs(image).max() + 1e-12)
         panel.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=1)
@@ -93,11 +101,7 @@ def predictions(
         path: The PNG file to write.
     """
     columns = 6
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(columns * 1.7, rows * 3.2), layout="constrained")
-    grid = figure.subplots(rows * 2, columns, squeeze=False)
-    for panel in grid.flat:
-        panel.axis("off")
+    figure, grid = _grid(2 * -(-len(images) // columns), columns, 1.7, 1.6)
     top = min(5, len(class_names))
     for number, (image, row, label) in enumerate(
         zip(images, probabilities, labels, strict=True)
@@ -110,8 +114,8 @@ def predictions(
         colors = ["tab:red" if one == label else "tab:blue" for one in best]
         bars.axis("on")
         bars.barh(range(top), row[best], color=colors, alpha=0.6)
-        for place, one in enumerate(best):
-            bars.text(0.02, place, class_names[one], va="center", fontsize=8)
+        for height, one in enumerate(best):
+            bars.text(0.02, height, class_names[one], va="center", fontsize=8)
         bars.set(xlim=(0, 1), xticks=[], yticks=[])
         bars.invert_yaxis()
     _save(figure, path)
@@ -127,10 +131,7 @@ def contact_sheet(
         columns: How many images a row has room for.
         path: The PNG file to write.
     """
-    figure = Figure(figsize=(columns * 1.2, len(rows) * 1.4), layout="constrained")
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for panel in grid.flat:
-        panel.axis("off")
+    figure, grid = _grid(len(rows), columns, 1.2, 1.4)
     for panels, (name, images) in zip(grid, rows.items(), strict=True):
         # A dollar sign would begin a formula.
         panels[0].set_title(name, fontsize=9, loc="left", parse_math=False)
@@ -151,8 +152,8 @@ def confusion(counts: np.ndarray, class_names: Sequence[str], path: Path) -> Non
     size = min(14.0, 2.5 + 0.4 * classes)
     figure = Figure(figsize=(size, size), layout="constrained")
     panel = figure.subplots()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    panel.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     panel.set(xlabel="predicted", ylabel="true")
     if classes <= 40:  # More names and numbers than that cannot be read.
         panel.set_xticks(range(classes), class_names, rotation=90)
@@ -165,7 +166,7 @@ def confusion(counts: np.ndarray, class_names: Sequence[str], path: Path) -> Non
                 ha="center",
                 va="center",
                 fontsize=8,
-                color="white" if shares[true, predicted] > 0.5 else "black",
+                color="white" if fractions[true, predicted] > 0.5 else "black",
             )
     _save(figure, path)
 
@@ -186,13 +187,9 @@ def schedules(
         epochs: Length of the run, where it is known.
     """
     columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    size = (4.4 * columns if columns > 1 else 7, 3.4 * rows)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in grid:
-        axes.axis("off")
-    for axes, (title, curves) in zip(grid, panels.items(), strict=False):
+    width = 4.4 if columns > 1 else 7
+    figure, grid = _grid(-(-len(panels) // columns), columns, width, 3.4)
+    for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
         axes.axis("on")
         axes.set(title=title, xlabel="epoch" if epochs else "progress")
         _draw_schedules(axes, curves, epochs)
