@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from keras_alexnet.features import feature_extractor
     from keras_alexnet.images.preprocessing import Preprocessing, preprocess_input
     from keras_alexnet.model import AlexNet, load_model
+    from keras_alexnet.networks import open_network
     from keras_alexnet.registry import get_layer, list_layers, register_layer
     from keras_alexnet.training.config import TrainConfig
     from keras_alexnet.training.recipes import get_recipe
@@ -44,6 +45,7 @@ _HOME = {
     "list_layers": "registry",
     "list_weights": "weights.catalog",
     "load_model": "model",
+    "open_network": "networks",
     "preprocess_input": "images.preprocessing",
     "Preprocessing": "images.preprocessing",
     "register_layer": "registry",
@@ -71,6 +73,7 @@ __all__ = [
     "list_layers",
     "list_weights",
     "load_model",
+    "open_network",
     "preprocess_input",
     "register_layer",
     "train",

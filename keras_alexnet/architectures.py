@@ -101,6 +101,36 @@ class Architecture:
             top=tuple(map(scaled, self.top)),
         )
 
+    def with_dropout(self, position: str) -> Architecture:
+        """Returns the architecture with dropout before fc6 and fc7, or after them.
+
+        Args:
+            position: `"before"` or `"after"`.
+
+        Raises:
+            ValueError: There is no such position.
+        """
+        if position not in _DROPOUT:
+            raise UserError(unknown(str(position), "position of dropout", _DROPOUT))
+        first = next(spec for spec in self.top if spec.role == "dropout")
+        top = []
+        for spec in self.top:
+            if spec.role == "dropout":
+                continue
+            beside = [spec]
+            if name := _DROPOUT[position].get(spec.name):
+                drop = dataclasses.replace(first, name=name)
+                beside = [drop, spec] if position == "before" else [spec, drop]
+            top += beside
+        return dataclasses.replace(self, top=tuple(top))
+
+
+# Which layers dropout stands beside, and what it is called there.
+_DROPOUT = {
+    "before": {"fc6": "drop5", "fc7": "drop6"},
+    "after": {"relu6": "drop6", "relu7": "drop7"},
+}
+
 
 def _spec(role: str, name: str, layer: str | None, **options: Any) -> LayerSpec:
     return LayerSpec(role, name, layer, MappingProxyType(options))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import numbers
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -19,6 +20,9 @@ from keras_alexnet.architectures import (
 from keras_alexnet.errors import UserError
 from keras_alexnet.model import AlexNet
 from keras_alexnet.registry import get_layer
+from keras_alexnet.weights.assignment import load_weights_into
+from keras_alexnet.weights.catalog import find_weights
+from keras_alexnet.weights.recognition import network_of
 
 Override = str | type | Callable[..., keras.layers.Layer] | None
 
@@ -43,10 +47,11 @@ ROLE_OPTIONS = {
 _ACTIVATIONS = set(dir(keras.activations)) - {"get", "serialize", "deserialize"}
 # Without these there would be no network.
 REQUIRED_ROLES = {"conv", "dense"}
+DEFAULT_ARCHITECTURE = "alexnet_2012"
 
 
 def build(
-    architecture: str | Architecture = "alexnet_2012",
+    architecture: str | Architecture | None = None,
     *,
     include_top: bool = True,
     weights: str | Path | None = None,
@@ -62,6 +67,7 @@ def build(
     pool: Override = "default",
     activation: Override = "default",
     dropout: Override | float = "default",
+    dropout_position: Literal["before", "after"] | None = None,
     dense: Override = "default",
     dtype: str | keras.DTypePolicy | None = None,
 ) -> AlexNet:
@@ -75,14 +81,18 @@ def build(
     not normalise has the places of norm1 and norm2 for a `norm` of yours.
 
     Args:
-        architecture: A name (see `list_architectures()`) or an `Architecture`.
+        architecture: A name (see `list_architectures()`) or an `Architecture`. Defaults
+            to that of the weights, with their input size and classes; without weights
+            to `"alexnet_2012"`.
         include_top: Whether the classifier (fc6 to fc8) stands on top.
-        weights: A file of weights: torchvision's `.pth`, `.safetensors`, Caffe's
+        weights: The name of published weights (see `list_weights()`), or `"imagenet"`
+            for those of the architecture (torchvision's by default), which are
+            downloaded once; or a file: torchvision's `.pth`, `.safetensors`, Caffe's
             `.caffemodel`, the `bvlc_alexnet.npy` dictionary, ONNX, or Keras's `.keras`
-            and `.weights.h5`, told apart by their content. Where the top is left out,
-            or input size or classes differ, what does not fit keeps its initial value,
-            and a warning names it. None is the architecture's own random
-            initialisation.
+            and `.weights.h5`, told apart by their content. Preprocessing and class
+            names come with them. Where the top is left out, or input size or classes
+            differ, what does not fit keeps its initial value, and a warning names it.
+            None is the architecture's own random initialisation.
         input_tensor: A Keras tensor to use as input.
         input_shape: `(height, width, channels)`, or `(channels, height, width)` with
             `keras.config.image_data_format() == "channels_first"`. Without the top,
@@ -107,6 +117,8 @@ def build(
         pool: Replaces the pooling layers.
         activation: Replaces the activations; also any function of `keras.activations`.
         dropout: Replaces the dropout layers; a number changes their rate only.
+        dropout_position: `"before"` fc6 and fc7, as in torchvision's network, or
+            `"after"` them, as in all others. Defaults to the architecture's.
         dense: Replaces the fully connected layers.
         dtype: The dtype policy of all layers, e.g. `"mixed_bfloat16"`. Defaults to
             `keras.config.dtype_policy()`.
@@ -118,6 +130,8 @@ def build(
         ValueError: An unknown architecture or layer, an input too small for the
             network (the message names the smallest), or arguments that contradict one
             another.
+        OSError: The weights could not be downloaded. The message says where to put a
+            copy.
 
     Example:
     >>> model = keras_alexnet.build()
@@ -125,14 +139,22 @@ def build(
     60965224
     >>> base = keras_alexnet.build(include_top=False, input_shape=(96, 96, 3))
     """
-    if not isinstance(architecture, Architecture):
-        architecture = get_architecture(architecture)
-    if pooling not in (None, "avg", "max"):
-        raise UserError(f"pooling must be None, 'avg' or 'max'. Received: {pooling!r}")
-    if classes is not None and classes < 1:
-        raise UserError(f"classes must be at least 1. Received: classes={classes}")
-    if weights is not None and not Path(weights).is_file():
-        raise UserError(f"No such weights file: {weights}")
+    _check_numbers(pooling=pooling, classes=classes, groups=groups)
+    if architecture is not None:
+        architecture = _get_architecture(architecture)
+    path = weights
+    if weights is not None:
+        path = find_weights(weights, architecture and architecture.name)
+    if architecture is None and path is not None:
+        network = network_of(path)
+        architecture = get_architecture(network.architecture)
+        include_top = include_top and network.classes is not None
+        classes = classes or network.classes
+        if input_shape is None:
+            input_shape = _image_shape(network.input_size, network.channels)
+    architecture = architecture or get_architecture(DEFAULT_ARCHITECTURE)
+    if dropout_position is not None:
+        architecture = architecture.with_dropout(dropout_position)
     overrides = {
         "conv": conv,
         "norm": norm,
@@ -141,49 +163,40 @@ def build(
         "dropout": dropout,
         "dense": dense,
     }
-    for role in REQUIRED_ROLES:
-        if overrides[role] is None:
-            raise UserError(f"{role} cannot be left out. Received: {role}=None")
-    roles = {spec.role for spec in architecture.features + architecture.top}
-    for role, override in overrides.items():
-        if role not in roles and override not in (None, "default"):
-            raise UserError(
-                f"{architecture.name} has no {role} layers to replace. "
-                f"Received: {role}={override!r}"
-            )
+    _check_overrides(architecture, overrides)
 
     # === Layers ===
-    def make(spec: LayerSpec) -> keras.layers.Layer | None:
-        override = overrides.get(spec.role, "default")
-        options = dict(spec.options)
-        for width in ("units", "filters"):
-            if width in options and options[width] is None:
-                options[width] = classes or architecture.classes
-        if groups is not None and options.get("groups", 1) > 1:
-            options["groups"] = groups
-        return _make_layer(spec, options, override, dtype)
+    def make(specs: tuple[LayerSpec, ...]) -> list[keras.layers.Layer]:
+        layers = [
+            _make_layer(
+                spec,
+                _options(spec, classes or architecture.classes, groups),
+                overrides.get(spec.role, "default"),
+                dtype,
+            )
+            for spec in specs
+        ]
+        return [layer for layer in layers if layer is not None]
 
-    features = [layer for spec in architecture.features if (layer := make(spec))]
-    top = [layer for spec in architecture.top if (layer := make(spec))]
-
-    # === Functional Model ===
-    inputs = _input(architecture, input_tensor, input_shape, include_top)
-    _check_size(features + top if include_top else features, inputs.shape)
-    x = inputs
-    for layer in features:
-        x = layer(x)
+    layers = make(architecture.features)
     if include_top:
-        for layer in top:
-            x = layer(x)
+        layers += make(architecture.top)
         # In float32 whatever the policy: probabilities and logits near one another
         # would coincide in half precision.
-        x = keras.layers.Activation(
-            classifier_activation or "linear", dtype="float32", name="predictions"
-        )(x)
+        output = classifier_activation or "linear"
+        last = keras.layers.Activation(output, dtype="float32", name="predictions")
     elif pooling == "avg":
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype=dtype)(x)
+        last = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype=dtype)
     elif pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(name="max_pool", dtype=dtype)(x)
+        last = keras.layers.GlobalMaxPooling2D(name="max_pool", dtype=dtype)
+    else:
+        last = None
+
+    # === Functional Model ===
+    inputs = x = _input(architecture, input_tensor, input_shape, include_top)
+    _check_size(layers, inputs.shape)
+    for layer in layers + [last] * (last is not None):
+        x = _call(layer, x)
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
         # A list of one would be a structure that `fit` expects its data to have.
@@ -192,12 +205,55 @@ def build(
     model.bind(architecture=architecture.name)
 
     # === Weights ===
-    if weights is not None:
-        # Not at the top of the file: there is a reader for each format.
-        from keras_alexnet.weights import load_weights_into
-
-        load_weights_into(model, weights)
+    if path is not None:
+        load_weights_into(model, path)
     return model
+
+
+def _check_numbers(*, pooling: Any, **numbers_of: Any) -> None:
+    if pooling not in (None, "avg", "max"):
+        raise UserError(f"pooling must be None, 'avg' or 'max'. Received: {pooling!r}")
+    for name, value in numbers_of.items():
+        if value is None:
+            continue
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+            raise UserError(f"{name} must be an integer. Received: {name}={value!r}")
+        if value < 1:
+            raise UserError(f"{name} must be at least 1. Received: {name}={value}")
+
+
+def _get_architecture(architecture: Any) -> Architecture:
+    if isinstance(architecture, Architecture):
+        return architecture
+    if not isinstance(architecture, str):
+        raise UserError(
+            "architecture must be a name or an Architecture. "
+            f"Received: {architecture!r}"
+        )
+    return get_architecture(architecture)
+
+
+def _check_overrides(architecture: Architecture, overrides: dict[str, Any]) -> None:
+    roles = {spec.role for spec in architecture.features + architecture.top}
+    for role, override in overrides.items():
+        if role in REQUIRED_ROLES and override is None:
+            raise UserError(f"{role} cannot be left out. Received: {role}=None")
+        if role not in roles and override not in (None, "default"):
+            raise UserError(
+                f"{architecture.name} has no {role} layers to replace. "
+                f"Received: {role}={override!r}"
+            )
+
+
+def _options(spec: LayerSpec, classes: int, groups: int | None) -> dict[str, Any]:
+    """Returns a description's options, with what the user said of its widths."""
+    options = dict(spec.options)
+    for width in ("units", "filters"):
+        if width in options and options[width] is None:
+            options[width] = int(classes)
+    if groups is not None and options.get("groups", 1) > 1:
+        options["groups"] = int(groups)
+    return options
 
 
 def _make_layer(
@@ -213,20 +269,35 @@ def _make_layer(
     for key in ("kernel_initializer", "bias_initializer"):
         if key in options:
             options[key] = _initializer(key, options[key])
+    what = override if replaced else spec.layer
+    wrong = f"{what!r} cannot be the {spec.role} layer {spec.name}: "
     try:
         layer = factory(name=spec.name, dtype=dtype, **options)
-    except TypeError as error:
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
         raise UserError(
-            f"{override!r} cannot be the {spec.role} layer {spec.name}: it was called "
-            f"with name, dtype{''.join(f', {key}' for key in options)} and raised "
-            f"{error}"
+            f"{wrong}it was called with name, dtype"
+            f"{''.join(f', {key}' for key in options)} and raised {error}"
         ) from error
     if not isinstance(layer, keras.layers.Layer):
         raise UserError(
-            f"{override!r} cannot be the {spec.role} layer {spec.name}: expected a "
-            f"Keras layer, received {type(layer).__name__}."
+            f"{wrong}expected a Keras layer, received {type(layer).__name__}."
         )
     return layer
+
+
+def _call(layer: keras.layers.Layer, x: keras.KerasTensor) -> keras.KerasTensor:
+    try:
+        return layer(x)
+    except UserError:
+        raise
+    except ValueError as error:
+        # Nothing is computed here: shapes do not fit, or a replacement refuses them.
+        raise UserError(
+            f"The layer {layer.name} cannot take what comes before it, of shape "
+            f"{x.shape}: {error}"
+        ) from error
 
 
 def _resolve(
@@ -234,8 +305,8 @@ def _resolve(
 ) -> tuple[Callable[..., keras.layers.Layer], dict[str, Any]]:
     """Decides what is called to make a layer, and with which options."""
     own = get_layer(spec.layer) if spec.layer else None
-    if isinstance(override, (int, float)) and not isinstance(override, bool):
-        return own, {**options, "rate": override}
+    if isinstance(override, numbers.Real) and not isinstance(override, bool):
+        return own, {**options, "rate": float(override)}
     if override in ("default", spec.layer, own):
         return own, options
     allowed = ROLE_OPTIONS[spec.role]
@@ -258,17 +329,20 @@ def _initializer(key: str, initial: Initial) -> keras.Initializer:
     return keras.initializers.get(initial)
 
 
+def _image_shape(size: int, channels: int) -> tuple[int, int, int]:
+    if keras.config.image_data_format() == "channels_last":
+        return (size, size, channels)
+    return (channels, size, size)
+
+
 def _input(
     architecture: Architecture,
     input_tensor: keras.KerasTensor | None,
     input_shape: tuple | None,
     include_top: bool,
 ) -> keras.KerasTensor:
-    channels_last = keras.config.image_data_format() == "channels_last"
     if input_shape is None:
-        size = (architecture.input_size, architecture.input_size)
-        channels = (architecture.channels,)
-        input_shape = size + channels if channels_last else channels + size
+        input_shape = _image_shape(architecture.input_size, architecture.channels)
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
         raise UserError(
             "input_shape must be three numbers, of height, width and channels. "
@@ -283,7 +357,8 @@ def _input(
             "input_tensor must be a Keras tensor, such as keras.Input returns. "
             f"Received: {type(input_tensor).__name__}"
         )
-    channels = inputs.shape[-1 if channels_last else 1]
+    last = keras.config.image_data_format() == "channels_last"
+    channels = inputs.shape[-1 if last else 1]
     if channels is None or (include_top and None in inputs.shape[1:]):
         raise UserError(
             "Only without the top may height and width be None, and channels never. "
@@ -296,11 +371,10 @@ def _check_size(layers: list[keras.layers.Layer], shape: tuple) -> None:
     """Raises if an input of `shape` leaves nothing for the layers behind."""
     if None in shape[1:] or _survives(layers, shape):
         return
-    channels_last = keras.config.image_data_format() == "channels_last"
-    channels = shape[-1] if channels_last else shape[1]
+    last = keras.config.image_data_format() == "channels_last"
+    channels = shape[-1] if last else shape[1]
     for size in range(1, 1025):
-        square = (size, size, channels) if channels_last else (channels, size, size)
-        if _survives(layers, (None, *square)):
+        if _survives(layers, (None, *_image_shape(size, channels))):
             raise UserError(
                 f"Images of {shape[1:]} are too small for this network: nothing is "
                 f"left for its last layers. The smallest are {size} x {size} pixels."

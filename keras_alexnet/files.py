@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,15 @@ def discard_unfinished(directory: Path) -> None:
     """Deletes what killed processes left half-written in a directory."""
     for path in directory.glob(f"{UNFINISHED}*"):
         path.unlink(missing_ok=True)
+
+
+def sha256(path: str | Path) -> str:
+    """Returns the digest of a file's content, as `"sha256:..."`."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _flush(path: Path) -> None:

@@ -25,7 +25,7 @@ class ImportWeights:
 
     def run(self) -> int:
         """Saves published weights as a model."""
-        from keras_alexnet.weights.importing import import_weights
+        from keras_alexnet.networks import import_weights
 
         report = import_weights(
             self.file,

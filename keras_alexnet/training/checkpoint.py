@@ -15,7 +15,7 @@ import json
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -115,13 +115,21 @@ class CheckpointStore:
             if not path.with_suffix(".json").exists():
                 path.unlink(missing_ok=True)
 
-    def load(self) -> Checkpoint | None:
-        """Reads the newest checkpoint that is whole; None if there has been none.
+    def load(self, which: Literal["best", "last"] = "last") -> Checkpoint | None:
+        """Reads a checkpoint that is whole; None if there has been none.
+
+        Args:
+            which: `"last"` for the newest, or `"best"` for that with the smallest
+                validation error; the newest where that is damaged or none was rated.
 
         Raises:
             ValueError: There are checkpoints, and all are damaged.
         """
-        for step in reversed(self.steps()):
+        steps = self.steps()[::-1]
+        if which == "best":
+            best = self._best_step()
+            steps.sort(key=lambda step: step != best)
+        for step in steps:
             with contextlib.suppress(OSError, ValueError, KeyError, AttributeError):
                 record = json.loads(self._record(step).read_bytes())
                 expected = record.pop("sha256")
@@ -139,6 +147,12 @@ class CheckpointStore:
                 f"All checkpoints in {self.directory} are damaged. Delete them to "
                 "start from the beginning."
             )
+        return None
+
+    def _best_step(self) -> int | None:
+        for step in reversed(self.steps()):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                return best_step(json.loads(self._record(step).read_bytes())["history"])
         return None
 
     def steps(self) -> list[int]:
@@ -181,13 +195,17 @@ def snapshot(model: keras.Model) -> dict[str, tf.Tensor]:
 def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
     """Puts a checkpoint's values into a model and its optimizer.
 
+    A model that is not compiled is for inference, and gets its weights only.
+
     Raises:
         ValueError: The checkpoint is of another model; the first difference is named.
     """
-    variables = dict(_variables(model))
+    variables, arrays = dict(_variables(model)), checkpoint.arrays
+    if not model.compiled:
+        arrays = {name: one for name, one in arrays.items() if name.startswith("model")}
     for here, there, where in (
-        (variables, checkpoint.arrays, "missing in it"),
-        (checkpoint.arrays, variables, "in it only"),
+        (variables, arrays, "missing in it"),
+        (arrays, variables, "in it only"),
     ):
         if others := sorted(here.keys() - there.keys()):
             raise UserError(
@@ -211,7 +229,7 @@ def _variables(model: keras.Model) -> Iterable[tuple[str, keras.Variable]]:
     # number that counts up within a process.
     for kind, variables in (
         ("model", model.variables),
-        ("optimizer", model.optimizer.variables),
+        ("optimizer", model.optimizer.variables if model.compiled else ()),
         ("metrics", model.metrics_variables),
     ):
         for index, variable in enumerate(variables):

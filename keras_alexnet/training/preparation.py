@@ -45,18 +45,23 @@ def check_shares(config: TrainConfig, replicas: int) -> None:
         )
 
 
-def make_model(config: TrainConfig, source: Source, precision: Precision) -> AlexNet:
-    """Makes the compiled model, with all of its variables."""
+def build_network(
+    config: TrainConfig,
+    *,
+    channels: int,
+    classes: int,
+    dtype: str | None = None,
+    weights: str | None = None,
+) -> AlexNet:
+    """Builds the network of a configuration, not yet compiled."""
     image_size, _ = _sizes(config)
-    classes = len(source.class_names)
-    jit_compile, reason = use_xla(config.xla, config.deterministic)
 
     def override(value: str) -> str | None:
         return None if value.lower() == "none" else value
 
-    model = build(
+    return build(
         get_architecture(config.architecture).widened(config.width),
-        input_shape=(image_size, image_size, source.channels),
+        input_shape=(image_size, image_size, channels),
         classes=classes,
         groups=config.groups,
         conv=config.conv,
@@ -64,6 +69,19 @@ def make_model(config: TrainConfig, source: Source, precision: Precision) -> Ale
         pool=override(config.pool),
         activation=override(config.activation),
         dropout=parse_schedule(config.dropout)(0.0),
+        dtype=dtype,
+        weights=weights,
+    )
+
+
+def make_model(config: TrainConfig, source: Source, precision: Precision) -> AlexNet:
+    """Makes the compiled model, with all of its variables."""
+    classes = len(source.class_names)
+    jit_compile, reason = use_xla(config.xla, config.deterministic)
+    model = build_network(
+        config,
+        channels=source.channels,
+        classes=classes,
         dtype=precision.policy,
         weights=config.weights,
     )

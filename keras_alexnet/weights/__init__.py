@@ -16,9 +16,8 @@ from keras_alexnet.weights.conversions import (
     to_classic_dropout,
     to_inverted_dropout,
 )
-from keras_alexnet.weights.importing import import_model, import_weights
 from keras_alexnet.weights.reading import read_mean, read_weights
-from keras_alexnet.weights.recognition import describe, recognise
+from keras_alexnet.weights.recognition import Network, describe, network_of, recognise
 from keras_alexnet.weights.weight_file import (
     LAYER_NAMES,
     LayerWeights,
@@ -30,16 +29,16 @@ __all__ = [
     "LAYER_NAMES",
     "LayerWeights",
     "LoadReport",
+    "Network",
     "WeightFile",
     "WeightFileError",
     "assign_weights",
     "convert_lrn",
     "describe",
-    "import_model",
-    "import_weights",
     "load_weights_into",
     "lrn_alpha",
     "lrn_alpha_of_sum",
+    "network_of",
     "read_mean",
     "read_weights",
     "recognise",

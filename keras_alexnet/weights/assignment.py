@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keras_alexnet.files import sha256
 from keras_alexnet.weights.binding import bind_preprocessing
 from keras_alexnet.weights.reading import read_weights
+from keras_alexnet.weights.recognition import recognise
 from keras_alexnet.weights.weight_file import (
     DENSE,
     LAYER_NAMES,
@@ -64,7 +66,7 @@ def assign_weights(model: keras.Model, weight_file: WeightFile) -> None:
     """
     ours = _variables(model)
     wrong = [_mismatch(name, weight_file, ours) for name in LAYER_NAMES]
-    _raise(model, [text for text in wrong if text])
+    _raise(model, [text for text in wrong if text], weight_file)
     for name in weight_file.layers:
         _assign(ours[name], weight_file.layers[name])
 
@@ -103,7 +105,9 @@ def load_weights_into(
         if layer.weights and layer.name not in LAYER_NAMES
     ]
     if others and weight_file.format == "keras" and convert is None:
-        return _load_own(model, path)
+        _load_own(model, path)
+        _bind(model, weight_file, path)
+        return LoadReport(tuple(layer.name for layer in model.layers), {}, ())
     ours, layers = _variables(model), dict(weight_file.layers)
     initial = {}
     for name, (dimension, what) in _MAY_DIFFER.items():
@@ -128,10 +132,10 @@ def load_weights_into(
         for name in LAYER_NAMES
         if name not in initial and name not in unused
     ]
-    _raise(model, [f"{path}: {text}" for text in wrong if text])
+    _raise(model, [f"{path}: {text}" for text in wrong if text], weight_file)
     loaded = tuple(name for name in layers if name in ours and name not in initial)
     if "conv1" in loaded:
-        bind_preprocessing(model, weight_file)
+        _bind(model, weight_file, path)
     del weight_file
     for name in loaded:
         # Freed one by one, so that file and model are never in memory together.
@@ -144,7 +148,12 @@ def load_weights_into(
     return report
 
 
-def _load_own(model: keras.Model, path: str | Path) -> LoadReport:
+def _bind(model: keras.Model, weight_file: WeightFile, path: str | Path) -> None:
+    bind_preprocessing(model, weight_file)
+    model.bind(weights=Path(path).name, digest=sha256(path))
+
+
+def _load_own(model: keras.Model, path: str | Path) -> None:
     """Loads a model with layers of a user's own, which only Keras can tell apart."""
     try:
         model.load_weights(path)
@@ -152,7 +161,6 @@ def _load_own(model: keras.Model, path: str | Path) -> LoadReport:
         raise WeightFileError(
             f"{path} is not of a model with the same layers as {model.name}: {error}"
         ) from None
-    return LoadReport(tuple(layer.name for layer in model.layers), {}, ())
 
 
 def _variables(model: keras.Model) -> dict[str, list]:
@@ -178,11 +186,13 @@ def _mismatch(name: str, weight_file: WeightFile, ours: dict) -> str | None:
     return f"{name}: found {found}; expected {expected}"
 
 
-def _raise(model: keras.Model, wrong: list[str]) -> None:
+def _raise(model: keras.Model, wrong: list[str], weight_file: WeightFile) -> None:
     if wrong:
-        raise WeightFileError(
-            f"The weights do not fit the model {model.name}. {'. '.join(wrong)}."
-        )
+        theirs = recognise(weight_file)
+        text = f"The weights do not fit the model {model.name}. {'. '.join(wrong)}."
+        if theirs and model.metadata.architecture not in theirs:
+            text += f" They are of {theirs[0]}: try that architecture."
+        raise WeightFileError(text)
 
 
 def _assign(variables: list, weights: tuple) -> None:

@@ -233,6 +233,37 @@ def get_published(name: str) -> PublishedFile:
     return file
 
 
+def find_weights(weights: str | Path, architecture: str | None = None) -> Path:
+    """Returns the file of weights that is meant, downloaded if need be.
+
+    Args:
+        weights: A file; or the name of a published one, see `list_weights()`; or
+            `"imagenet"`, for weights that are published for the architecture.
+        architecture: The architecture's name; None for torchvision's.
+
+    Raises:
+        ValueError: There is neither such a file nor such a name.
+        OSError: It could not be downloaded. The message says where to put a copy.
+    """
+    if Path(weights).is_file():
+        return Path(weights)
+    if weights == "imagenet":
+        names = {file.architecture: file.name for file in reversed(_FILES)}
+        name = names.get(architecture or _FILES[0].architecture)
+        if name is None:
+            known = ", ".join(sorted(filter(None, names)))
+            raise UserError(
+                f"No weights of {architecture} for ImageNet have been published; there "
+                f"are some of {known}."
+            )
+        return fetch_weights(name)
+    try:
+        name = get_published(str(weights)).name
+    except UserError as error:
+        raise UserError(f"No such weights file: {weights}. {error}") from None
+    return fetch_weights(name)
+
+
 def identify(path: str | Path) -> PublishedFile | None:
     """Returns the published file that a file is a copy of, whatever it is called."""
     digests = {file.digest.split(":")[0] for file in CATALOG.values()}

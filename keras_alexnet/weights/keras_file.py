@@ -1,12 +1,14 @@
-"""Keras's `.keras` and `.weights.h5`: names and arrays, no configuration, no code.
+"""Keras's `.keras` and `.weights.h5`: arrays, and what a file says of its model.
 
-Of a `.keras` archive `model.weights.h5` is read, and the model's name. In the former,
+Of a `.keras` archive `model.weights.h5` is read, and of its configuration the model's
+name, input size and metadata; nothing is built from it. In the former,
 `layers/*/vars` has a layer's name as an attribute and its arrays, kernel and bias, as
 the arrays 0 and 1.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 
@@ -16,6 +18,7 @@ from keras_alexnet.weights.hdf5 import MAGIC, File, Object
 from keras_alexnet.weights.weight_file import (
     DENSE,
     LAYER_NAMES,
+    METADATA,
     LayerWeights,
     WeightFile,
     WeightFileError,
@@ -23,29 +26,41 @@ from keras_alexnet.weights.weight_file import (
 
 __all__ = ["MAGIC", "read_archive", "read_hdf5"]
 
-_MAX_CONFIG = 1 << 20
+# A mean image may be in it, as text.
+_MAX_CONFIG = 1 << 24
 
 
 def read_archive(buffer: memoryview, members: Mapping) -> WeightFile:
     """Reads a `.keras` archive."""
     data = read_member(buffer, members["model.weights.h5"])
-    name = None
+    weights = read_hdf5(data)
     if "config.json" in members and members["config.json"].file_size < _MAX_CONFIG:
         try:
             config = json.loads(bytes(read_member(buffer, members["config.json"])))
-            name = config["config"]["name"]
+            config = config["config"]
+            return dataclasses.replace(weights, **_description(config))
         except (LookupError, TypeError, RecursionError, json.JSONDecodeError):
             raise WeightFileError("The archive's config.json is damaged.") from None
-    return read_hdf5(data, name if isinstance(name, str) else None)
+    return weights
 
 
-def read_hdf5(buffer: memoryview, name: str | None = None) -> WeightFile:
-    """Reads a `.weights.h5` file.
+def _description(config: Mapping) -> dict:
+    """Returns what a model's configuration says of it."""
+    name, metadata = config["name"], config.get(METADATA)
+    size = None
+    for layer in config.get("layers", [])[:1]:
+        shape = layer["config"].get("batch_shape") or ()
+        # With channels first and last alike, for all images that we take are square.
+        size = shape[2] if len(shape) == 4 else None
+    return {
+        "name": name if isinstance(name, str) else None,
+        "input_size": size if isinstance(size, int) else None,
+        "metadata": metadata if isinstance(metadata, dict) else {},
+    }
 
-    Args:
-        buffer: The file.
-        name: What the model is called.
-    """
+
+def read_hdf5(buffer: memoryview) -> WeightFile:
+    """Reads a `.weights.h5` file."""
     layers = dict(_layers(File(buffer).root.child("layers")))
     if not layers:
         raise WeightFileError(
@@ -53,7 +68,7 @@ def read_hdf5(buffer: memoryview, name: str | None = None) -> WeightFile:
             "none of them."
         )
     ordered = {name: layers[name] for name in LAYER_NAMES if name in layers}
-    return WeightFile("keras", ordered, name=name)
+    return WeightFile("keras", ordered)
 
 
 def _layers(group: Object) -> Iterator[tuple[str, LayerWeights]]:

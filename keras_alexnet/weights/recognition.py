@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from keras_alexnet.weights.weight_file import CONVOLUTIONS, LAYER_NAMES, WeightFile
+import dataclasses
+from pathlib import Path
+
+from keras_alexnet.architectures import get_architecture, list_architectures
+from keras_alexnet.weights.reading import read_weights
+from keras_alexnet.weights.weight_file import (
+    CONVOLUTIONS,
+    LAYER_NAMES,
+    WeightFile,
+    WeightFileError,
+)
 
 # The kernels of conv1 to conv5, and how many inputs fc6 has.
 _TWO_TOWERS = (
@@ -51,6 +61,52 @@ _SHAPES = {
         256,
     ),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The network that a file's weights belong to.
+
+    Attributes:
+        architecture: Its name.
+        input_size: Height and width of the images that it takes.
+        channels: Their channels.
+        classes: How many it tells apart; None without fc8.
+    """
+
+    architecture: str
+    input_size: int
+    channels: int
+    classes: int | None
+
+
+def network_of(path: str | Path) -> Network:
+    """Returns the network that a file's weights belong to.
+
+    Args:
+        path: A file that `read_weights()` reads.
+
+    Raises:
+        WeightFileError: The file cannot be read, or fits no architecture.
+    """
+    weight_file = read_weights(path)
+    name = weight_file.metadata.get("architecture") or weight_file.name
+    if weight_file.format != "keras" or name not in list_architectures():
+        candidates = recognise(weight_file)
+        if not candidates:
+            raise WeightFileError(
+                f"{path}: no architecture has these layers ({describe(weight_file)}). "
+                "Name the one that they are meant for, to see what differs."
+            )
+        name = candidates[0]
+    layers = weight_file.layers
+    return Network(
+        name,
+        weight_file.input_size or get_architecture(name).input_size,
+        # A network without conv1 has lost it.
+        layers["conv1"].kernel.shape[2] if "conv1" in layers else 3,
+        layers["fc8"].bias.size if "fc8" in layers else None,
+    )
 
 
 def recognise(weight_file: WeightFile) -> tuple[str, ...]:

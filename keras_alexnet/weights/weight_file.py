@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from keras_alexnet.errors import UserError
 # The layers that hold weights, in the order in which images pass through them.
 LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CONVOLUTIONS, DENSE = LAYER_NAMES[:5], LAYER_NAMES[5:]
+
+# The key of a saved model's config under which its metadata are kept.
+METADATA = "keras_alexnet_metadata"
 
 
 class WeightFileError(UserError):
@@ -46,6 +49,8 @@ class WeightFile:
         norm_first: Whether norm1 stands before pool1 (as in `bvlc_alexnet`) or behind
             it (`caffenet`). None where the file does not say, or has no norm1.
         name: What the file calls the network, or None.
+        input_size: Height of the images that the network takes, where the file says.
+        metadata: What a `.keras` file says of its model (`model.Metadata`), as JSON.
         mean_image: float32, `(height, width, channels)`, channels in the file's order:
             what to subtract from images. None where the file has none.
     """
@@ -55,6 +60,8 @@ class WeightFile:
     channel_order: str | None = None
     norm_first: bool | None = None
     name: str | None = None
+    input_size: int | None = None
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     mean_image: np.ndarray | None = None
 
     def __post_init__(self):

@@ -12,6 +12,7 @@ import pytest
 import writers
 
 import keras_alexnet
+from keras_alexnet.networks import import_weights
 from keras_alexnet.weights import (
     LAYER_NAMES,
     LayerWeights,
@@ -19,7 +20,6 @@ from keras_alexnet.weights import (
     WeightFileError,
     assign_weights,
     convert_lrn,
-    import_weights,
     load_weights_into,
     lrn_alpha,
     lrn_alpha_of_sum,

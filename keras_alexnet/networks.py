@@ -1,0 +1,219 @@
+"""Networks by where they are kept: runs, files of weights, and published ones by name.
+
+`open_network` is the one function that opens a network. `import_model` reads a file of
+weights with the choices that only some formats need.
+"""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import h5py
+import keras
+
+from keras_alexnet.architectures import get_architecture
+from keras_alexnet.builder import build
+from keras_alexnet.errors import UserError
+from keras_alexnet.files import sha256
+from keras_alexnet.images.preprocessing import Preprocessing
+from keras_alexnet.model import AlexNet, load_model
+from keras_alexnet.training.checkpoint import CheckpointStore, restore
+from keras_alexnet.training.preparation import build_network
+from keras_alexnet.training.run_directory import RunDirectory
+from keras_alexnet.weights.assignment import assign_weights
+from keras_alexnet.weights.binding import bind_preprocessing
+from keras_alexnet.weights.catalog import find_weights
+from keras_alexnet.weights.conversions import convert_lrn, to_inverted_dropout
+from keras_alexnet.weights.reading import read_weights
+from keras_alexnet.weights.recognition import describe, recognise
+from keras_alexnet.weights.weight_file import WeightFile, WeightFileError
+
+Conversion = Literal["inverted-dropout", "lrn-k1", "lrn-k2"]
+
+# What the command line calls the conversions of `weights.conversions`.
+CONVERSIONS: Mapping[str, Callable[[WeightFile], WeightFile]] = MappingProxyType(
+    {
+        "inverted-dropout": to_inverted_dropout,
+        "lrn-k1": functools.partial(convert_lrn, from_k=2.0, to_k=1.0),
+        "lrn-k2": functools.partial(convert_lrn, from_k=1.0, to_k=2.0),
+    }
+)
+
+
+def open_network(
+    where: str | Path, *, checkpoint: Literal["best", "last"] | None = None
+) -> AlexNet:
+    """Opens a network, whatever it is kept in.
+
+    Args:
+        where: A run's directory; a model that Keras saved, `.keras` or `.h5`; a file of
+            weights, of any format that `keras_alexnet.weights` reads; or the name of
+            published weights (see `list_weights()`), or `"imagenet"`.
+        checkpoint: Of a run, open its `"best"` or `"last"` checkpoint. None is the
+            trained model, or the best checkpoint where training has not finished.
+
+    Returns:
+        The model. Its `metadata` say what is known of its architecture, preprocessing,
+        classes and origin; `bind` adds what is not.
+
+    Raises:
+        ValueError: There is nothing of the kind, or it is damaged or no network.
+
+    Example:
+    >>> model = keras_alexnet.open_network("torchvision-alexnet")
+    >>> model.decode_predictions(model.predict(model.preprocess(image)))
+    """
+    path = Path(where).expanduser()
+    if path.is_dir():
+        return _open_run(RunDirectory.open(path), checkpoint)
+    if checkpoint is not None:
+        raise UserError(f"Only a run's directory has checkpoints. Received: {where}")
+    if path.is_file() and _is_model(path):
+        return _as_alexnet(load_model(path), path)
+    if not path.is_file():
+        path = where
+    return build(weights=path)
+
+
+def _open_run(run: RunDirectory, checkpoint: str | None) -> AlexNet:
+    if checkpoint not in (None, "best", "last"):
+        raise UserError(f"checkpoint must be best or last. Received: {checkpoint!r}")
+    data = run.read_json("data.json")
+    preprocessing = Preprocessing.from_config(data["preprocessing"])
+    names = tuple(data["class_names"])
+    if checkpoint is None and (run / "model.keras").is_file():
+        model = _as_alexnet(load_model(run / "model.keras"), run / "model.keras")
+    else:
+        saved = CheckpointStore(run / "checkpoints").load(checkpoint or "best")
+        if saved is None:
+            raise UserError(f"{run.path} has no trained model and no checkpoint yet.")
+        model = build_network(
+            run.config(), channels=preprocessing.channels, classes=len(names)
+        )
+        restore(saved, model)
+        model.bind(weights=f"step {saved.step} of {run.path}")
+    # Runs of earlier versions keep these here only.
+    if model.metadata.preprocessing is None:
+        model.bind(preprocessing)
+    if not model.metadata.class_names:
+        model.bind(class_names=names)
+    return model
+
+
+def _is_model(path: Path) -> bool:
+    """Says whether Keras saved a whole model in a file, by its content."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return {"config.json", "model.weights.h5"} <= set(archive.namelist())
+    if h5py.is_hdf5(path):
+        with h5py.File(path) as file:
+            return "model_config" in file.attrs
+    return False
+
+
+def _as_alexnet(model: keras.Model, path: Path) -> AlexNet:
+    """Returns a functional model of any class as one that knows itself."""
+    if isinstance(model, AlexNet):
+        return model
+    inputs, outputs = (getattr(model, kind, None) for kind in ("inputs", "outputs"))
+    if not inputs or len(outputs) != 1:
+        raise UserError(f"{path} is no functional model with a single output.")
+    inputs = inputs[0] if len(inputs) == 1 else inputs
+    return AlexNet(inputs, outputs[0], name=model.name)
+
+
+def import_model(
+    path: str | Path,
+    *,
+    architecture: str | None = None,
+    mean: str | Path | None = None,
+    convert: Sequence[Conversion] = (),
+) -> tuple[AlexNet, WeightFile, tuple[str, ...]]:
+    """Builds the model that a file's weights belong to, with these weights.
+
+    Args:
+        path: A file that `read_weights()` reads, or the name of a published one.
+        architecture: The architecture's name; by default it is recognised.
+        mean: Caffe's mean image that goes with the file.
+        convert: Names of `CONVERSIONS`, applied in this order.
+
+    Returns:
+        The model, with as many classes as the file has; the file's content; and the
+        architectures that it fits, the one that was taken first.
+
+    Raises:
+        WeightFileError: The file cannot be read, or fits no architecture.
+        ValueError: There is no such architecture.
+    """
+    if architecture is not None:
+        get_architecture(architecture)
+    path = find_weights(path, architecture)
+    weight_file = read_weights(path, mean=mean)
+    for name in convert:
+        weight_file = CONVERSIONS[name](weight_file)
+    candidates = recognise(weight_file)
+    if architecture is not None:
+        candidates = (architecture, *(c for c in candidates if c != architecture))
+    if not candidates:
+        raise WeightFileError(
+            f"{path}: no architecture has these layers ({describe(weight_file)}). Name "
+            "the one that they are meant for, to see what differs."
+        )
+    top = weight_file.layers.get("fc8")
+    if top is None:
+        model = build(candidates[0], include_top=False)
+    else:
+        model = build(candidates[0], classes=top.bias.size)
+    assign_weights(model, weight_file)
+    bind_preprocessing(model, weight_file)
+    model.bind(weights=path.name, digest=sha256(path))
+    return model, weight_file, candidates
+
+
+def import_weights(
+    path: str | Path,
+    out: str | Path,
+    *,
+    architecture: str | None = None,
+    mean: str | Path | None = None,
+    convert: Sequence[Conversion] = (),
+) -> str:
+    """Saves a file of weights as a model: the command `import-weights`.
+
+    Args:
+        path: A file that `read_weights()` reads.
+        out: The `.keras` file to write.
+        architecture: See `import_model()`.
+        mean: See `import_model()`.
+        convert: See `import_model()`.
+
+    Returns:
+        What was done, in a few sentences.
+
+    Raises:
+        ValueError: As `import_model()`; or `out` is no place for a `.keras` file.
+    """
+    out = Path(out)
+    if out.suffix != ".keras":
+        raise UserError(f"The model must be written to a .keras file. Received: {out}")
+    if not out.parent.is_dir():
+        raise UserError(f"There is no directory {out.parent} to write to.")
+    model, weight_file, candidates = import_model(
+        path, architecture=architecture, mean=mean, convert=convert
+    )
+    model.save(out)
+    text = (
+        f"{path} holds {weight_file.count_params():,} weights in the format "
+        f"{weight_file.format}. Saved as {candidates[0]} to {out}."
+    )
+    if len(candidates) > 1 and architecture is None:
+        text += (
+            f" They fit {', '.join(candidates[1:])} just as well: choose with "
+            "--architecture."
+        )
+    return text
