@@ -20,8 +20,7 @@ from rich.table import Table
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
 from keras_alexnet.inspect.tables import console
-from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.training.recipes import get_recipe
+from keras_alexnet.training.config import TrainConfig, get_recipe
 from keras_alexnet.training.train import train
 from keras_alexnet.tuning import search
 
@@ -36,9 +35,8 @@ def errors(config: TrainConfig, directory: Path, seeds: tuple[int, ...]) -> list
     """Returns the test error with each seed."""
     found = []
     for seed in seeds:
-        run_dir = str(directory / str(seed))
-        again = dataclasses.replace(config, seed=seed, run_dir=run_dir)
-        found.append(train(again).metrics["top1_error"])
+        again = dataclasses.replace(config, seed=seed)
+        found.append(train(again, directory / str(seed)).metrics["top1_error"])
     return found
 
 

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from keras_alexnet.model import AlexNet, load_model
     from keras_alexnet.networks import open_network
     from keras_alexnet.registry import get_layer, list_layers, register_layer
-    from keras_alexnet.training.config import TrainConfig
-    from keras_alexnet.training.recipes import get_recipe
+    from keras_alexnet.training.config import TrainConfig, get_recipe
     from keras_alexnet.training.train import TrainResult, train
     from keras_alexnet.weights.catalog import fetch_weights, list_weights
     from keras_alexnet.weights.labels import decode_predictions
@@ -40,7 +39,7 @@ _HOME = {
     "fetch_weights": "weights.catalog",
     "get_architecture": "architectures",
     "get_layer": "registry",
-    "get_recipe": "training.recipes",
+    "get_recipe": "training.config",
     "list_architectures": "architectures",
     "list_layers": "registry",
     "list_weights": "weights.catalog",

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 import keras_alexnet
+from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.train import train
 
 
-def config(run_dir):
+def config():
     return keras_alexnet.TrainConfig(
-        run_dir=str(run_dir),
         architecture="alexnet_mini",
         image_size=16,
         resize_size=16,
@@ -40,7 +40,6 @@ def config(run_dir):
         norm="none",
         # Saving all the time, so that many kills hit a checkpoint half-written.
         checkpoint_steps=1,
-        resume=True,
     )
 
 
@@ -53,7 +52,7 @@ def in_child(run_dir):
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
-        train(config(run_dir))
+        train(config(), run_dir, resume=RunDirectory(run_dir).holds_run())
         code = 0
     finally:
         os._exit(code)

@@ -39,8 +39,8 @@ class FakeTraining:
         self.configs = {}
         self.failing = dict(failing)
 
-    def __call__(self, config):
-        key = config.run_dir.rsplit("/", 1)[-1]
+    def __call__(self, config, run_dir, *, resume):
+        key = run_dir.name
         self.configs[key] = config
         if key in self.failing:
             raise self.failing[key]
@@ -92,6 +92,7 @@ def test_what_makes_no_sense_is_said_not_run():
     assert owt["one-tower"] == "the network has one tower"
 
     bare = TrainConfig(
+        recipe="caffe",
         **{"norm": "none", "pool": "max_pooling2d", "groups": 1, "dropout": "0"},
         **{"color_noise": "0", "horizontal_flip": False, "resize_size": 227},
     )
@@ -111,7 +112,6 @@ def test_all_rows_have_the_same_seeds_and_their_own_directories(tmp_path):
         [4] * len(run) + [5] * len(run)
     )
     assert len(training.configs) == 2 * len(run)
-    assert all(config.resume for config in training.configs.values())
     assert training.configs["no-lrn-5"].norm == "none"
     assert training.configs["base-4"].norm == "default"
 
@@ -217,8 +217,8 @@ def test_all_rows_train_and_a_second_call_trains_none(tmp_path):
     tiny = dataclasses.replace(DIGITS, epochs=1, global_batch_size=256)
     results = []
 
-    def counted(config):
-        results.append(keras_alexnet.train(config))
+    def counted(config, run_dir, *, resume):
+        results.append(keras_alexnet.train(config, run_dir, resume=resume))
         return results[-1]
 
     first = ablate(tiny, tmp_path, (0,), counted)

@@ -11,7 +11,7 @@ import keras_alexnet
 from keras_alexnet import cli
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.training import train as training
-from keras_alexnet.training.recipes import get_recipe
+from keras_alexnet.training.config import get_recipe
 
 
 @pytest.fixture(autouse=True)

@@ -29,9 +29,11 @@ class FakeTraining:
     def __init__(self, errors):
         self.errors = errors
         self.configs = []
+        self.directories = []
 
-    def __call__(self, config):
+    def __call__(self, config, run_dir, *, resume):
         self.configs.append(config)
+        self.directories.append(run_dir)
         error = self.errors[config.learning_rate, config.seed]
         if isinstance(error, Exception):
             raise error
@@ -54,18 +56,16 @@ def test_both_are_trained_with_each_seed_in_directories_of_their_own(tmp_path):
     asked = [(c.learning_rate, c.seed) for c in training.configs]
     expected = [(rate, s) for s in (1000, 1001, 1002) for rate in ("0.02", "0.01")]
     assert asked == expected
-    directories = {config.run_dir for config in training.configs}
-    assert len(directories) == 6
-    assert all(path.startswith(f"{tmp_path}/comparison/") for path in directories)
-    assert all(config.resume for config in training.configs)
+    assert len(set(training.directories)) == 6
+    assert {path.parent for path in training.directories} == {tmp_path / "comparison"}
 
 
 def test_another_best_configuration_does_not_meet_the_runs_of_the_first(tmp_path):
     first, second = FakeTraining(ERRORS), FakeTraining(ERRORS)
     compare(BEST, DEFAULT, tmp_path, train=first)
     compare(dataclasses.replace(BEST, momentum=0.8), DEFAULT, tmp_path, train=second)
-    shared = {c.run_dir for c in first.configs} & {c.run_dir for c in second.configs}
-    assert len(shared) == 3 and all("default" in path for path in shared)
+    shared = set(first.directories) & set(second.directories)
+    assert len(shared) == 3 and all("default" in path.name for path in shared)
 
 
 def test_differences_are_paired_by_seed(tmp_path):
@@ -159,10 +159,10 @@ def test_a_real_comparison_is_continued_where_it_stopped(tmp_path):
     )
     done = []
 
-    def interrupted_after_one(config):
+    def interrupted_after_one(config, run_dir, *, resume):
         if done:
             raise Interrupted(15)
-        done.append(keras_alexnet.train(config))
+        done.append(keras_alexnet.train(config, run_dir, resume=resume))
         return done[-1]
 
     arguments = (tiny, tiny, tmp_path, (1000,))
@@ -171,8 +171,8 @@ def test_a_real_comparison_is_continued_where_it_stopped(tmp_path):
 
     results = []
 
-    def counted(config):
-        results.append(keras_alexnet.train(config))
+    def counted(config, run_dir, *, resume):
+        results.append(keras_alexnet.train(config, run_dir, resume=resume))
         return results[-1]
 
     comparison = compare(*arguments, counted)

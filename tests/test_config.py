@@ -10,8 +10,8 @@ import pytest
 
 import keras_alexnet.training.config
 from keras_alexnet.schedules import Linear, Piecewise
-from keras_alexnet.training.config import TrainConfig, read_settings
-from keras_alexnet.training.recipes import RECIPES, get_recipe
+from keras_alexnet.training.config import TrainConfig, get_recipe, read_settings
+from keras_alexnet.training.recipes import RECIPES
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
@@ -23,9 +23,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
     "config",
     [
         TrainConfig(),
-        TrainConfig(
-            run_dir="läufe/1", channels=1, image_size=64, dropout="linear(0.5)"
-        ),
+        TrainConfig(data="folder:läufe", channels=1, dropout="linear(0.5)"),
         TrainConfig(freeze=("conv*", "fc6"), rate_multipliers=("fc8=10", "fc7=0.1")),
         *[get_recipe(name) for name in RECIPES],
     ],
@@ -41,8 +39,12 @@ def test_json_holds_every_setting():
     assert list(json.loads(TrainConfig().to_json())) == list(FIELDS)
 
 
-def test_settings_that_are_left_out_have_their_defaults():
-    assert TrainConfig.from_dict({"epochs": 3}) == TrainConfig(epochs=3)
+def test_settings_of_earlier_versions_that_are_arguments_now_are_ignored(tmp_path):
+    config = TrainConfig(recipe="caffe", epochs=3)
+    values = {**json.loads(config.to_json()), "run_dir": "runs/1", "resume": True}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    assert TrainConfig.from_file(path) == TrainConfig.from_dict(values) == config
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest():
@@ -137,9 +139,7 @@ WRONG_TYPES = [
     ("weight_decay", None, "a number"),
     ("horizontal_flip", 1, "true or false"),
     ("horizontal_flip", "yes", "true or false"),
-    ("resume", None, "true or false"),
     ("architecture", 2012, "text"),
-    ("run_dir", None, "text"),
     ("weights", 3, "text or null"),
     ("learning_rate", True, "a number or the text of a schedule"),
     ("dropout", None, "a number or the text of a schedule"),
@@ -346,4 +346,4 @@ def test_every_setting_is_explained_where_it_is_defined():
 )
 def test_augmentations_that_contradict_themselves_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        TrainConfig(**settings)
+        TrainConfig(recipe="caffe", **settings)

@@ -4,7 +4,7 @@ import keras_tuner
 import pytest
 from keras_tuner.engine.trial import TrialStatus
 
-from keras_alexnet.training.recipes import get_recipe
+from keras_alexnet.training.config import get_recipe
 from keras_alexnet.tuning import Range, SearchSpace, get_preset
 from keras_alexnet.tuning.oracles import make_oracle
 

@@ -138,8 +138,7 @@ def test_a_choice_stays_on_another_machine(tmp_path, monkeypatch, began, now):
     keep_choice(config, run, chosen)
     monkeypatch.setattr(precision, "bfloat16_support", lambda: now)
     alone = OneOf(without=int(not now.native), count=1)
-    resumed = dataclasses.replace(config, resume=True)
-    again = precision_of_run(resumed, run, alone)
+    again = precision_of_run(config, run, alone, resume=True)
     assert again.name == chosen.name
     assert again.reason.startswith("as when the run began")
 
@@ -157,6 +156,8 @@ def test_only_a_choice_is_kept(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[1]", "{}", '{"precision": "float8"}'])
 def test_a_damaged_choice_is_named(tmp_path, text):
     (tmp_path / "precision.json").write_text(text)
-    config = TrainConfig(precision="auto", resume=True)
+    config = TrainConfig(precision="auto")
     with pytest.raises(ValueError, match="precision.json is damaged: "):
-        precision_of_run(config, RunDirectory(tmp_path), OneOf(without=0, count=1))
+        precision_of_run(
+            config, RunDirectory(tmp_path), OneOf(without=0, count=1), resume=True
+        )

@@ -4,9 +4,9 @@ import pytest
 
 import keras_alexnet
 from keras_alexnet.schedules import Constant, Linear, Piecewise
-from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.config import TrainConfig, get_recipe
 from keras_alexnet.training.rates import BIASES, dropouts, frozen_layers, multipliers
-from keras_alexnet.training.recipes import RECIPES, get_recipe
+from keras_alexnet.training.recipes import RECIPES
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 

@@ -6,8 +6,8 @@ import pytest
 
 from keras_alexnet.architectures import get_architecture
 from keras_alexnet.schedules import parse_schedule, per_epoch
-from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.training.recipes import RECIPES, configure, get_recipe
+from keras_alexnet.training.config import DEFAULTS, TrainConfig, get_recipe
+from keras_alexnet.training.recipes import RECIPES
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest():
@@ -30,7 +30,7 @@ def test_auto_is_the_recipe_that_suits_the_data(data, recipe):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_sets_what_it_says_and_nothing_else(name):
     config = dataclasses.asdict(get_recipe(name, "folder:x"))
-    expected = {**dataclasses.asdict(TrainConfig()), **RECIPES[name]}
+    expected = {**DEFAULTS, **RECIPES[name]}
     assert config == {**expected, "recipe": name, "data": "folder:x"}
 
 
@@ -135,11 +135,11 @@ def test_the_digits_are_trained_as_ever():
     ],
 )
 def test_what_is_not_given_is_the_recipes(values, recipe):
-    config = dataclasses.asdict(configure(values))
+    config = dataclasses.asdict(TrainConfig(**values))
     expected = dataclasses.asdict(get_recipe(recipe))
     assert config == {**expected, **values, "recipe": recipe}
 
 
 def test_all_settings_reproduce_themselves():
     config = TrainConfig(recipe="caffe", epochs=3, learning_rate="0.1")
-    assert configure(dataclasses.asdict(config)) == config
+    assert TrainConfig(**dataclasses.asdict(config)) == config

@@ -12,7 +12,6 @@ from keras_alexnet.training.train import train
 def trained(run_dir, replicas, xla):
     """Trains for 50 steps and more; returns the result and the weights."""
     config = keras_alexnet.TrainConfig(
-        run_dir=str(run_dir),
         architecture="alexnet_mini",
         # XLA's convolutions are slow on CPUs.
         width=0.25,
@@ -31,7 +30,7 @@ def trained(run_dir, replicas, xla):
         replicas=replicas,
         xla=xla,
     )
-    result = train(config)
+    result = train(config, run_dir)
     return result, keras_alexnet.load_model(run_dir / "model.keras").get_weights()
 
 

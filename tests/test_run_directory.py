@@ -10,19 +10,17 @@ from socket import gethostname
 
 import pytest
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.run_directory import MAY_CHANGE_ON_RESUME, RunDirectory
 
 
-def claim(wanted):
-    run = RunDirectory.check(wanted)
-    with run.claimed(wanted):
+def claim(path, *, resume=False, overwrite=False, **settings):
+    run, config = RunDirectory(path), TrainConfig(**{"recipe": "caffe", **settings})
+    run.check(config, resume=resume, overwrite=overwrite)
+    with run.claimed(config, resume=resume, overwrite=overwrite):
         return run
-
-
-def config(path, **settings):
-    return TrainConfig(run_dir=str(path), **settings)
 
 
 def contents(path):
@@ -36,35 +34,36 @@ def contents(path):
 
 
 def test_a_new_directory_is_made_with_its_configuration(tmp_path):
-    wanted = config(tmp_path / "runs" / "deep" / "1", epochs=3)
-    run = claim(wanted)
+    run = claim(tmp_path / "runs" / "deep" / "1", epochs=3)
     assert run.path == tmp_path / "runs" / "deep" / "1"
-    assert run.config() == wanted
+    assert run.config() == TrainConfig(recipe="caffe", epochs=3)
 
 
 def test_an_empty_directory_may_be_used(tmp_path):
-    assert claim(config(tmp_path)).config() == config(tmp_path)
+    assert claim(tmp_path).config() == TrainConfig(recipe="caffe")
 
 
 def test_another_run_is_not_overwritten(tmp_path):
-    claim(config(tmp_path))
+    claim(tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match="already holds a run: .*--resume.*--run-dir"):
-        claim(config(tmp_path))
+    with pytest.raises(
+        ValueError, match="already holds a run: .*--resume.*--overwrite.*-dir"
+    ):
+        claim(tmp_path)
     assert contents(tmp_path) == before
 
 
 def test_the_same_run_is_continued_and_its_configuration_kept(tmp_path):
-    claim(config(tmp_path, epochs=3))
+    claim(tmp_path, epochs=3)
     before = contents(tmp_path)
-    run = claim(config(tmp_path, epochs=3, resume=True))
+    run = claim(tmp_path, epochs=3, resume=True)
     assert run.path == tmp_path and contents(tmp_path) == before
 
 
 def test_a_run_may_be_continued_on_other_devices_and_after_a_move(tmp_path):
-    claim(config(tmp_path / "old", global_batch_size=8))
+    claim(tmp_path / "old", global_batch_size=8)
     (tmp_path / "old").rename(tmp_path / "new")
-    claim(config(tmp_path / "new", global_batch_size=8, replicas=2, resume=True))
+    claim(tmp_path / "new", global_batch_size=8, replicas=2, resume=True)
 
 
 DIFFERENT = {
@@ -82,7 +81,7 @@ DIFFERENT = {
     "freeze": ("conv*",),
     "channels": 1,
     "image_size": 64,
-    "resize_size": 64,
+    "resize_size": 250,
     "fused_decode": False,
     "mean": "image",
     "augmentation": "modern",
@@ -99,7 +98,7 @@ DIFFERENT = {
     "epochs": 4,
     "global_batch_size": 64,
     "learning_rate": "0.1",
-    "bias_multiplier": "2",
+    "bias_multiplier": "3",
     "rate_multipliers": ("fc8=10",),
     "momentum": 0.8,
     "weight_decay": 0.1,
@@ -122,39 +121,60 @@ def test_every_setting_that_decides_the_result_is_compared():
 
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_another_run_is_not_continued(tmp_path, name):
-    claim(config(tmp_path))
+    claim(tmp_path)
     before = contents(tmp_path)
     with pytest.raises(ValueError, match=f"another run: its {name} is"):
-        claim(config(tmp_path, resume=True, **{name: DIFFERENT[name]}))
+        claim(tmp_path, resume=True, **{name: DIFFERENT[name]})
     assert contents(tmp_path) == before
 
 
-def test_a_run_that_was_never_begun_begins(tmp_path):
-    claim(config(tmp_path / "run", resume=True))
-    assert (tmp_path / "run" / "config.json").is_file()
+def test_resuming_nothing_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match="no run to resume in .*typo"):
+        claim(tmp_path / "typo", resume=True)
+    assert not (tmp_path / "typo").exists()
+
+
+def test_an_overwritten_run_leaves_nothing_but_the_users_own_files(tmp_path):
+    run = claim(tmp_path)
+    run.write_history([{"epoch": 1, "loss": 2.0}])
+    for name in ("checkpoints/step-1.json", "figures/a.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert claim(tmp_path, epochs=3, overwrite=True).config().epochs == 3
+    left = {path.name for path in tmp_path.iterdir()} - {".lock"}
+    assert left == {"config.json", "notes.txt"}
+    with pytest.raises(UserError, match="either resumed or overwritten"):
+        claim(tmp_path, resume=True, overwrite=True)
+
+
+def test_a_setting_that_an_older_version_had_not_is_as_it_was_then(tmp_path):
+    run = claim(tmp_path, recipe="digits")
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["rotation"]  # Which the recipe sets today.
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert run.config().rotation == 0.0
 
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_directory_with_other_files_is_left_alone(tmp_path, resume):
     (tmp_path / "thesis.tex").write_text("irreplaceable")
     with pytest.raises(ValueError, match="holds files that are not a run's"):
-        claim(config(tmp_path, resume=resume))
+        claim(tmp_path, resume=resume)
     assert contents(tmp_path) == {"thesis.tex": b"irreplaceable"}
 
 
-@pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("below", [".", "run", "runs/1", "n" * 300])
-def test_a_directory_that_cannot_be_written_is_named(tmp_path, below, resume):
+def test_a_directory_that_cannot_be_written_is_named(tmp_path, below):
     # Not by its permissions, which do not stop root.
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="run directory .* cannot be written: [A-Z]"):
-        claim(config(tmp_path / "file" / below, resume=resume))
+        claim(tmp_path / "file" / below)
     assert contents(tmp_path) == {"file": b""}
 
 
 def test_a_name_that_is_too_long_cannot_be_written(tmp_path):
     with pytest.raises(ValueError, match="cannot be written: File name too long"):
-        claim(config(tmp_path / ("n" * 300)))
+        claim(tmp_path / ("n" * 300))
 
 
 # === Reading ===
@@ -167,7 +187,7 @@ def test_a_directory_without_a_configuration_is_no_run(tmp_path):
 
 
 def test_a_run_whose_training_has_not_finished_says_so(tmp_path):
-    run = claim(config(tmp_path))
+    run = claim(tmp_path)
     with pytest.raises(ValueError, match="has no trained model yet"):
         run.model()
     with pytest.raises(ValueError, match="no result.json: has its training finished"):
@@ -175,7 +195,7 @@ def test_a_run_whose_training_has_not_finished_says_so(tmp_path):
 
 
 def test_what_is_written_is_read_again(tmp_path):
-    run = claim(config(tmp_path))
+    run = claim(tmp_path)
     preprocessing = Preprocessing(28, 32, 3, (1.5, 2.5, 3.5), 1 / 64)
     names = ["Käse", "猫"]
     values = {
@@ -188,7 +208,7 @@ def test_what_is_written_is_read_again(tmp_path):
 
 
 def test_history_has_a_row_per_epoch(tmp_path):
-    run = claim(config(tmp_path))
+    run = claim(tmp_path)
     history = [{"epoch": 1, "loss": 2.25}, {"epoch": 2, "loss": 0.5}]
     run.write_history(history)
     with (tmp_path / "history.csv").open() as file:
@@ -197,7 +217,7 @@ def test_history_has_a_row_per_epoch(tmp_path):
 
 
 def test_the_configuration_on_disk_is_plain_json(tmp_path):
-    claim(config(tmp_path, epochs=7))
+    claim(tmp_path, epochs=7)
     assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 7
 
 
@@ -205,12 +225,11 @@ def test_the_configuration_on_disk_is_plain_json(tmp_path):
 
 
 def test_a_second_process_is_refused_with_the_first_ones_host_and_number(tmp_path):
-    run = RunDirectory.check(config(tmp_path))
+    run = RunDirectory(tmp_path)
     program = f"""
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.run_directory import RunDirectory
-config = TrainConfig(run_dir={str(tmp_path)!r}, resume=True)
-with RunDirectory.check(config).claimed(config):
+with RunDirectory({str(tmp_path)!r}).claimed(TrainConfig(), resume=True):
     print("claimed")
 """
 
@@ -219,7 +238,7 @@ with RunDirectory.check(config).claimed(config):
             [sys.executable, "-c", program], capture_output=True, text=True, check=False
         )
 
-    with run.claimed(config(tmp_path)):
+    with run.claimed(TrainConfig()):
         refused = second()
         assert refused.returncode == 1
         message = f"in use by another process: pid {os.getpid()} on {gethostname()}"
@@ -232,13 +251,12 @@ def test_the_lock_of_a_process_that_was_killed_is_taken_over(tmp_path):
 import os, signal
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.run_directory import RunDirectory
-config = TrainConfig(run_dir={str(tmp_path)!r})
-with RunDirectory.check(config).claimed(config):
+with RunDirectory({str(tmp_path)!r}).claimed(TrainConfig()):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run([sys.executable, "-c", program], check=False)
     assert killed.returncode == -9 and (tmp_path / ".lock-owner.json").exists()
-    with RunDirectory(tmp_path).claimed(config(tmp_path, resume=True)):
+    with RunDirectory(tmp_path).claimed(TrainConfig(), resume=True):
         owner = json.loads((tmp_path / ".lock-owner.json").read_text())
     assert owner["pid"] == os.getpid()
     assert not (tmp_path / ".lock-owner.json").exists()

@@ -240,7 +240,7 @@ def test_more_than_the_limit_stops_and_one_never_does(damaged, total, stops):
 # === Runs ===
 
 
-def config(path, run_dir, **changes):
+def train_on(path, run_dir, *callbacks, resume=False, **changes):
     tiny = {
         "architecture": "alexnet_mini",
         "image_size": 28,
@@ -248,9 +248,9 @@ def config(path, run_dir, **changes):
         "global_batch_size": 8,
         "color_noise": 0.0,
         "data": f"folder:{path}",
-        "run_dir": str(run_dir),
     }
-    return keras_alexnet.TrainConfig(**{**tiny, **changes})
+    config = keras_alexnet.TrainConfig(**{**tiny, **changes})
+    return train(config, run_dir, resume=resume, callbacks=list(callbacks))
 
 
 def test_a_run_goes_on_and_says_what_it_left_out(tmp_path):
@@ -266,12 +266,11 @@ def test_a_run_goes_on_and_says_what_it_left_out(tmp_path):
             if epoch == 1:
                 raise RuntimeError("killed")
 
-    settings = config(photos, tmp_path / "run", max_skipped=0.2)
     with pytest.raises(RuntimeError, match="killed"):
-        train(settings, [Stop()])
+        train_on(photos, tmp_path / "run", Stop(), max_skipped=0.2)
     # What is repaired meanwhile has been left out all the same.
     write(photos / "val" / "dog" / "bad.jpg", format="png")
-    train(config(photos, tmp_path / "run", max_skipped=0.2, resume=True))
+    train_on(photos, tmp_path / "run", max_skipped=0.2, resume=True)
     rows = list(csv.DictReader((tmp_path / "run" / "skipped.csv").open()))
     assert {row["name"]: row["reason"] for row in rows} == {
         str(photos / "train" / "cat" / "notes.txt"): NO_IMAGE,
@@ -287,5 +286,5 @@ def test_a_run_of_damaged_images_stops(tmp_path):
     for index in range(3):
         (source / "cat" / f"{index}.png").write_bytes(b"")
     with pytest.raises(ValueError, match="of 20 images cannot be read, more than"):
-        train(config(source, tmp_path / "run"))
+        train_on(source, tmp_path / "run")
     assert (tmp_path / "run" / "skipped.csv").is_file()

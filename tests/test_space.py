@@ -7,8 +7,7 @@ import keras_tuner
 import pytest
 
 from keras_alexnet.schedules import Cosine, Dexp, Linear, Plateau, Step, parse_schedule
-from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.training.recipes import get_recipe
+from keras_alexnet.training.config import TrainConfig, get_recipe
 from keras_alexnet.tuning import Choice, Range, SearchSpace, get_preset, get_space
 from keras_alexnet.tuning.presets import DROPOUT_KINDS, LEARNING_RATE_KINDS, PRESETS
 

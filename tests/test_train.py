@@ -1,7 +1,6 @@
 """Training runs: what they leave behind, how they continue, how they stop."""
 
 import csv
-import dataclasses
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from PIL import Image
 
 import keras_alexnet
 from keras_alexnet.training import precision
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted, epoch_ends
 from keras_alexnet.training.precision import Support
 from keras_alexnet.training.train import train
@@ -23,16 +23,20 @@ from keras_alexnet.training.train import train
 PNG = b"\x89PNG\r\n"
 
 
-def config(run_dir, **changes):
-    tiny = {
-        "run_dir": str(run_dir),
-        "epochs": 2,
-        "global_batch_size": 256,
-        "rotation": 0.0,
-        "zoom": 0.0,
-    }
-    return dataclasses.replace(
-        keras_alexnet.get_recipe("digits"), **{**tiny, **changes}
+TINY = {
+    **{"recipe": "digits", "epochs": 2, "global_batch_size": 256},
+    **{"rotation": 0.0, "zoom": 0.0},
+}
+
+
+def train_tiny(run_dir, *callbacks, resume=False, until_epoch=None, **changes):
+    """Trains the recipe of the digits, shortened."""
+    return train(
+        TrainConfig(**{**TINY, **changes}),
+        run_dir,
+        resume=resume,
+        callbacks=list(callbacks),
+        until_epoch=until_epoch,
     )
 
 
@@ -49,7 +53,7 @@ def weights(run_dir):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "finished"
-    return train(config(run_dir))
+    return train_tiny(run_dir)
 
 
 def test_a_run_leaves_its_configuration_history_result_model_and_figures(finished):
@@ -77,12 +81,12 @@ def test_a_run_learns(finished):
 
 
 def test_a_finished_run_is_not_trained_again(finished):
-    again = train(config(finished.run_dir, resume=True))
+    again = train_tiny(finished.run_dir, resume=True)
     assert again.finished_before and again.metrics == finished.metrics
 
 
 def test_the_same_configuration_gives_the_same_weights(finished, tmp_path):
-    train(config(tmp_path / "again"))
+    train_tiny(tmp_path / "again")
     ours, theirs = weights(tmp_path / "again"), weights(finished.run_dir)
     for path, array in theirs.items():
         np.testing.assert_array_equal(ours[path], array, err_msg=path)
@@ -105,9 +109,9 @@ class KilledAtEpoch(keras.callbacks.Callback):
 
 def test_a_run_that_crashed_ends_as_one_that_did_not(finished, tmp_path):
     with pytest.raises(RuntimeError, match="killed"):
-        train(config(tmp_path / "run"), [KilledAtEpoch(1)])
+        train_tiny(tmp_path / "run", KilledAtEpoch(1))
     keras.utils.set_random_seed(123)  # What a new process would have is something else.
-    train(config(tmp_path / "run", resume=True))
+    train_tiny(tmp_path / "run", resume=True)
     ours, theirs = weights(tmp_path / "run"), weights(finished.run_dir)
     for path, array in theirs.items():
         np.testing.assert_array_equal(ours[path], array, err_msg=path)
@@ -118,18 +122,18 @@ def test_a_run_that_crashed_ends_as_one_that_did_not(finished, tmp_path):
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished, tmp_path):
     with pytest.raises(RuntimeError, match="killed"):
-        train(config(tmp_path / "run", epochs=4), [KilledAtEpoch(3)])
+        train_tiny(tmp_path / "run", KilledAtEpoch(3), epochs=4)
     newest = sorted((tmp_path / "run" / "checkpoints").glob("*.safetensors"))[-1]
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
     with pytest.warns(UserWarning, match="damaged"):
-        result = train(config(tmp_path / "run", epochs=4, resume=True))
+        result = train_tiny(tmp_path / "run", epochs=4, resume=True)
     assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
 
 
 def test_bfloat16_keeps_float32_weights(tmp_path):
-    result = train(config(tmp_path / "run", epochs=1, precision="bfloat16"))
+    result = train_tiny(tmp_path / "run", epochs=1, precision="bfloat16")
     assert np.isfinite(result.metrics["loss"])
     model = keras_alexnet.load_model(result.run_dir / "model.keras")
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
@@ -146,12 +150,11 @@ def test_auto_precision_stays_what_it_was_when_the_run_began(
         support = Support(native, "invented")
         monkeypatch.setattr(precision, "bfloat16_support", lambda: support)
 
-    settings = config(tmp_path / "run", precision="auto")
     on_a_machine(native=True)
-    train(settings, until_epoch=1)
+    train_tiny(tmp_path / "run", precision="auto", until_epoch=1)
     assert "; bfloat16: bfloat16 is native here" in capsys.readouterr().out
     on_a_machine(native=False)
-    result = train(dataclasses.replace(settings, resume=True))
+    result = train_tiny(tmp_path / "run", precision="auto", resume=True)
     assert "; bfloat16: as when the run began" in capsys.readouterr().out
     written = json.loads((result.run_dir / "result.json").read_text())
     assert written["precision"] == "bfloat16"
@@ -205,9 +208,9 @@ class Interrupt(keras.callbacks.Callback):
 def test_an_interrupted_run_ends_as_one_that_was_not(finished, tmp_path, after_step):
     # Within either epoch, at the end of the first, and at the end of the run.
     with pytest.raises(Interrupted):
-        train(config(tmp_path / "run"), [Interrupt(after_step)])
+        train_tiny(tmp_path / "run", Interrupt(after_step))
     keras.utils.set_random_seed(123)
-    train(config(tmp_path / "run", resume=True))
+    train_tiny(tmp_path / "run", resume=True)
     ours, theirs = weights(tmp_path / "run"), weights(finished.run_dir)
     for path, array in theirs.items():
         np.testing.assert_array_equal(ours[path], array, err_msg=path)
@@ -225,10 +228,10 @@ def test_a_run_goes_on_only_with_the_images_that_it_began_with(tmp_path):
             Image.fromarray(image).save(folder / name / f"{number}.png")
     settings = {"data": f"folder:{folder}", "global_batch_size": 4, "replicas": 2}
     with pytest.raises(Interrupted):
-        train(config(tmp_path / "run", **settings), [Interrupt(1)])
+        train_tiny(tmp_path / "run", Interrupt(1), **settings)
     (folder / "a" / "new.png").write_bytes((folder / "a" / "0.png").read_bytes())
     with pytest.raises(ValueError, match="images have changed"):
-        train(config(tmp_path / "run", resume=True, **settings))
+        train_tiny(tmp_path / "run", resume=True, **settings)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
@@ -242,7 +245,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
                     time.sleep(0.01)  # It is written meanwhile.
                 monkeypatch.setattr(os, "fsync", full)
 
-    result = train(config(tmp_path / "run"), [DiskFills()])
+    result = train_tiny(tmp_path / "run", DiskFills())
     monkeypatch.undo()
     # The training went on; nothing of it could be kept.
     assert np.isfinite(result.metrics["loss"]) and len(result.history) == 2
@@ -252,7 +255,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "result.json").exists()
     (checkpoint,) = (tmp_path / "run" / "checkpoints").glob("*.json")
     assert json.loads(checkpoint.read_text())["step"] == 6
-    result = train(config(tmp_path / "run", resume=True))
+    result = train_tiny(tmp_path / "run", resume=True)
     assert [row["epoch"] for row in result.history] == [1, 2]
 
 
@@ -284,15 +287,13 @@ def colored_folder(path):
 )
 def test_a_run_trains_on_colours_in_every_way(tmp_path, changes):
     colored_folder(tmp_path / "photos")
-    result = train(
-        config(
-            tmp_path / "run",
-            data=f"folder:{tmp_path / 'photos'}",
-            global_batch_size=8,
-            horizontal_flip=True,
-            crop_padding=0,
-            **{"image_size": 28, "resize_size": 32, "epochs": 1, **changes},
-        )
+    result = train_tiny(
+        tmp_path / "run",
+        data=f"folder:{tmp_path / 'photos'}",
+        global_batch_size=8,
+        horizontal_flip=True,
+        crop_padding=0,
+        **{"image_size": 28, "resize_size": 32, "epochs": 1, **changes},
     )
     assert np.isfinite(result.history[0]["loss"])
     data = json.loads((tmp_path / "run" / "data.json").read_text())
@@ -304,20 +305,20 @@ def test_a_run_trains_on_colours_in_every_way(tmp_path, changes):
 
 
 def test_a_run_that_augments_on_the_device_is_the_same_run(finished, tmp_path):
-    on_device = train(config(tmp_path / "run", augment_on="device"))
+    on_device = train_tiny(tmp_path / "run", augment_on="device")
     # The host does not round what it has resized.
     for row, expected in zip(on_device.history, finished.history, strict=True):
         assert row["loss"] == pytest.approx(expected["loss"], rel=0.01)
 
 
 def test_a_run_in_rounds_ends_as_one_without(finished, tmp_path):
-    first = train(config(tmp_path / "run"), until_epoch=1)
+    first = train_tiny(tmp_path / "run", until_epoch=1)
     assert [row["epoch"] for row in first.history] == [1]
     assert first.metrics["top1_error"] == first.history[-1]["val_top1_error"]
     assert not (tmp_path / "run" / "result.json").exists()
-    again = train(config(tmp_path / "run", resume=True), until_epoch=1)
+    again = train_tiny(tmp_path / "run", resume=True, until_epoch=1)
     assert again.history == first.history  # That far it has come already.
-    result = train(config(tmp_path / "run", resume=True), until_epoch=5)
+    result = train_tiny(tmp_path / "run", resume=True, until_epoch=5)
     assert result.history == finished.history
     for ours, theirs in zip(
         weights(result.run_dir).values(),
@@ -331,16 +332,14 @@ def test_fine_tuning_starts_from_weights_and_leaves_frozen_layers_alone(
     finished, tmp_path
 ):
     start = weights(finished.run_dir)
-    result = train(
-        config(
-            tmp_path / "run",
-            epochs=1,
-            weights=str(finished.run_dir / "model.keras"),
-            freeze=("conv*",),
-            rate_multipliers=("fc6=0", "fc8=10"),
-            bias_multiplier="2",
-            learning_rate="0.001",
-        )
+    result = train_tiny(
+        tmp_path / "run",
+        epochs=1,
+        weights=str(finished.run_dir / "model.keras"),
+        freeze=("conv*",),
+        rate_multipliers=("fc6=0", "fc8=10"),
+        bias_multiplier="2",
+        learning_rate="0.001",
     )
     tuned = weights(result.run_dir)
     for path, array in start.items():
@@ -362,9 +361,9 @@ def test_what_a_killed_run_had_finished_is_finished_alike(tmp_path):
         "global_batch_size": 512,
         "test_fraction": 0.9,
     }
-    whole = train(config(tmp_path / "run", **settings))
+    whole = train_tiny(tmp_path / "run", **settings)
     (tmp_path / "run" / "result.json").unlink()
-    again = train(config(tmp_path / "run", **settings, resume=True))
+    again = train_tiny(tmp_path / "run", **settings, resume=True)
     assert again.metrics == whole.metrics
 
 
@@ -372,15 +371,15 @@ def test_a_run_that_a_callback_ended_is_not_continued(tmp_path):
     stop = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: setattr(stop.model, "stop_training", True)
     )
-    ended = train(config(tmp_path / "run"), [stop])
+    ended = train_tiny(tmp_path / "run", stop)
     assert len(ended.history) == 1
     (tmp_path / "run" / "result.json").unlink()
-    again = train(config(tmp_path / "run", resume=True))
+    again = train_tiny(tmp_path / "run", resume=True)
     assert again.history == ended.history and again.metrics == ended.metrics
 
 
 def test_micro_batches_change_nothing_but_memory(finished, tmp_path):
-    result = train(config(tmp_path / "run", micro_batches=4))
+    result = train_tiny(tmp_path / "run", micro_batches=4)
     for row, expected in zip(result.history, finished.history, strict=True):
         # Dropout draws other masks for parts.
         assert row["loss"] == pytest.approx(expected["loss"], rel=0.1)
@@ -390,5 +389,5 @@ def test_micro_batches_change_nothing_but_memory(finished, tmp_path):
 def test_a_kill_in_the_first_writes_keeps_nobody_out(tmp_path, name):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / f".partial-{name}").write_text("half")
-    train(config(tmp_path / "run", epochs=1))
+    train_tiny(tmp_path / "run", epochs=1)
     assert not list((tmp_path / "run").glob(".partial-*"))

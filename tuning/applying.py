@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 
@@ -14,7 +13,7 @@ from keras_alexnet.tuning.parameters import Value
 
 # A search compares runs on the same data, of the same length, from the same seed.
 _SAME_FOR_ALL = {
-    *("run_dir", "recipe", "resume", "data", "test_fraction", "seed", "epochs"),
+    *("recipe", "data", "test_fraction", "seed", "epochs"),
 }
 # The settings of a run that can be searched under their own names: single values.
 SETTINGS = tuple(
@@ -160,8 +159,3 @@ def _under(prefix: str, values: Mapping[str, Value]) -> dict[str, Value]:
 
 def _number(value: float) -> str:
     return f"{value:.6g}"
-
-
-def with_run_dir(config: TrainConfig, run_dir: str) -> TrainConfig:
-    """Returns the configuration of a run that begins in, or continues, a directory."""
-    return dataclasses.replace(config, run_dir=run_dir, resume=True)

@@ -31,9 +31,9 @@ class MedianRule(keras.callbacks.Callback):
         grace_epochs: How many epochs a run has in any case.
     """
 
-    def __init__(self, run_dir: str, objective: str, largest: bool, grace_epochs: int):
+    def __init__(self, run_dir: Path, objective: str, largest: bool, grace_epochs: int):
         super().__init__()
-        self.run_dir = Path(run_dir)
+        self.run_dir = run_dir
         self.objective = objective
         self.best = max if largest else min
         self.grace_epochs = grace_epochs
@@ -69,9 +69,9 @@ class HParams(keras.callbacks.Callback):
         values: The hyperparameters.
     """
 
-    def __init__(self, run_dir: str, values: Mapping[str, Any]):
+    def __init__(self, run_dir: Path, values: Mapping[str, Any]):
         super().__init__()
-        self.run_dir = Path(run_dir)
+        self.run_dir = run_dir
         self.values = dict(values)
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:

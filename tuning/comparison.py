@@ -13,7 +13,7 @@ from keras_alexnet.errors import UserError
 from keras_alexnet.files import write_whole
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted
-from keras_alexnet.training.run_directory import MAY_CHANGE_ON_RESUME
+from keras_alexnet.training.run_directory import MAY_CHANGE_ON_RESUME, RunDirectory
 from keras_alexnet.training.train import TrainResult, train
 from keras_alexnet.tuning.paired import Paired
 
@@ -69,7 +69,7 @@ def compare(
     count.
 
     Args:
-        best: A configuration; its seed and run directory are not used.
+        best: A configuration; its seed is not used.
         default: What it is compared with.
         directory: Where `comparison/` goes, with a run directory for each seed and
             configuration, and with `comparison.json`.
@@ -109,7 +109,7 @@ def train_once(
     """Trains, or goes on, or reads the result of what has finished.
 
     Args:
-        config: What to train; its run directory is not used.
+        config: What to train.
         run_dir: The run's directory.
         train: What trains.
         may_raise: Errors that are not recorded but raised.
@@ -121,8 +121,8 @@ def train_once(
         keras_alexnet.training.loop.Interrupted: Training was asked to stop.
     """
     try:
-        config = dataclasses.replace(config, run_dir=str(run_dir), resume=True)
-        return train(config).metrics, None
+        resume = RunDirectory(run_dir).holds_run()
+        return train(config, run_dir, resume=resume).metrics, None
     except (Interrupted, *may_raise):
         raise
     except Exception as error:  # Out of memory, diverged, a plugin: one run of many.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -72,7 +71,7 @@ def _trial(
     return Trial(
         name=name,
         values=values,
-        config=dataclasses.replace(config, run_dir=TrainConfig.run_dir, resume=False),
+        config=config,
         status=status,
         objective=_last(scored[-1], objective) if scored else None,
         metrics=_metrics(run_dir / "trials" / name, history) if scored else {},

@@ -99,7 +99,7 @@ def search(
     `if __name__ == "__main__":`.
 
     Args:
-        config: What the search varies. Its `run_dir` and `resume` do not matter.
+        config: What the search varies.
         space: What to search: `"schedules"`, `"recipe"` or `"everything"`, a JSON file,
             or a `SearchSpace`.
         trials: How many trials there are at most. Each round of Hyperband counts as
@@ -126,7 +126,6 @@ def search(
         OSError: The disk is full, or the directory cannot be written.
     """
     space = get_space(space)
-    config = dataclasses.replace(config, run_dir=TrainConfig.run_dir, resume=False)
     direction = _check(config, space, trials, tuner, objective, keep, workers)
     if early_stopping not in ("none", "median"):
         raise UserError(

@@ -42,7 +42,8 @@ class Task:
     """What a process is to do.
 
     Attributes:
-        config: What to train, and where.
+        config: What to train.
+        run_dir: Where; a run that is there already is continued.
         until_epoch: Pause after this epoch; None for all.
         values: The trial's hyperparameters, for TensorBoard.
         log: File for what the run prints.
@@ -55,6 +56,7 @@ class Task:
     """
 
     config: TrainConfig
+    run_dir: Path
     until_epoch: int | None
     values: Mapping[str, Any]
     log: Path
@@ -163,8 +165,11 @@ def check_in_process(config: TrainConfig) -> None:
         UserError: There are no such data.
         OSError: They cannot be read.
     """
+    nowhere = Path(os.devnull)
     task = Task(
-        config, None, {}, Path(os.devnull), modules=modules_of_layers(), only_check=True
+        *(config, nowhere, None, {}, nowhere),
+        modules=modules_of_layers(),
+        only_check=True,
     )
     outcome = TrialProcess(threading.Event()).run(task)
     if outcome.error is not None:
@@ -219,6 +224,7 @@ def _train(task: Task) -> Outcome:
         Exception: Whatever training raises.
     """
     from keras_alexnet.data.sources import open_source
+    from keras_alexnet.training.run_directory import RunDirectory
     from keras_alexnet.training.train import train
     from keras_alexnet.tuning.callbacks import HParams, MedianRule
 
@@ -233,14 +239,18 @@ def _train(task: Task) -> Outcome:
             channels=config.channels,
         )
         return Outcome()
-    callbacks = [HParams(config.run_dir, task.values)]
+    callbacks = [HParams(task.run_dir, task.values)]
     if task.grace_epochs is not None:
-        rule = MedianRule(
-            config.run_dir, task.objective, task.largest, task.grace_epochs
-        )
+        rule = MedianRule(task.run_dir, task.objective, task.largest, task.grace_epochs)
         callbacks.append(rule)
     begin = time.monotonic()
-    result = train(config, callbacks, until_epoch=task.until_epoch)
+    result = train(
+        config,
+        task.run_dir,
+        resume=RunDirectory(task.run_dir).holds_run(),
+        callbacks=callbacks,
+        until_epoch=task.until_epoch,
+    )
     if result.failures:
         # A disk that is full now is full for the next trial too.
         return Outcome(error=result.failures[-1], ends_search=True)

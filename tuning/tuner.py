@@ -20,7 +20,6 @@ from keras_tuner.engine.trial import TrialStatus
 from keras_alexnet.errors import TrainingFailed
 from keras_alexnet.files import write_whole
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.tuning.applying import with_run_dir
 from keras_alexnet.tuning.oracles import (
     DurableOracle,
     is_chief,
@@ -214,7 +213,8 @@ class ScheduleTuner(BaseTuner):
             return Outcome(error=str(error), by_user=True)
         objective = self.oracle.objective
         task = Task(
-            with_run_dir(config, str(run_dir)),
+            config,
+            run_dir,
             until_epoch=hp.values.get("tuner/epochs"),
             values=values,
             log=Path(self.get_trial_dir(name)) / "output.txt",

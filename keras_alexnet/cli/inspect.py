@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from keras_alexnet.errors import UserError
 from keras_alexnet.schedules import Constant, Plateau, Schedule, parse_schedule
 from keras_alexnet.training.config import TrainConfig, read_settings
-from keras_alexnet.training.recipes import configure
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,9 +47,10 @@ class Inspect:
             texts = {text: parse_schedule(text) for text in self.schedule}
             panels, epochs = {"Schedules": texts}, None
         else:
-            config = configure(
-                read_settings(self.config) if self.config else {"recipe": self.recipe}
-            )
+            given = {"recipe": self.recipe}
+            if self.config:
+                given = read_settings(self.config)
+            config = TrainConfig(**given)
             panels, epochs = _panels(config), config.epochs
         figures.schedules(panels, Path(self.out), epochs)
         console.print(_table(panels, epochs))

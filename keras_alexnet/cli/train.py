@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 
 import tyro
 
-from keras_alexnet.errors import UserError
 from keras_alexnet.training.config import TrainConfig, read_settings
-from keras_alexnet.training.recipes import configure
+from keras_alexnet.training.run_directory import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True)
 class Train(TrainConfig):
     """Train a network and keep everything about the run in one directory."""
 
+    run_dir: str = "runs/latest"
+    """Directory of the run: configuration, checkpoints, history, figures, model."""
+    resume: bool = False
+    """Continue the run in the run directory from its last checkpoint."""
+    overwrite: bool = False
+    """Replace the run in the run directory."""
     config: str | None = None
     """JSON file of settings, such as a run's config.json. They outrank the recipe's;
     flags outrank them."""
@@ -27,7 +31,7 @@ class Train(TrainConfig):
 
         @dataclasses.dataclass(frozen=True)
         class Base:
-            run_dir: str | None = None
+            run_dir: str = Train.run_dir
             recipe: str | None = None
             data: str | None = None
             resume: bool = False
@@ -37,17 +41,16 @@ class Train(TrainConfig):
             Base, args=arguments, return_unknown_args=True, add_help=False
         )
         values = read_settings(base.config) if base.config else {}
-        run_dir = Path(base.run_dir or values.get("run_dir", TrainConfig.run_dir))
-        if base.resume and (run_dir / "config.json").is_file():
-            start = TrainConfig.from_file(run_dir / "config.json").updated(values)
+        if base.resume:
+            start = RunDirectory(base.run_dir).to_resume().updated(values)
         else:
             flags = {"recipe": base.recipe, "data": base.data}
             given = {name: value for name, value in flags.items() if value is not None}
-            start = configure({**values, **given})
-        return cls(**vars(start), config=base.config)
+            start = TrainConfig(**{**values, **given})
+        return cls(**vars(start))
 
     def settings(self) -> TrainConfig:
-        """Returns the settings alone: the file that some are from is none of them."""
+        """Returns what is trained, without where it goes."""
         fields = dataclasses.fields(TrainConfig)
         return TrainConfig(
             **{field.name: getattr(self, field.name) for field in fields}
@@ -55,21 +58,20 @@ class Train(TrainConfig):
 
     def run(self) -> int:
         """Trains, and prints the result."""
-        config = self.settings()
-        if config.recipe == "fine-tune" and config.weights is None:
-            raise UserError(
-                "The recipe fine-tune starts from trained weights: name their file "
-                "with --weights."
-            )
         from keras_alexnet.training.loop import Interrupted
         from keras_alexnet.training.train import train
 
         try:
-            result = train(config)
+            result = train(
+                self.settings(),
+                self.run_dir,
+                resume=self.resume,
+                overwrite=self.overwrite,
+            )
         except Interrupted as stop:
             print(
                 f"\nStopped by {stop}; everything is saved. Continue with: "
-                f"keras-alexnet train --run-dir {config.run_dir} --resume"
+                f"keras-alexnet train --run-dir {self.run_dir} --resume"
             )
             return 128 + stop.signal_number
         if result.finished_before:

@@ -9,7 +9,6 @@ from typing import Literal
 
 from keras_alexnet.errors import UserError
 from keras_alexnet.training.config import TrainConfig, read_settings
-from keras_alexnet.training.recipes import configure
 
 # Seeds that no search has used begin here, counted from the runs' own.
 FRESH = 1000
@@ -73,7 +72,7 @@ class Tune:
         names = ("data", "recipe", "epochs", "seed", "precision", "replicas")
         flags = {name: getattr(self, name) for name in names}
         given = {name: value for name, value in flags.items() if value is not None}
-        config = configure({**values, **given})
+        config = TrainConfig(**{**values, **given})
         least = 1 if self.ablation else 0
         if self.seeds < least:
             raise UserError(f"--seeds must be at least {least}. Received: {self.seeds}")

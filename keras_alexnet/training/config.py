@@ -15,15 +15,30 @@ from typing import Any, Literal
 
 from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.schedules import Curriculum, Plateau, Schedule, parse_schedule
+from keras_alexnet.training.recipes import recipe_settings
 from keras_alexnet.training.setting_types import ScheduleText, conform, hints_of
 
+# Settings of earlier versions that are arguments of `train` now.
+_RETIRED = {"run_dir", "resume"}
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, init=False)
 class TrainConfig:
-    """Train a network and keep everything about the run in one directory."""
+    """What is trained, on what and how.
 
-    run_dir: str = "runs/latest"
-    """Directory of the run: configuration, checkpoints, history, figures, model."""
+    Args:
+        **settings: Settings by name. What is not given is the recipe's, and where the
+            recipe does not say either, the default below.
+
+    Raises:
+        ValueError: A name that is no setting, or a value of a wrong type or out of
+            range.
+
+    Example:
+    >>> TrainConfig(data="folder:photos", epochs=30).architecture
+    'alexnet_2012'
+    """
+
     recipe: str = "auto"
     """Named starting point for all other settings (see `keras-alexnet list recipes`),
     or auto: digits for the embedded digits, alexnet-2012 for everything else."""
@@ -152,8 +167,16 @@ class TrainConfig:
     """Steps between two checkpoints within an epoch."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints stay, besides the best."""
-    resume: bool = False
-    """Continue the run in the run directory from its last checkpoint."""
+
+    def __init__(self, **settings: Any):
+        settings = _conforming(settings)
+        recipe, start = recipe_settings(
+            settings.get("recipe", "auto"), settings.get("data", "digits")
+        )
+        values = {**DEFAULTS, **start, **settings, "recipe": recipe}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
 
     def __post_init__(self) -> None:
         for name, hint in hints_of(type(self)).items():
@@ -279,21 +302,38 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """Makes a configuration from a dictionary; what it lacks has its default.
+        """Makes a configuration from a dictionary, such as a parsed config.json.
 
         Raises:
-            ValueError: As `updated`.
+            ValueError: As `TrainConfig`.
         """
-        return cls().updated(values)
+        return cls(**_without_retired(values))
 
     @classmethod
     def from_file(cls, path: str | Path) -> TrainConfig:
-        """Reads a configuration from a JSON file; what it lacks has its default.
+        """Reads a configuration from a JSON file.
 
         Raises:
             ValueError: There is no such file, it is not JSON, or a setting is wrong.
         """
-        return cls.from_dict(read_settings(path))
+        return cls(**read_settings(path))
+
+
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+
+
+def get_recipe(name: str, data: str = "digits") -> TrainConfig:
+    """Returns the configuration that a recipe stands for.
+
+    Args:
+        name: A name of `keras-alexnet list recipes`, or `"auto"` for the one that suits
+            the data.
+        data: Where the images come from.
+
+    Raises:
+        ValueError: There is no such recipe.
+    """
+    return TrainConfig(recipe=name, data=data)
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -315,9 +355,13 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} does not hold settings.")
     try:
-        return _conforming(values)
+        return _conforming(_without_retired(values))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _without_retired(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in _RETIRED}
 
 
 def _conforming(values: dict[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,9 @@ class Precision:
         return POLICIES[self.name]
 
 
-def precision_of_run(config: TrainConfig, run: RunDirectory, hosts: Hosts) -> Precision:
+def precision_of_run(
+    config: TrainConfig, run: RunDirectory, hosts: Hosts, *, resume: bool = False
+) -> Precision:
     """Decides what a run computes in, the same on all hosts.
 
     What `auto` chose when the run began stays, whatever machine it is continued on.
@@ -69,6 +71,7 @@ def precision_of_run(config: TrainConfig, run: RunDirectory, hosts: Hosts) -> Pr
         config: What is asked for.
         run: The run's directory, which need not exist yet.
         hosts: All of them must call this.
+        resume: Whether the run goes on.
 
     Returns:
         The decision.
@@ -80,7 +83,7 @@ def precision_of_run(config: TrainConfig, run: RunDirectory, hosts: Hosts) -> Pr
     (hosts_without,) = hosts.total([int(not support.native)])
     if hosts_without and support.native:
         support = Support(False, f"{hosts_without} of {hosts.count} hosts have not")
-    if config.precision == "auto" and config.resume and (run / CHOICE).is_file():
+    if config.precision == "auto" and resume and (run / CHOICE).is_file():
         begun = run.read_json(CHOICE)
         if begun not in [{"precision": name} for name in POLICIES]:
             raise UserError(f"{run / CHOICE} is damaged: it names no precision.")

@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from keras_alexnet.errors import UserError, unknown
-from keras_alexnet.training.config import TrainConfig
 
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     # The paper, sections 4 and 5. Its rate was divided by ten, by hand, when the
     # validation error stopped falling. The fractions of 90 epochs at which that was so
     # in the logged run (25, 51 and 79 of 91) stand in for it: unlike plateau(0.01) they
@@ -125,8 +124,8 @@ RECIPES = {
 }
 
 
-def get_recipe(name: str, data: str = "digits") -> TrainConfig:
-    """Returns the configuration that a recipe stands for.
+def recipe_settings(name: str, data: str) -> tuple[str, dict[str, Any]]:
+    """Returns a recipe's own name and its settings.
 
     Args:
         name: A key of `RECIPES`, or `"auto"` for the one that suits the data.
@@ -139,20 +138,4 @@ def get_recipe(name: str, data: str = "digits") -> TrainConfig:
         name = "digits" if data == "digits" else "alexnet-2012"
     if name not in RECIPES:
         raise UserError(unknown(name, "recipe", [*RECIPES, "auto"]))
-    return TrainConfig(**{**RECIPES[name], "recipe": name, "data": data})
-
-
-def configure(values: dict[str, Any]) -> TrainConfig:
-    """Returns a configuration of which only some settings are given.
-
-    Args:
-        values: Settings by name. What they lack is that of their `recipe`, or of the
-            one that suits their `data`.
-
-    Raises:
-        ValueError: A key that is no setting, or a value of a wrong type or out of
-            range.
-    """
-    start = get_recipe(values.get("recipe", "auto"), values.get("data", "digits"))
-    # By its own name, where the values say "auto".
-    return start.updated({**values, "recipe": start.recipe})
+    return name, RECIPES[name]

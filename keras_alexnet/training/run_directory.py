@@ -18,6 +18,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from keras_alexnet.errors import UserError
 from keras_alexnet.files import discard_unfinished, is_unfinished, write_whole
-from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.config import DEFAULTS, TrainConfig, read_settings
 
 if TYPE_CHECKING:
     from keras_alexnet.images.preprocessing import Preprocessing
@@ -35,28 +36,32 @@ if TYPE_CHECKING:
 
 # A continued run must be the same run; these settings do not decide what it computes.
 MAY_CHANGE_ON_RESUME = {
-    "resume",
     "replicas",
-    "run_dir",
     "max_skipped",
     "checkpoint_steps",
     "checkpoint_minutes",
     "keep_checkpoints",
 }
 
+# What a run leaves besides its config.json.
+_OF_RUN = (
+    *("result.json", "model.keras", "checkpoints", "history.csv", "data.json"),
+    *("skipped*.csv", "precision.json", "evaluation.json", "logs", "figures", "export"),
+)
+
 # Who is at work in a directory: the lock, and the name on it.
 LOCK, OWNER = ".lock", ".lock-owner.json"
 
 
-@dataclasses.dataclass(frozen=True)
 class RunDirectory:
     """A run's files.
 
-    Attributes:
-        path: The directory.
+    Args:
+        path: The directory, which need not exist yet.
     """
 
-    path: Path
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -68,36 +73,61 @@ class RunDirectory:
         Raises:
             ValueError: There is no run.
         """
-        run = cls(Path(path))
-        if not (run / "config.json").is_file():
+        run = cls(path)
+        if not run.holds_run():
             raise UserError(f"{path} is not a run directory: it has no config.json.")
         return run
 
-    @classmethod
-    def check(cls, config: TrainConfig) -> RunDirectory:
-        """Returns the directory of a run that is to begin or to be continued.
+    def holds_run(self) -> bool:
+        """Says whether a run has begun here."""
+        return (self / "config.json").is_file()
+
+    def to_resume(self) -> TrainConfig:
+        """Returns the configuration of the run that is to be resumed.
 
         Raises:
-            ValueError: It holds another run or other files.
+            ValueError: There is none.
         """
-        run = cls(Path(config.run_dir))
-        with run._explained():
-            if (run / "config.json").is_file():
-                if not config.resume:
+        if not self.holds_run():
+            raise UserError(
+                f"There is no run to resume in {self.path}: check --run-dir, or leave "
+                "--resume out to begin one."
+            )
+        return self.config()
+
+    def check(
+        self, config: TrainConfig, *, resume: bool = False, overwrite: bool = False
+    ) -> None:
+        """Checks that a run can begin, or be continued, in this directory.
+
+        Raises:
+            ValueError: It holds another run or other files, or there is nothing to
+                resume.
+        """
+        if resume and overwrite:
+            raise UserError("A run is either resumed or overwritten, not both.")
+        with self._explained():
+            if self.holds_run():
+                if resume:
+                    self._check_same(config)
+                elif not overwrite:
                     raise UserError(
-                        f"{run.path} already holds a run: continue it with --resume, "
-                        "or choose another --run-dir."
+                        f"{self.path} already holds a run: continue it with --resume, "
+                        "replace it with --overwrite, or choose another --run-dir."
                     )
-                run._check_same(config)
-            elif run.path.is_dir() and any(map(_is_foreign, run.path.iterdir())):
+                return
+            if self.path.is_dir() and any(map(_is_foreign, self.path.iterdir())):
                 raise UserError(
-                    f"{run.path} holds files that are not a run's: choose another "
+                    f"{self.path} holds files that are not a run's: choose another "
                     "--run-dir."
                 )
-        return run
+        if resume:
+            self.to_resume()
 
     @contextlib.contextmanager
-    def claimed(self, config: TrainConfig) -> Iterator[None]:
+    def claimed(
+        self, config: TrainConfig, *, resume: bool = False, overwrite: bool = False
+    ) -> Iterator[None]:
         """Keeps other processes out; writes config.json where the run is new.
 
         The lock is the operating system's, which ends with the process: what a killed
@@ -116,18 +146,32 @@ class RunDirectory:
                 ) from None
         with lock:
             with self._explained():
-                self.check(config)
+                self.check(config, resume=resume, overwrite=overwrite)
                 discard_unfinished(self.path)
                 owner = {"host": socket.gethostname(), "pid": os.getpid()}
                 write_whole(self / OWNER, json.dumps(owner))
-                if not (self / "config.json").is_file():
-                    begun = dataclasses.replace(config, resume=False)
-                    write_whole(self / "config.json", begun.to_json())
+                if overwrite:
+                    self._clear()
+                if not resume:
+                    write_whole(self / "config.json", config.to_json())
             try:
                 yield
             finally:
                 with contextlib.suppress(OSError):
                     (self / OWNER).unlink()
+
+    def _clear(self) -> None:
+        """Deletes what an earlier run has left, but for its config.json.
+
+        That one is replaced when all else is gone, so that a directory whose clearing
+        was interrupted is still a run's.
+        """
+        for pattern in _OF_RUN:
+            for path in self.path.glob(pattern):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def _owner(self) -> str:
         try:
@@ -137,8 +181,12 @@ class RunDirectory:
             return "one that has just begun"
 
     def config(self) -> TrainConfig:
-        """Reads the run's configuration."""
-        return TrainConfig.from_file(self / "config.json")
+        """Reads the run's configuration.
+
+        Settings that an older version did not have yet get their default, whatever
+        the recipe says of them today.
+        """
+        return TrainConfig(**{**DEFAULTS, **read_settings(self / "config.json")})
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Writes a JSON file."""

@@ -75,17 +75,25 @@ class TrainResult:
 
 def train(
     config: TrainConfig,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
     callbacks: list[keras.callbacks.Callback] | None = None,
     until_epoch: int | None = None,
 ) -> TrainResult:
-    """Trains a network and keeps everything about the run in `config.run_dir`.
+    """Trains a network and keeps everything about the run in one directory.
 
     Where the environment variable TF_CONFIG lists several hosts, each of them must call
     this with the same configuration, and with the same run directory on storage that
     all of them share; the first of them writes.
 
     Args:
-        config: What to train, on what, how and where.
+        config: What to train, on what and how.
+        run_dir: Directory of the run: configuration, checkpoints, history, figures,
+            model. It must be new, unless the run in it is resumed or overwritten.
+        resume: Continue the run in the directory from its last checkpoint.
+        overwrite: Delete the run in the directory, if there is one, and begin anew.
         callbacks: More Keras callbacks.
         until_epoch: Pause after this epoch, with a checkpoint but no result.json;
             `resume=True` goes on later. Schedules are those of all `config.epochs`.
@@ -95,21 +103,26 @@ def train(
 
     Raises:
         ValueError: The configuration contradicts itself, the data or the machine; or
-            the run directory holds another run, or another process is at work in it.
-            Nothing has been done then.
+            the run directory holds another run or none to resume, or another process is
+            at work in it. Nothing has been done then.
         keras_alexnet.training.loop.Interrupted: SIGINT or SIGTERM came; the state is
             saved, and `resume=True` continues.
         keras_alexnet.training.loop.Diverged: The gradients were no longer finite.
         keras_alexnet.training.loop.HostLost: Another host no longer answers.
     """
     get_architecture(config.architecture)
+    if config.recipe == "fine-tune" and config.weights is None:
+        raise UserError(
+            "The recipe fine-tune starts from trained weights: name their file with "
+            "--weights."
+        )
     if until_epoch is not None and until_epoch < 1:
         raise UserError(f"until_epoch must be at least 1. Received: {until_epoch}")
-    run = RunDirectory(Path(config.run_dir))
+    run = RunDirectory(run_dir)
     # Before the hosts wait for each other: the others would wait in vain.
     if place_in_cluster()[0] == 0:
-        RunDirectory.check(config)
-    if config.resume and (run / "result.json").is_file():
+        run.check(config, resume=resume, overwrite=overwrite)
+    if resume and (run / "result.json").is_file():
         result = run.read_json("result.json")
         return TrainResult(run.path, result["metrics"], result["history"], True)
     strategy = make_strategy(config.replicas)
@@ -123,11 +136,14 @@ def train(
             channels=config.channels,
         )
         keras.utils.set_random_seed(config.seed)
-        precision = precision_of_run(config, run, hosts)
+        precision = precision_of_run(config, run, hosts, resume=resume)
         # Before the run directory is made: a wrong layer name is found here.
         with strategy.scope():
             model = make_model(config, source, precision)
-        with run.claimed(config) if hosts.is_chief else contextlib.nullcontext():
+        claim = contextlib.nullcontext()
+        if hosts.is_chief:
+            claim = run.claimed(config, resume=resume, overwrite=overwrite)
+        with claim:
             if hosts.is_chief:
                 keep_choice(config, run, precision)
             return _train(
@@ -137,6 +153,7 @@ def train(
                 source,
                 model,
                 precision,
+                resume,
                 callbacks or [],
                 until_epoch,
             )
@@ -149,6 +166,7 @@ def _train(
     source: Source,
     model: AlexNet,
     precision: Precision,
+    resume: bool,
     callbacks: list[keras.callbacks.Callback],
     until_epoch: int | None,
 ) -> TrainResult:
@@ -177,7 +195,7 @@ def _train(
     )
     damage.update()
     first_step, history, stopped = 0, [], False
-    if config.resume:
+    if resume:
         first_step, history, stopped = _restore(saver.store, hosts, model)
     ends = loop.epoch_ends(len(source.train), config.global_batch_size, config.epochs)
     # A callback that has ended the training has ended it for good.
