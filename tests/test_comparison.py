@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import statistics
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +10,18 @@ from scipy.stats import ttest_rel
 
 import keras_alexnet
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.training.loop import Interrupted
-from keras_alexnet.tuning.comparison import Comparison, compare
-from keras_alexnet.tuning.paired import Paired, false_alarm_rate, spread
+from keras_alexnet.tuning.compare import (
+    Paired,
+    compare,
+    deviation,
+    false_positive_rate,
+)
+from keras_alexnet.tuning.trial_process import (
+    Outcome,
+    SearchInterrupted,
+    failure,
+    train_in_process,
+)
 
 BEST = TrainConfig(learning_rate="0.02")
 DEFAULT = TrainConfig(learning_rate="0.01")
@@ -28,16 +36,17 @@ class FakeTraining:
 
     def __init__(self, errors):
         self.errors = errors
-        self.configs = []
-        self.directories = []
+        self.asked, self.directories = [], []
 
-    def __call__(self, config, run_dir, *, resume):
-        self.configs.append(config)
+    def __call__(self, config, run_dir):
+        self.asked.append((config.learning_rate, config.seed))
         self.directories.append(run_dir)
         error = self.errors[config.learning_rate, config.seed]
-        if isinstance(error, Exception):
+        if isinstance(error, SearchInterrupted):
             raise error
-        return SimpleNamespace(metrics=metrics(error))
+        if isinstance(error, Exception):
+            return failure(error)
+        return Outcome(metrics=metrics(error))
 
 
 ERRORS = {
@@ -53,9 +62,8 @@ ERRORS = {
 def test_both_are_trained_with_each_seed_in_directories_of_their_own(tmp_path):
     training = FakeTraining(ERRORS)
     compare(BEST, DEFAULT, tmp_path, train=training)
-    asked = [(c.learning_rate, c.seed) for c in training.configs]
     expected = [(rate, s) for s in (1000, 1001, 1002) for rate in ("0.02", "0.01")]
-    assert asked == expected
+    assert training.asked == expected
     assert len(set(training.directories)) == 6
     assert {path.parent for path in training.directories} == {tmp_path / "comparison"}
 
@@ -64,7 +72,7 @@ def test_another_best_configuration_does_not_meet_the_runs_of_the_first(tmp_path
     first, second = FakeTraining(ERRORS), FakeTraining(ERRORS)
     compare(BEST, DEFAULT, tmp_path, train=first)
     compare(dataclasses.replace(BEST, momentum=0.8), DEFAULT, tmp_path, train=second)
-    shared = set(first.directories) & set(second.directories)
+    shared = {*first.directories} & {*second.directories}
     assert len(shared) == 3 and all("default" in path.name for path in shared)
 
 
@@ -73,8 +81,8 @@ def test_differences_are_paired_by_seed(tmp_path):
     paired = comparison.paired("top1_error")
     np.testing.assert_allclose(paired.differences, (-0.02, -0.01, -0.03))
     assert paired.mean == pytest.approx(-0.02)
-    assert paired.spread == pytest.approx(0.01)
-    assert paired.exceeds_spread
+    assert paired.deviation == pytest.approx(0.01)
+    assert paired.is_clear
     written = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
     assert written["top1_error_difference"]["mean"] == pytest.approx(-0.02)
     assert written["loss_difference"]["standard_deviation"] == pytest.approx(0.02)
@@ -83,24 +91,24 @@ def test_differences_are_paired_by_seed(tmp_path):
 
 def test_one_lucky_seed_is_no_win():
     lucky = Paired((-0.10, 0.01, 0.01))
-    assert lucky.mean < -0.02 and not lucky.exceeds_spread
+    assert lucky.mean < -0.02 and not lucky.is_clear
 
 
 def test_chance_is_that_of_the_paired_t_test():
     ours, theirs = [0.03, 0.06, 0.04, 0.05], [0.05, 0.07, 0.07, 0.06]
     paired = Paired.of(dict(enumerate(ours)), dict(enumerate(theirs)))
-    assert paired.chance == pytest.approx(ttest_rel(ours, theirs).pvalue)
+    assert paired.p_value == pytest.approx(ttest_rel(ours, theirs).pvalue)
 
 
 def test_false_alarms_are_as_frequent_as_among_random_numbers():
     draws = np.random.default_rng(0).normal(size=(100_000, 3))
     larger = abs(draws.mean(axis=1)) > draws.std(axis=1, ddof=1)
-    assert false_alarm_rate(3) == pytest.approx(larger.mean(), abs=0.005)
+    assert false_positive_rate(3) == pytest.approx(larger.mean(), abs=0.005)
 
 
-def test_the_spread_is_that_of_a_sample():
-    assert spread([1, 2, 4]) == pytest.approx(np.std([1, 2, 4], ddof=1))
-    assert spread([1]) is None and spread([]) is None
+def test_the_deviation_is_that_of_a_sample():
+    assert deviation([1, 2, 4]) == pytest.approx(np.std([1, 2, 4], ddof=1))
+    assert deviation([1]) is None and deviation([]) is None
 
 
 @pytest.mark.parametrize(
@@ -109,14 +117,14 @@ def test_the_spread_is_that_of_a_sample():
 )
 def test_few_or_equal_differences_claim_no_chance(differences, mean, exceeds):
     paired = Paired(differences)
-    assert paired.mean == mean and paired.exceeds_spread is exceeds
-    assert paired.chance is None
+    assert paired.mean == mean and paired.is_clear is exceeds
+    assert paired.p_value is None
 
 
 def test_a_run_that_fails_is_recorded_and_its_seed_does_not_count(tmp_path):
-    errors = {**ERRORS, ("0.01", 1001): MemoryError("no room\nfor more")}
+    errors = {**ERRORS, ("0.01", 1001): OSError("no room\nfor more")}
     comparison = compare(BEST, DEFAULT, tmp_path, train=FakeTraining(errors))
-    assert comparison.failures == ("default, seed 1001: MemoryError: no room",)
+    assert comparison.failures == ("default, seed 1001: OSError: no room for more",)
     assert 1001 in comparison.best and 1001 not in comparison.default
     np.testing.assert_allclose(
         comparison.paired("top1_error").differences, (-0.02, -0.03)
@@ -131,8 +139,8 @@ def test_a_comparison_of_failures_says_nothing(tmp_path):
 
 
 def test_an_interruption_ends_it(tmp_path):
-    errors = {**ERRORS, ("0.02", 1001): Interrupted(15)}
-    with pytest.raises(Interrupted):
+    errors = {**ERRORS, ("0.02", 1001): SearchInterrupted(15)}
+    with pytest.raises(SearchInterrupted):
         compare(BEST, DEFAULT, tmp_path, train=FakeTraining(errors))
 
 
@@ -153,31 +161,34 @@ def test_what_would_be_unfair_is_refused(tmp_path, changes, seeds, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_real_comparison_is_continued_where_it_stopped(tmp_path):
+def test_a_real_comparison_is_continued_where_it_stopped(tmp_path, capfd):
     tiny = dataclasses.replace(
         keras_alexnet.get_recipe("digits"), epochs=1, global_batch_size=256
     )
     done = []
 
-    def interrupted_after_one(config, run_dir, *, resume):
+    def interrupted_after_one(config, run_dir):
         if done:
-            raise Interrupted(15)
-        done.append(keras_alexnet.train(config, run_dir, resume=resume))
+            raise SearchInterrupted(15)
+        done.append(train_in_process(config, run_dir))
         return done[-1]
 
     arguments = (tiny, tiny, tmp_path, (1000,))
-    with pytest.raises(Interrupted):
+    with pytest.raises(SearchInterrupted):
         compare(*arguments, interrupted_after_one)
-
-    results = []
-
-    def counted(config, run_dir, *, resume):
-        results.append(keras_alexnet.train(config, run_dir, resume=resume))
-        return results[-1]
-
-    comparison = compare(*arguments, counted)
-    assert [result.finished_before for result in results] == [True, False]
+    (finished,) = tmp_path.glob("comparison/*/result.json")
+    when = finished.stat().st_mtime_ns
+    capfd.readouterr()
+    comparison = compare(*arguments)
+    assert finished.stat().st_mtime_ns == when
     # Equal configurations with equal seeds are equal, so the difference is exact.
     assert comparison.paired("top1_error").differences == (0.0,)
-    assert isinstance(comparison, Comparison)
     assert statistics.fmean(comparison.values("loss")[0].values()) > 0
+    # A line for each run: no progress bars, no messages of TensorFlow's.
+    printed = capfd.readouterr()
+    lines = printed.out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "best, seed 1000",
+        "default, seed 1000",
+    ]
+    assert not printed.err

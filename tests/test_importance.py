@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.tuning.encoding import columns_of
 from keras_alexnet.tuning.importance import MIN_TRIALS, importance
-from keras_alexnet.tuning.trials import Trial
+from keras_alexnet.tuning.trials import Trial, columns_of
 
 
 def trials_of(settings, objectives, status="completed"):
@@ -147,8 +146,8 @@ def test_columns_know_what_they_hold():
         ]
     )
     np.testing.assert_allclose(rate.numbers(), [-3, -1, -2])
-    np.testing.assert_allclose(norm.encoded(), [[1, 0], [0, 1], [1, 0]])
+    np.testing.assert_allclose(norm.numbers(), [0, 1, 0])
     assert not flip.is_numeric and flip.choices == ["True", "False"]
     assert layers.choices == ["(1, 2)", "[3]"]
-    np.testing.assert_allclose(half.encoded().ravel(), [2.5, 0, 5])
+    np.testing.assert_allclose(half.numbers(), [np.nan, 0, 5])
     assert half.varies and not half.is_logarithmic

@@ -10,11 +10,10 @@ from PIL import Image
 
 import keras_alexnet
 from keras_alexnet.tuning import figures, report
-from keras_alexnet.tuning.comparison import Comparison
+from keras_alexnet.tuning.compare import Comparison
 from keras_alexnet.tuning.importance import importance
-from keras_alexnet.tuning.ranking import ranked
 from keras_alexnet.tuning.report import write_report
-from keras_alexnet.tuning.trials import Trial
+from keras_alexnet.tuning.trials import Trial, ranked
 
 CONFIG = dataclasses.replace(keras_alexnet.get_recipe("digits"), epochs=4)
 
@@ -263,7 +262,7 @@ def test_too_few_seeds_say_nothing(tmp_path, seeds):
 def test_a_full_disk_keeps_the_report_from_before(tmp_path, monkeypatch):
     before = write(tmp_path, some(2))
 
-    def fail(*arguments, **options):
+    def fail(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(figures, "curves", fail)

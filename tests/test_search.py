@@ -16,6 +16,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -24,12 +25,10 @@ from keras_alexnet import files
 from keras_alexnet.errors import TrainingFailed
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning import Choice, Range, SearchSpace, oracles, search
-from keras_alexnet.tuning.callbacks import MedianRule
-from keras_alexnet.tuning.oracles import make_oracle, same_errors
-from keras_alexnet.tuning.ranking import ranked
-from keras_alexnet.tuning.reading import read_history
-from keras_alexnet.tuning.trials import Trial
-from keras_alexnet.tuning.tuner import SearchInterrupted
+from keras_alexnet.tuning.oracles import make_oracle
+from keras_alexnet.tuning.trial_process import MedianRule, SearchInterrupted, failure
+from keras_alexnet.tuning.trials import Trial, ranked, read_history
+from keras_alexnet.tuning.tuner import repeated_error
 
 TINY = TrainConfig(
     architecture="alexnet_mini",
@@ -217,12 +216,39 @@ def test_no_successful_trial_is_one_clear_line(tmp_path):
         search(TINY, space, trials=2, run_dir=tmp_path / "s")
 
 
-def test_errors_are_the_same_though_their_numbers_differ():
-    assert same_errors(["step 3: nan", "step 4: nan", "step 55: nan"])
-    assert not same_errors(["step 3: nan", "step 4: nan"])
-    assert not same_errors(["a", None, "a", "a"])
-    assert not same_errors(["a", "a", "b"])
-    assert not same_errors([None, None, None])
+@pytest.mark.parametrize(
+    "errors, repeated",
+    [
+        (["step 3: nan", "step 4: nan", "step 55: nan"], True),
+        (["step 3: nan", "step 4: nan"], False),
+        (["a", None, "a", "a"], False),
+        (["a", "a", "b"], False),
+        ([None, None, None], False),
+        # Large networks do not fit, but another did; or none does.
+        ([None, *["Out of memory: 3 GiB"] * 3], False),
+        (["Out of memory: 3 GiB"] * 3, True),
+    ],
+)
+def test_errors_are_the_same_though_their_numbers_differ(errors, repeated):
+    records = [
+        one and {"error": one, "out_of_memory": one.startswith("Out")} for one in errors
+    ]
+    assert bool(repeated_error(records)) == repeated
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no room"),
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
+        tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: failed"),
+        RuntimeError("XLA: RESOURCE_EXHAUSTED: while trying to allocate\n8 GiB"),
+    ],
+)
+def test_running_out_of_memory_ends_the_trial_and_not_the_search(error):
+    outcome = failure(error)
+    assert outcome.out_of_memory and not outcome.ends_search and not outcome.by_user
+    assert outcome.error.startswith("Out of memory: ") and "\n" not in outcome.error
 
 
 # === Killed ===
@@ -389,7 +415,7 @@ def test_the_median_rule_stops_what_is_worse_than_most(tmp_path, values, stopped
         history_of(
             tmp_path / str(index), [start, start - 0.1, start - 0.2, start - 0.3]
         )
-    rule = MedianRule(str(tmp_path / "own"), "val_loss", False, grace_epochs=2)
+    rule = MedianRule(tmp_path / "own", "val_loss", "min", grace_epochs=2)
     rule.set_model(model := keras.Sequential())
     model.stop_training = False
     for epoch, value in enumerate(values):
@@ -403,7 +429,7 @@ def test_the_median_rule_needs_others_that_came_so_far(tmp_path):
     for index in range(3):
         history_of(tmp_path / str(index), [0.1, 0.1])
     history_of(tmp_path / "3", [0.1])
-    rule = MedianRule(str(tmp_path / "own"), "val_loss", False, grace_epochs=1)
+    rule = MedianRule(tmp_path / "own", "val_loss", "min", grace_epochs=1)
     rule.set_model(model := keras.Sequential())
     model.stop_training = False
     rule.on_epoch_end(0, {"val_loss": 0.05})

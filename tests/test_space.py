@@ -9,7 +9,7 @@ import pytest
 from keras_alexnet.schedules import Cosine, Dexp, Linear, Plateau, Step, parse_schedule
 from keras_alexnet.training.config import TrainConfig, get_recipe
 from keras_alexnet.tuning import Choice, Range, SearchSpace, get_preset, get_space
-from keras_alexnet.tuning.presets import DROPOUT_KINDS, LEARNING_RATE_KINDS, PRESETS
+from keras_alexnet.tuning.parameters import DROPOUT_KINDS, LEARNING_RATE_KINDS, PRESETS
 
 DIGITS = get_recipe("digits")
 
@@ -123,7 +123,7 @@ def test_the_rate_grows_with_the_batch_or_not():
 
 
 def test_augmentation_is_multiplied_and_flips_stay_off():
-    _, made = configured("recipe", augmentation_strength=2.0)
+    _, made = configured("recipe", augmentation_magnitude=2.0)
     assert (made.crop_padding, made.rotation, made.zoom) == (6, 20.0, 0.2)
     assert made.color_noise == "0.2" and made.horizontal_flip is False
 

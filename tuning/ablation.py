@@ -1,4 +1,4 @@
-"""The paper's ablations as a grid with seeds, on anyone's own images."""
+"""Ablation grid: the paper's ablations with seeds, on anyone's own images."""
 
 from __future__ import annotations
 
@@ -7,23 +7,175 @@ import dataclasses
 import io
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from keras_alexnet.data.sources import open_source
+from keras_alexnet.architectures import LayerSpec, get_architecture
 from keras_alexnet.errors import UserError
 from keras_alexnet.files import write_whole
+from keras_alexnet.schedules import Constant, parse_schedule
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.training.train import train
-from keras_alexnet.tuning.ablations import ABLATIONS, Ablation, NotApplicable
-from keras_alexnet.tuning.comparison import METRICS, Metrics, Train, train_once
-from keras_alexnet.tuning.paired import Paired, false_alarm_rate, spread
+from keras_alexnet.tuning.compare import (
+    METRICS,
+    Metrics,
+    Paired,
+    Train,
+    check_seeds,
+    deviation,
+    false_positive_rate,
+    train_with_seed,
+)
+from keras_alexnet.tuning.trial_process import check_in_process, train_in_process
+
+Changes = Mapping[str, Any]
+
+
+class NotApplicable(Exception):
+    """An ablation would change nothing, or something else than it says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """One thing taken away.
+
+    Attributes:
+        key: A short name, for directories and files.
+        name: What people read.
+        change: From a configuration and the images' colour channels to the settings
+            that it changes; raises `NotApplicable`, with the reason.
+        paper: By how much the paper's top-1 and top-5 errors are higher without it, in
+            percentage points, in words where it gives no number.
+        remark: Where the paper says so, or what else to know.
+    """
+
+    key: str
+    name: str
+    change: Callable[[TrainConfig, int], Changes]
+    paper: tuple[str, str] = ("", "")
+    remark: str = ""
+
+
+# === What the paper took away, as changes of a configuration ===
+
+
+def _layers(config: TrainConfig, role: str) -> list[LayerSpec]:
+    architecture = get_architecture(config.architecture)
+    specs = architecture.features + architecture.top
+    return [spec for spec in specs if spec.role == role and spec.layer]
+
+
+def _no_norm(config: TrainConfig, channels: int) -> Changes:
+    if config.norm != "default":
+        raise NotApplicable(f"norm is {config.norm}, not the network's own")
+    if not _layers(config, "norm"):
+        raise NotApplicable(f"{config.architecture} does not normalise")
+    return {"norm": "none"}
+
+
+def _no_overlap(config: TrainConfig, channels: int) -> Changes:
+    if config.pool != "default":
+        raise NotApplicable(f"pool is {config.pool}, not the network's own")
+    options = [spec.options for spec in _layers(config, "pool")]
+    if not any(one.get("pool_size", 0) > one.get("strides", 0) for one in options):
+        raise NotApplicable(f"{config.architecture} has no overlapping windows")
+    return {"pool": "non_overlapping_max_pooling"}
+
+
+def _one_tower(config: TrainConfig, channels: int) -> Changes:
+    towers = [spec.options.get("groups", 1) for spec in _layers(config, "conv")]
+    if config.groups == 1 or max(towers) == 1:
+        raise NotApplicable("the network has one tower")
+    return {"groups": 1}
+
+
+def _half_net(config: TrainConfig, channels: int) -> Changes:
+    if config.architecture != "alexnet_2012_source":
+        raise NotApplicable("it is half of alexnet_2012_source")
+    if config.groups == 1:
+        raise NotApplicable("the network has one tower")
+    return {"architecture": "alexnet_2012_half"}
+
+
+def _no_dropout(config: TrainConfig, channels: int) -> Changes:
+    if parse_schedule(config.dropout) == Constant(0.0):
+        raise NotApplicable("dropout is 0")
+    return {"dropout": "0"}
+
+
+def _no_color_noise(config: TrainConfig, channels: int) -> Changes:
+    if channels == 1:
+        raise NotApplicable("the images are grey")
+    if parse_schedule(config.color_noise) == Constant(0.0):
+        raise NotApplicable("color_noise is 0")
+    return {"color_noise": "0"}
+
+
+def _no_crop(config: TrainConfig, channels: int) -> Changes:
+    size = config.image_size or get_architecture(config.architecture).input_size
+    if config.augmentation == "modern":
+        # Its crops of random size, and the jitter that comes with them.
+        return {"augmentation": "2012", "color_noise": "0", "resize_size": size}
+    if config.resize_size == size and not config.crop_padding:
+        raise NotApplicable("images are as large as the network's input")
+    # The whole image, in training as in testing.
+    return {"resize_size": size, "crop_padding": 0}
+
+
+def _no_augmentation(config: TrainConfig, channels: int) -> Changes:
+    changes = {"horizontal_flip": False}
+    changes |= dict.fromkeys(("rotation", "zoom", "mixup", "cutmix"), 0.0)
+    changes = {k: v for k, v in changes.items() if getattr(config, k) != v}
+    for change in (_no_crop, _no_color_noise):
+        try:
+            changes.update(change(config, channels))
+        except NotApplicable:
+            continue
+    if not changes:
+        raise NotApplicable("images are not augmented")
+    return changes
+
 
 BASE = Ablation("base", "base", lambda config, channels: {})
+# The paper's text, with which the logs of its program agree to two decimals:
+# layer-params-145.cfg and -145-2010.cfg against -145-half, -147 and -148.
+ABLATIONS = (
+    Ablation(
+        *("no-lrn", "no normalisation", _no_norm),
+        *(("+1.4", "+1.2"), "paper, section 3.3"),
+    ),
+    Ablation(
+        *("no-overlap", "no overlapping pooling", _no_overlap),
+        *(("+0.4", "+0.3"), "paper, section 3.4"),
+    ),
+    Ablation(
+        *("one-tower", "one tower, joined", _one_tower),
+        remark="more weights than two; the paper halves the net instead",
+    ),
+    Ablation(
+        *("half-net", "one tower, half the net", _half_net),
+        *(("+1.7", "+1.2"), "paper, section 3.2"),
+    ),
+    Ablation(
+        *("no-dropout", "no dropout", _no_dropout),
+        *(("overfits", ""), "paper, section 4.2"),
+    ),
+    Ablation(
+        *("no-color-noise", "no PCA lighting noise", _no_color_noise),
+        *(("over +1", ""), "paper, section 4.1"),
+    ),
+    Ablation(
+        *("no-augmentation", "no augmentation", _no_augmentation),
+        *(("overfits", ""), "paper, section 4.1"),
+    ),
+    Ablation("no-crop", "no crop", _no_crop, remark="the whole image, in testing too"),
+)
+
+
+# === The grid ===
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +185,24 @@ class Row:
     Attributes:
         ablation: What was taken away; nothing from the base.
         changes: The settings that do it.
-        metrics: On the test images, by seed.
+        metrics: On the test split, by seed.
         failures: What failed, in one line each, by seed.
         not_applicable: Why it was not run, or None.
     """
 
     ablation: Ablation
-    changes: Mapping[str, Any]
+    changes: Changes
     metrics: dict[int, Metrics] = dataclasses.field(default_factory=dict)
     failures: dict[int, str] = dataclasses.field(default_factory=dict)
     not_applicable: str | None = None
+
+    @classmethod
+    def of(cls, ablation: Ablation, config: TrainConfig, channels: int) -> Row:
+        """Returns the row of an ablation, before any run."""
+        try:
+            return cls(ablation, ablation.change(config, channels))
+        except NotApplicable as reason:
+            return cls(ablation, {}, not_applicable=str(reason))
 
     def values(self, metric: str) -> dict[int, float]:
         """Returns a metric by seed."""
@@ -72,44 +232,35 @@ def ablate(
     config: TrainConfig,
     directory: Path,
     seeds: Sequence[int] = (0, 1, 2),
-    train: Train = train,
+    train: Train = train_in_process,
 ) -> AblationResult:
     """Trains a configuration whole and without each of the paper's inventions.
 
-    Every row is trained with the same seeds, so with the same test images. The first
+    Every row is trained with the same seeds, so with the same test split. The first
     seed of all rows comes first: what an interrupted grid has is comparable. Runs that
     have finished are not trained again; a run that fails is recorded and tried again by
     the next call.
 
     Args:
-        config: What to take things away from; its seed and run directory are not used.
+        config: What to take things away from; its seed is not used.
         directory: Where `runs/`, `ablation.csv` and `ablation.json` go.
         seeds: The seeds.
-        train: What trains, `keras_alexnet.train`.
+        train: What trains a configuration in a run directory.
 
     Raises:
-        ValueError: There are no seeds, the directory is a run's, the data cannot be
+        UserError: There are no seeds, the directory is a run's, the data cannot be
             opened, or the base cannot be trained.
-        keras_alexnet.training.loop.Interrupted: Training was asked to stop.
+        SearchInterrupted: Training was asked to stop.
     """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(
-            "An ablation needs seeds, each of them once. "
-            f"Received: {', '.join(map(str, seeds)) or 'none'}"
-        )
+    check_seeds("An ablation", seeds)
     if (directory / "config.json").is_file():
         raise UserError(
             f"{directory} holds a run of its own: choose another --run-dir for the "
             "ablations."
         )
     # Before anything is trained: these images are what all is about.
-    source = open_source(
-        config.data,
-        seed=seeds[0],
-        test_fraction=config.test_fraction,
-        channels=config.channels,
-    )
-    rows = tuple(_row(one, config, source.channels) for one in (BASE, *ABLATIONS))
+    channels = check_in_process(dataclasses.replace(config, seed=seeds[0]))
+    rows = tuple(Row.of(one, config, channels) for one in (BASE, *ABLATIONS))
     result = AblationResult(config, tuple(seeds), rows)
     # All of them now: one that cannot be is found before others are trained.
     configs = [dataclasses.replace(config, **row.changes) for row in rows]
@@ -117,26 +268,17 @@ def ablate(
         for row, changed in zip(rows, configs, strict=True):
             if row.not_applicable:
                 continue
-            print(f"\n{row.ablation.name}, seed {seed}")
-            seeded = dataclasses.replace(changed, seed=seed)
             run_dir = directory / "runs" / f"{row.ablation.key}-{seed}"
-            # A mistake in the base is one in all rows, and no failure of one run.
-            may_raise = (ValueError,) if row is rows[0] and seed == seeds[0] else ()
-            metrics, failure = train_once(seeded, run_dir, train, may_raise)
-            if failure:
-                print(f"failed: {failure}")
-                row.failures[seed] = failure
+            outcome = train_with_seed(row.ablation.name, changed, seed, run_dir, train)
+            if outcome.by_user and row is rows[0] and seed == seeds[0]:
+                # A mistake in the base is one in all rows, and no failure of one run.
+                raise UserError(outcome.error)
+            if outcome.error:
+                row.failures[seed] = outcome.error
             else:
-                row.metrics[seed] = metrics
+                row.metrics[seed] = outcome.metrics
             _write(result, directory)
     return result
-
-
-def _row(ablation: Ablation, config: TrainConfig, channels: int) -> Row:
-    try:
-        return Row(ablation, ablation.change(config, channels))
-    except NotApplicable as reason:
-        return Row(ablation, {}, not_applicable=str(reason))
 
 
 # === Results ===
@@ -145,17 +287,18 @@ def _row(ablation: Ablation, config: TrainConfig, channels: int) -> Row:
 def table_of(result: AblationResult) -> Table:
     """Returns the grid beside the paper's differences, for people."""
     count = len(result.seeds)
-    luck = ""
+    chance = ""
     if count > 1:
-        luck = f", which chance alone does in {false_alarm_rate(count):.0%} of cases"
+        rate = false_positive_rate(count)
+        chance = f", which chance alone does in {rate:.0%} of cases"
     table = Table(
         title=f"{result.config.architecture} on {result.config.data}, "
         f"seeds {', '.join(map(str, result.seeds))}, epochs {result.config.epochs}: "
-        "errors in %, differences in percentage points",
+        "errors on the test split in %, differences in percentage points",
         caption="Mean ± standard deviation over the seeds (n - 1). A difference is "
         "that of the errors without something and with it, seed by seed; * marks one "
-        f"that is larger than its spread{luck}. The paper's are those of 1.2 million "
-        "images of 1,000 classes, of one run each, and need not be yours.",
+        f"that is larger than its standard deviation{chance}. The paper's are those of "
+        "1.2 million images of 1,000 classes, of one run each, and need not be yours.",
     )
     table.add_column("what")
     for heading in ("top-1", "difference", "paper", "top-5", "difference", "paper"):
@@ -164,36 +307,29 @@ def table_of(result: AblationResult) -> Table:
     for row in result.rows:
         cells = []
         for metric, paper in zip(METRICS, row.ablation.paper, strict=False):
-            cells += [_errors(row, metric), _difference(result, row, metric), paper]
+            paired = result.paired(row, metric)
+            difference = _mean(paired.differences, "+") + " *" * paired.is_clear
+            is_base = row is result.rows[0]
+            errors = _mean(row.values(metric).values())
+            cells += [errors, "" if is_base else difference, paper]
         table.add_row(*map(Text, (row.ablation.name, *cells, _remarks(row))))
     return table
 
 
-def _errors(row: Row, metric: str) -> str:
-    return _with_spread([100 * value for value in row.values(metric).values()])
-
-
-def _difference(result: AblationResult, row: Row, metric: str) -> str:
-    if row is result.rows[0]:
-        return ""
-    paired = result.paired(row, metric)
-    text = _with_spread([100 * value for value in paired.differences], "+")
-    return text + (" *" if paired.exceeds_spread else "")
-
-
-def _with_spread(values: Sequence[float], sign: str = "") -> str:
+def _mean(fractions: Iterable[float], sign: str = "") -> str:
+    """Returns mean ± standard deviation in per cent, or what there is of them."""
+    values = [100 * one for one in fractions]
     if not values:
         return "-"
-    deviation = spread(values)
     text = f"{statistics.fmean(values):{sign}.2f}"
-    return text if deviation is None else f"{text} ± {deviation:.2f}"
+    return text if len(values) == 1 else f"{text} ± {deviation(values):.2f}"
 
 
 def _remarks(row: Row) -> str:
     if row.not_applicable:
         return f"not applicable: {row.not_applicable}"
     failed = [f"seed {seed} failed: {text}" for seed, text in row.failures.items()]
-    return "; ".join([*failed, *([row.ablation.remark] if row.ablation.remark else [])])
+    return "; ".join([*failed, *filter(None, [row.ablation.remark])])
 
 
 def _write(result: AblationResult, directory: Path) -> None:
@@ -205,19 +341,12 @@ def _write(result: AblationResult, directory: Path) -> None:
     writer.writeheader()
     writer.writerows(records)
     write_whole(directory / "ablation.csv", text.getvalue())
-    values = {
-        "config": dataclasses.asdict(result.config),
-        "seeds": result.seeds,
-        "rows": [
-            {
-                **record,
-                "changes": dict(row.changes),
-                "metrics": row.metrics,
-                "failures": row.failures,
-            }
-            for record, row in zip(records, result.rows, strict=True)
-        ],
-    }
+    rows = []
+    for record, row in zip(records, result.rows, strict=True):
+        own = {"metrics": row.metrics, "failures": row.failures}
+        rows.append({**record, "changes": dict(row.changes), **own})
+    config = dataclasses.asdict(result.config)
+    values = {"config": config, "seeds": result.seeds, "rows": rows}
     write_whole(directory / "ablation.json", json.dumps(values, indent=2) + "\n")
 
 
@@ -234,8 +363,8 @@ def _record(result: AblationResult, row: Row) -> dict[str, Any]:
         values = list(row.values(metric).values())
         paired = result.paired(row, metric)
         record[metric] = statistics.fmean(values) if values else None
-        record[f"{metric}_deviation"] = spread(values)
+        record[f"{metric}_deviation"] = deviation(values)
         record[f"{metric}_difference"] = paired.mean
-        record[f"{metric}_difference_deviation"] = paired.spread
+        record[f"{metric}_difference_deviation"] = paired.deviation
     paper = dict(zip(("top1", "top5"), row.ablation.paper, strict=True))
     return record | {f"paper_{name}": text or None for name, text in paper.items()}

@@ -12,7 +12,7 @@ import keras_tuner
 
 from keras_alexnet.builder import build
 from keras_alexnet.training.optimizer import DecayedMomentum
-from keras_alexnet.tuning.presets import RECIPE
+from keras_alexnet.tuning.parameters import RECIPE
 
 
 class AlexNetHyperModel(keras_tuner.HyperModel):

@@ -1,4 +1,4 @@
-"""Keras Tuner's oracles, which decide what to try, made to survive any interruption.
+"""Durable oracles: Keras Tuner's, which decide what to try, made to survive a kill.
 
 An oracle's state is in `oracle.json`, each of its trials in `trial_<name>/trial.json`:
 Keras Tuner's own files, which its own tools read. What differs: files are there whole
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +24,6 @@ from keras_alexnet.files import write_whole
 
 # How long a worker on another host may be silent; it speaks every 15 seconds.
 SILENCE_SECONDS = 120.0
-# That many different trials in a row with the same error end a search.
-SAME_ERRORS = 3
 # Rounds of Hyperband keep one of so many trials, and train it so many times as long.
 HYPERBAND_FACTOR = 3
 # One of so many trials of a Bayesian search is random: the first ones.
@@ -213,7 +210,7 @@ def make_oracle(
         seed: Decides what is tried.
 
     Raises:
-        ValueError: There is no such tuner.
+        UserError: There is no such tuner.
     """
     if tuner not in TUNERS:
         raise UserError(unknown(tuner, "tuner", TUNERS))
@@ -235,17 +232,3 @@ def make_oracle(
         oracle = kinds[tuner](max_trials=trials, **common)
     oracle.verbose = 0
     return oracle
-
-
-def same_errors(errors: list[str | None]) -> str | None:
-    """Returns the error that the last trials have in common, if enough of them have.
-
-    Args:
-        errors: Of each trial that has ended, in that order; None where it succeeded.
-    """
-    last = errors[-SAME_ERRORS:]
-    # The step or the size of something may differ.
-    kinds = {one and re.sub(r"[\d.]+", "#", one) for one in last}
-    if len(last) == SAME_ERRORS and len(kinds) == 1 and None not in kinds:
-        return last[-1]
-    return None

@@ -1,4 +1,8 @@
-"""What a search may choose from: ranges of numbers, and lists of values."""
+"""Hyperparameters of a search: ranges and choices, and those that presets search.
+
+The values of the 2012 system lie in the middle of the usual ranges; in the geometric
+middle where equal factors are equally likely.
+"""
 
 from __future__ import annotations
 
@@ -38,44 +42,40 @@ class Range:
             number = isinstance(value, numbers.Real) and not isinstance(value, bool)
             if not number or not math.isfinite(value):
                 raise UserError(f"{name} must be a finite number. Received: {value!r}")
+        received = f"Received: low={self.low}, high={self.high}"
         if self.low >= self.high:
-            raise UserError(
-                f"low must be below high. Received: low={self.low}, high={self.high}"
-            )
+            raise UserError(f"low must be below high. {received}")
         if self.log and self.low <= 0:
-            raise UserError(f"low must be positive with log. Received: {self.low}")
-        if self.whole and not all(
-            float(value).is_integer() for value in (self.low, self.high)
-        ):
+            raise UserError(f"low must be positive with log. {received}")
+        if self.whole and not all(float(end).is_integer() for end in self.corners):
             raise UserError(
-                "low and high must be whole numbers with whole. "
-                f"Received: low={self.low}, high={self.high}"
+                f"low and high must be whole numbers with whole. {received}"
             )
 
     @property
     def middle(self) -> float:
         """The middle: geometric where equal factors are equally likely."""
+        middle = (self.low + self.high) / 2
         if self.log:
-            # The digits beyond are rounding errors of the logarithms.
-            middle = float(f"{math.sqrt(self.low * self.high):.12g}")
-        else:
-            middle = float(f"{(self.low + self.high) / 2:.12g}")
-        return round(middle) if self.whole else middle
+            middle = math.sqrt(self.low * self.high)
+        # The digits beyond are rounding errors of the logarithms.
+        return round(middle) if self.whole else float(f"{middle:.12g}")
 
     @property
-    def corners(self) -> tuple[Value, ...]:
+    def corners(self) -> tuple[float, float]:
         """The values at which a mistake in the range would show."""
-        ends = (self.low, self.high)
-        return tuple(int(end) if self.whole else float(end) for end in ends)
+        return self.low, self.high
 
     def declare(self, hp: keras_tuner.HyperParameters, name: str) -> Value | None:
         """Declares the parameter, and returns its value, None where it is inactive."""
-        return (hp.Int if self.whole else hp.Float)(
-            name,
-            *self.corners,
-            sampling="log" if self.log else "linear",
-            default=self.middle,
-        )
+        kind, number = (hp.Int, int) if self.whole else (hp.Float, float)
+        sampling = "log" if self.log else "linear"
+        ends = map(number, self.corners)
+        return kind(name, *ends, sampling=sampling, default=self.middle)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the range as JSON values, which `read_parameter` reads."""
+        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,19 +127,27 @@ class Choice:
         # Keras Tuner keeps truth values as numbers.
         return None if value is None else type(self.default)(value)
 
+    def to_json(self) -> list[Value] | dict[str, Any]:
+        """Returns the choice as JSON values, which `read_parameter` reads."""
+        values = list(self.values)
+        if self.default == values[0]:
+            return values
+        return {"values": values, "default": self.default}
+
 
 Parameter = Range | Choice
 
 
 def read_parameter(name: str, written: Any) -> Parameter:
-    """Makes a parameter from JSON: a list of values, or the attributes of a range.
+    """Makes a parameter from JSON: a list of values, or attributes by name.
 
     Args:
         name: The parameter's name, for messages.
-        written: Such as `["lrn", "none"]` or `{"low": 1, "high": 9, "whole": true}`.
+        written: Such as `["lrn", "none"]`, `{"low": 1, "high": 9, "whole": true}` or
+            `{"values": [32, 64], "default": 64}`.
 
     Raises:
-        ValueError: It is neither, or the parameter makes no sense.
+        UserError: It is none of these, or the parameter makes no sense.
     """
     try:
         if isinstance(written, (Range, Choice)):
@@ -151,20 +159,89 @@ def read_parameter(name: str, written: Any) -> Parameter:
                 "a parameter is a list of values, or a range such as "
                 f'{{"low": 0.001, "high": 0.1, "log": true}}. Received: {written!r}'
             )
-        known = [field.name for field in dataclasses.fields(Range)]
+        kind = Choice if "values" in written else Range
+        what = kind.__name__.lower()
+        known = [field.name for field in dataclasses.fields(kind)]
         for key in written:
             if key not in known:
-                raise UserError(unknown(str(key), "attribute of a range", known))
-        for key in ("low", "high"):
+                raise UserError(unknown(str(key), f"attribute of a {what}", known))
+        for key in ("low", "high") if kind is Range else ():
             if key not in written:
                 raise UserError(f"the range has no {key}. Received: {dict(written)}")
-        return Range(**written)
-    except ValueError as error:
+        return kind(**written)
+    except UserError as error:
         raise UserError(f"{name}: {error}") from None
 
 
-def written(parameter: Parameter) -> Any:
-    """Returns a parameter as JSON values, which `read_parameter` reads."""
-    if isinstance(parameter, Choice):
-        return list(parameter.values)
-    return dataclasses.asdict(parameter)
+# === Presets ===
+
+LEARNING_RATE_KINDS = (
+    "constant",
+    "step",
+    "exponential",
+    "dexp",
+    "linear",
+    "cosine",
+    "plateau",
+)
+DROPOUT_KINDS = ("constant", "linear", "step", "cosine", "curriculum")
+
+# A parameter called KIND.NAME counts for that kind only.
+LEARNING_RATE: Mapping[str, Parameter] = {
+    "kind": Choice(LEARNING_RATE_KINDS, "step"),
+    # The rate of 2012 for batches of 128 is 0.01.
+    "value": Range(0.001, 0.1, log=True),
+    # Divided by ten, three times (paper section 5). The boundaries are evenly spaced:
+    # drops at 2/7, 4/7 and 6/7 of the run come close to those of the logged run.
+    "step.factor": Range(0.03, 1 / 3, log=True),
+    "step.drops": Range(1, 5, whole=True),
+    # By how much the rate falls in the course of the run: 250 in cuda-convnet2.
+    "exponential.fall": Range(25.0, 2500.0, log=True),
+    "dexp.fall": Range(25.0, 2500.0, log=True),
+    "dexp.levels": Range(3, 5, whole=True),
+    # Ours: the end as a part of the start, and the recipe digits's warm-up.
+    "linear.end": Range(0.0, 0.2),
+    "cosine.warmup": Range(0.0, 0.1),
+    # Our stand-in for the drops by hand. Its patience is a fraction of the run: 5 of 90
+    # epochs.
+    "plateau.factor": Range(0.03, 1 / 3, log=True),
+    "plateau.patience": Range(0.02, 0.15, log=True),
+}
+# Of half of the units, says the paper; 10 is the curriculum's own default. How far a
+# schedule falls, or rises, no source says.
+DROPOUT: Mapping[str, Parameter] = {
+    "kind": Choice(DROPOUT_KINDS),
+    "value": Range(0.2, 0.8),
+    "linear.end": Range(0.0, 0.8),
+    "step.factor": Range(0.25, 0.75),
+    "step.boundary": Range(0.3, 0.9),
+    "cosine.end": Range(0.0, 0.8),
+    "curriculum.gamma": Range(2.5, 40.0, log=True),
+}
+SCHEDULES: Mapping[str, Parameter] = {
+    **{f"learning_rate.{name}": one for name, one in LEARNING_RATE.items()},
+    **{f"dropout.{name}": one for name, one in DROPOUT.items()},
+}
+RECIPE: Mapping[str, Parameter] = {
+    **SCHEDULES,
+    "momentum": Range(0.82, 0.98),
+    "weight_decay": Range(5e-5, 5e-3, log=True),
+    "global_batch_size": Choice((32, 64, 128, 256, 512), 128),
+    # Whether the learning rate grows with the batch, from that of the configuration.
+    "scale_rate": Choice((True, False)),
+    # What crop_padding, rotation, zoom and color_noise are multiplied by.
+    "augmentation_magnitude": Range(0.0, 2.0),
+}
+EVERYTHING: Mapping[str, Parameter] = {
+    **RECIPE,
+    # Whether each fully connected layer has a schedule of its own.
+    "dropout.per_layer": Choice((False, True)),
+    "norm": Choice(("default", "batch_normalization", "none")),
+    "groups": Choice((2, 1)),
+    "width": Range(0.5, 2.0, log=True),
+}
+PRESETS: Mapping[str, Mapping[str, Parameter]] = {
+    "schedules": SCHEDULES,
+    "recipe": RECIPE,
+    "everything": EVERYTHING,
+}

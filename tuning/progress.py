@@ -12,8 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from keras_alexnet.tuning.ranking import ranked
-from keras_alexnet.tuning.trials import Trial
+from keras_alexnet.tuning.trials import Trial, ranked
 
 SHOWN = 10
 

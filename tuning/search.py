@@ -29,10 +29,9 @@ from keras_alexnet.tuning.oracles import (
     make_oracle,
 )
 from keras_alexnet.tuning.progress import Progress
-from keras_alexnet.tuning.ranking import ranked
 from keras_alexnet.tuning.space import SearchSpace, get_space
 from keras_alexnet.tuning.trial_process import check_in_process
-from keras_alexnet.tuning.trials import Trial
+from keras_alexnet.tuning.trials import Trial, ranked
 from keras_alexnet.tuning.tuner import ScheduleTuner, Settings
 
 # What a run's history holds after each epoch, and which way is better.
@@ -121,8 +120,8 @@ def search(
             different trials in a row failed by the same mistake in their settings.
         keras_alexnet.errors.TrainingFailed: Three different trials in a row failed with
             the same error, or no trial succeeded.
-        keras_alexnet.tuning.tuner.SearchInterrupted: SIGINT or SIGTERM came; the same
-            call continues.
+        keras_alexnet.tuning.trial_process.SearchInterrupted: SIGINT or SIGTERM came;
+            the same call continues.
         OSError: The disk is full, or the directory cannot be written.
     """
     space = get_space(space)

@@ -1,14 +1,14 @@
-"""The space that a search looks through, as plain data.
+"""Search space: which settings are searched, in which ranges, and which are fixed.
 
-A space says which parameters are searched, and which have a fixed value. Keras Tuner's
-hyperparameters are declared from it, and values of them become a training
-configuration.
+A space is plain data. Keras Tuner's hyperparameters are declared from it, and values of
+them become a training configuration.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,30 +19,39 @@ import keras_tuner
 
 from keras_alexnet.architectures import get_architecture
 from keras_alexnet.errors import UserError, unknown
-from keras_alexnet.schedules import parse_schedule
+from keras_alexnet.schedules import Constant, parse_schedule
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.tuning.applying import SETTINGS, configured
+from keras_alexnet.training.setting_types import hints_of
 from keras_alexnet.tuning.parameters import (
-    Parameter,
-    Value,
-    read_parameter,
-    written,
-)
-from keras_alexnet.tuning.presets import (
     DROPOUT,
     DROPOUT_KINDS,
     EVERYTHING,
     LEARNING_RATE,
     PRESETS,
+    Parameter,
+    Value,
+    read_parameter,
 )
+
+# A search compares runs on the same data, of the same length, from the same seed.
+_SAME_FOR_ALL = {"recipe", "data", "test_fraction", "seed", "epochs"}
+# The settings of a run that can be searched under their own names: single values.
+SETTINGS = tuple(
+    name
+    for name, hint in hints_of(TrainConfig).items()
+    if name not in _SAME_FOR_ALL and hint != tuple[str, ...]
+)
+# A name, the parameter or its fixed value, and which others must have which values.
+_Declared = tuple[str, Parameter | Value, tuple[tuple[str, Value], ...]]
+_JSON_TYPES = {str: "text", list: "list", dict: "object"}
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchSpace:
     """Parameters that are searched, and parameters that are fixed.
 
-    Names are those of `keras_alexnet.tuning.presets`, such as `learning_rate.kind` and
-    `dropout.cosine.end`, or any setting of `TrainConfig` that is a plain value. A
+    Names are those of `keras_alexnet.tuning.parameters`, such as `learning_rate.kind`
+    and `dropout.cosine.end`, or any setting of `TrainConfig` that is a plain value. A
     parameter that belongs to a kind of schedule counts for that kind only; one that a
     chosen kind needs, but the space lacks, has the middle of its usual range.
 
@@ -55,7 +64,7 @@ class SearchSpace:
         fixed: Values of other parameters, by name.
 
     Raises:
-        ValueError: A name is unknown, or given twice.
+        UserError: A name is unknown, or given twice.
 
     Example:
     >>> space = get_space("schedules").only("learning_rate")
@@ -72,10 +81,17 @@ class SearchSpace:
         }
         object.__setattr__(self, "parameters", MappingProxyType(parameters))
         object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
-        for name in [*self.parameters, *self.fixed]:
-            _check_name(name)
+        for name in self._given:
+            words = name.split(".")
+            of_layer = words[0] == "dropout" and ".".join(words[2:]) in DROPOUT
+            if not (name in EVERYTHING or name in SETTINGS or of_layer):
+                raise UserError(unknown(name, "parameter", [*EVERYTHING, *SETTINGS]))
             if name in self.parameters and name in self.fixed:
                 raise UserError(f"{name} is both searched and fixed.")
+
+    @property
+    def _given(self) -> dict[str, Parameter | Value]:
+        return {**self.parameters, **self.fixed}
 
     def only(self, *names: str) -> SearchSpace:
         """Returns the part of the space with these names.
@@ -85,21 +101,21 @@ class SearchSpace:
                 all of dropout's.
 
         Raises:
-            ValueError: The space has nothing of that name.
+            UserError: The space has nothing of that name.
         """
-        for name in names:
-            if not any(_begins(one, name) for one in [*self.parameters, *self.fixed]):
-                raise UserError(
-                    unknown(name, "parameter of this space", self.parameters)
-                )
 
         def part(values: Mapping[str, Any]) -> dict[str, Any]:
             return {
                 one: value
                 for one, value in values.items()
-                if any(_begins(one, name) for name in names)
+                if any(f"{one}.".startswith(f"{name}.") for name in names)
             }
 
+        for name in names:
+            if not any(f"{one}.".startswith(f"{name}.") for one in self._given):
+                raise UserError(
+                    unknown(name, "parameter of this space", self.parameters)
+                )
         return SearchSpace(part(self.parameters), part(self.fixed))
 
     def with_(self, parameters: Mapping[str, Any]) -> SearchSpace:
@@ -109,7 +125,7 @@ class SearchSpace:
             parameters: By name a `Range`, a `Choice`, or what stands for one in a file.
 
         Raises:
-            ValueError: A name is unknown, or a parameter makes no sense.
+            UserError: A name is unknown, or a parameter makes no sense.
         """
         fixed = {k: v for k, v in self.fixed.items() if k not in parameters}
         return SearchSpace({**self.parameters, **parameters}, fixed)
@@ -121,14 +137,14 @@ class SearchSpace:
             values: By name.
 
         Raises:
-            ValueError: A name is unknown.
+            UserError: A name is unknown.
         """
         left = {k: v for k, v in self.parameters.items() if k not in values}
         return SearchSpace(left, {**self.fixed, **values})
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the space as JSON values, which `SearchSpace.from_dict` reads."""
-        parameters = {name: written(one) for name, one in self.parameters.items()}
+        parameters = {name: one.to_json() for name, one in self.parameters.items()}
         return {"parameters": parameters, "fix": dict(self.fixed)}
 
     @classmethod
@@ -141,7 +157,7 @@ class SearchSpace:
                 fixed values by name.
 
         Raises:
-            ValueError: A key or a name is unknown, or a parameter makes no sense.
+            UserError: A key or a name is unknown, or a parameter makes no sense.
         """
         known = {"preset": str, "only": list, "parameters": dict, "fix": dict}
         for key, value in values.items():
@@ -176,14 +192,12 @@ class SearchSpace:
         values: dict[str, Value] = {}
         for name, parameter, conditions in self._declared(config):
             active = all(values.get(parent) == one for parent, one in conditions)
-            if not isinstance(parameter, Parameter):
-                if active:
-                    values[name] = parameter
-                continue
-            with ExitStack() as scopes:
-                for parent, one in conditions:
-                    scopes.enter_context(hp.conditional_scope(parent, [one]))
-                value = parameter.declare(hp, name)
+            value = parameter
+            if isinstance(parameter, Parameter):
+                with ExitStack() as scopes:
+                    for parent, one in conditions:
+                        scopes.enter_context(hp.conditional_scope(parent, [one]))
+                    value = parameter.declare(hp, name)
             # Keras Tuner returns None where it is not, and a default on the way there.
             if active:
                 values[name] = value
@@ -202,17 +216,17 @@ class SearchSpace:
             The values of those that are active and searched, and the configuration.
 
         Raises:
-            ValueError: The values contradict each other or the configuration.
+            UserError: The values contradict each other or the configuration.
         """
         values = self.declare(hp, config)
         searched = {name: value for name, value in values.items() if name in hp.values}
-        return searched, configured(config, values)
+        return searched, _configured(config, values)
 
     def check(self, config: TrainConfig) -> None:
         """Tries the ends of every range on a configuration.
 
         Raises:
-            ValueError: The space is empty, or leads to what cannot be configured.
+            UserError: The space is empty, or leads to what cannot be configured.
         """
         declared = list(self._declared(config))
         searched = [one for one in declared if isinstance(one[1], Parameter)]
@@ -227,12 +241,12 @@ class SearchSpace:
                 hp.values = {**dict(conditions), name: corner}
                 try:
                     self.configure(hp, config)
-                except ValueError as error:
+                except UserError as error:
                     raise UserError(f"{name} = {corner!r}: {error}") from None
 
     def _declared(self, config: TrainConfig) -> Iterator[_Declared]:
         """Yields all parameters, searched or fixed, those with conditions later."""
-        given = {**self.parameters, **self.fixed}
+        given = self._given
         if any(name.startswith("learning_rate.") for name in given):
             yield from self._schedule("learning_rate", config.learning_rate, ())
         if any(name.startswith("dropout.") for name in given):
@@ -242,26 +256,23 @@ class SearchSpace:
                 yield name, one, ()
 
     def _dropouts(self, config: TrainConfig) -> Iterator[_Declared]:
-        given = {**self.parameters, **self.fixed}
-        layers = _dropout_layers(config)
-        for name in given:
+        architecture = get_architecture(config.architecture)
+        specs = architecture.features + architecture.top
+        layers = [spec.name for spec in specs if spec.role == "dropout"]
+        for name in self._given:
             layer = name.split(".")[1] if name.startswith("dropout.") else None
             if layer and name.count(".") > 1 and layer not in (*layers, *DROPOUT_KINDS):
                 raise UserError(unknown(layer, "dropout layer", layers))
         name = "dropout.per_layer"
-        per_layer = given.get(name, False)
+        per_layer = self._given.get(name, False)
         searched = isinstance(per_layer, Parameter)
-        if name in given:
+        if name in self._given:
             yield name, per_layer, ()
-        if searched or not per_layer:
-            conditions = ((name, False),) if searched else ()
-            yield from self._schedule("dropout", config.dropout, conditions)
-        if searched or per_layer:
-            conditions = ((name, True),) if searched else ()
-            for layer in layers:
-                yield from self._schedule(
-                    f"dropout.{layer}", config.dropout, conditions
-                )
+        prefixes = {"dropout": False, **{f"dropout.{one}": True for one in layers}}
+        for prefix, own in prefixes.items():
+            if searched or bool(per_layer) == own:
+                conditions = ((name, own),) if searched else ()
+                yield from self._schedule(prefix, config.dropout, conditions)
 
     def _schedule(
         self, prefix: str, text: str, conditions: tuple[tuple[str, Value], ...]
@@ -284,11 +295,8 @@ class SearchSpace:
         }
 
         def find(name: str) -> Parameter | Value:
-            for place in (prefix, prefix.split(".")[0]):
-                for values in (self.parameters, self.fixed):
-                    if f"{place}.{name}" in values:
-                        return values[f"{place}.{name}"]
-            return fallback[name]
+            shared = self._given.get(f"{prefix.split('.')[0]}.{name}", fallback[name])
+            return self._given.get(f"{prefix}.{name}", shared)
 
         kind = find("kind")
         possible = kind.values if isinstance(kind, Parameter) else (kind,)
@@ -305,11 +313,6 @@ class SearchSpace:
                 yield f"{prefix}.{name}", find(name), conditions + needed
 
 
-# A name, the parameter or its fixed value, and which others must have which values.
-_Declared = tuple[str, Parameter | Value, tuple[tuple[str, Value], ...]]
-_JSON_TYPES = {str: "text", list: "list", dict: "object"}
-
-
 def get_preset(name: str) -> SearchSpace:
     """Returns the space of a name.
 
@@ -319,7 +322,7 @@ def get_preset(name: str) -> SearchSpace:
             and dropout by layer).
 
     Raises:
-        ValueError: There is none.
+        UserError: There is none.
     """
     if name not in PRESETS:
         raise UserError(unknown(name, "search space", PRESETS, "or a JSON file"))
@@ -330,7 +333,7 @@ def get_space(space: str | Path | SearchSpace) -> SearchSpace:
     """Returns a space: itself, that of a name, or that of a JSON file.
 
     Raises:
-        ValueError: There is no such space or file, or it makes no sense.
+        UserError: There is no such space or file, or it makes no sense.
     """
     if isinstance(space, SearchSpace):
         return space
@@ -346,23 +349,125 @@ def get_space(space: str | Path | SearchSpace) -> SearchSpace:
         if not isinstance(values, dict):
             raise UserError("it does not hold a search space.")
         return SearchSpace.from_dict(values)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{space}: {error}") from None
 
 
-def _begins(name: str, beginning: str) -> bool:
-    return name == beginning or name.startswith(f"{beginning}.")
+# === From values to a configuration ===
 
 
-def _check_name(name: str) -> None:
-    """Raises a ValueError unless a parameter has a meaning."""
-    words = name.split(".")
-    of_layer = words[0] == "dropout" and ".".join(words[2:]) in DROPOUT
-    if not (name in EVERYTHING or name in SETTINGS or of_layer):
-        raise UserError(unknown(name, "parameter", [*EVERYTHING, *SETTINGS]))
+def _configured(config: TrainConfig, values: Mapping[str, Value]) -> TrainConfig:
+    """Returns a configuration with the values of a search's parameters.
+
+    Args:
+        config: What the search varies.
+        values: By name, as `SearchSpace.declare` returns them.
+
+    Raises:
+        UserError: They contradict each other or the configuration.
+    """
+    changes = {name: one for name, one in values.items() if name in SETTINGS}
+    if "learning_rate.kind" in values:
+        factor = 1.0
+        if values.get("scale_rate"):
+            # Twice the batch, twice the rate (layer-params-170-256-double.cfg).
+            batch = values.get("global_batch_size", config.global_batch_size)
+            factor = batch / config.global_batch_size
+        changes["learning_rate"] = _learning_rate_text(values, config.epochs, factor)
+    elif values.get("scale_rate"):
+        raise UserError("scale_rate scales learning_rate.value: search or fix it too.")
+    # Of all layers, or of single ones: dropout.kind, dropout.drop6.kind.
+    dropouts = [
+        name.removesuffix(".kind")
+        for name in values
+        if name.startswith("dropout.") and name.endswith(".kind")
+    ]
+    if dropouts == ["dropout"]:
+        changes["dropout"] = _dropout_text("dropout", values)
+        changes["dropout_by_layer"] = ()
+    elif dropouts:
+        changes["dropout_by_layer"] = tuple(
+            f"{prefix.removeprefix('dropout.')}={_dropout_text(prefix, values)}"
+            for prefix in dropouts
+        )
+    if "augmentation_magnitude" in values:
+        changes = {**_augmented(config, values["augmentation_magnitude"]), **changes}
+    return config.updated(changes)
 
 
-def _dropout_layers(config: TrainConfig) -> list[str]:
-    architecture = get_architecture(config.architecture)
-    layers = architecture.features + architecture.top
-    return [spec.name for spec in layers if spec.role == "dropout"]
+def _learning_rate_text(
+    values: Mapping[str, Value], epochs: int, factor: float = 1.0
+) -> str:
+    """Writes a learning-rate schedule, such as `"cosine(0.02, warmup=0.05)"`.
+
+    Args:
+        values: `learning_rate.kind`, `.value` and the attributes of the kind.
+        epochs: Length of the run, which a plateau's patience is a fraction of.
+        factor: What the rate is multiplied by.
+    """
+    kind, start, its = _schedule_of("learning_rate", values)
+    start *= factor
+    match kind:
+        case "step":
+            # Evenly spaced, the last followed by half a step.
+            drops = its.pop("drops")
+            its["boundaries"] = [(n + 1) / (drops + 0.5) for n in range(drops)]
+        case "exponential":
+            its = {"end": start / its["fall"]}
+        case "dexp":
+            its = {"target_factor": its["fall"], "levels": its["levels"]}
+        case "linear":
+            its = {"end": start * its["end"]}
+        case "plateau":
+            its["patience"] = max(1, round(its["patience"] * epochs))
+    return _text(kind, start, its)
+
+
+def _dropout_text(prefix: str, values: Mapping[str, Value]) -> str:
+    """Writes a dropout schedule, such as `"linear(0.5, end=0.2)"`."""
+    kind, start, its = _schedule_of(prefix, values)
+    if kind == "step":
+        its["boundaries"] = [its.pop("boundary")]
+    return _text(kind, start, its)
+
+
+def _schedule_of(
+    prefix: str, values: Mapping[str, Value]
+) -> tuple[str, float, dict[str, Any]]:
+    """Returns a schedule's kind, its value, and the attributes of its kind."""
+    kind = values[f"{prefix}.kind"]
+    start = f"{prefix}.{kind}."
+    its = {k.removeprefix(start): v for k, v in values.items() if k.startswith(start)}
+    return kind, values[f"{prefix}.value"], its
+
+
+def _text(kind: str, start: float, its: Mapping[str, Any]) -> str:
+    """Writes a schedule, with numbers rounded to six digits."""
+    if kind == "constant":
+        return _number(start)
+    attributes = (f"{name}={_number(one)}" for name, one in its.items())
+    return f"{kind}({', '.join([_number(start), *attributes])})"
+
+
+def _number(value: float | list[float]) -> str:
+    if isinstance(value, list):
+        return f"({', '.join(map(_number, value))},)"
+    return f"{value:.6g}"
+
+
+def _augmented(config: TrainConfig, magnitude: float) -> dict[str, Value]:
+    """Returns the augmentation settings, each multiplied."""
+    padding = round(config.crop_padding * magnitude)
+    if config.image_size and config.resize_size:
+        # No less than the crop needs.
+        needed = math.ceil((config.image_size - config.resize_size) / 2)
+        padding = max(padding, needed)
+    changes = {
+        "crop_padding": padding,
+        "rotation": config.rotation * magnitude,
+        "zoom": min(config.zoom * magnitude, 0.99),
+    }
+    noise = parse_schedule(config.color_noise)
+    if isinstance(noise, Constant):
+        changes["color_noise"] = _number(noise.value * magnitude)
+    return changes

@@ -1,4 +1,4 @@
-"""The tuner: it asks an oracle what to try, and has it tried."""
+"""Tuner: asks an oracle what to try, and has trial processes try it."""
 
 from __future__ import annotations
 
@@ -6,56 +6,43 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial as Assignment
 from keras_tuner.engine.trial import TrialStatus
 
-from keras_alexnet.errors import TrainingFailed
+from keras_alexnet.errors import TrainingFailed, UserError
 from keras_alexnet.files import write_whole
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.tuning.oracles import (
-    DurableOracle,
-    is_chief,
-    is_distributed,
-    same_errors,
-)
-from keras_alexnet.tuning.ranking import ranked
-from keras_alexnet.tuning.reading import (
-    first_round,
-    read_error,
-    read_trials,
-)
+from keras_alexnet.tuning.oracles import DurableOracle, is_chief, is_distributed
 from keras_alexnet.tuning.space import SearchSpace
 from keras_alexnet.tuning.trial_process import (
     Outcome,
+    SearchInterrupted,
     Task,
     TrialProcess,
-    modules_of_layers,
+    forwarded_signals,
 )
-from keras_alexnet.tuning.trials import Trial
+from keras_alexnet.tuning.trials import (
+    Trial,
+    first_round,
+    ranked,
+    read_error,
+    read_trials,
+)
 
 IDLE_SECONDS = 0.2
 # How often a worker on another host says that it is alive.
 HEARTBEAT_SECONDS = 15.0
-
-
-class SearchInterrupted(Exception):
-    """A search was asked to stop; the runs under way have saved their state.
-
-    Attributes:
-        signal_number: The signal that asked.
-    """
-
-    def __init__(self, signal_number: int):
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
+# That many different trials in a row with the same error end a search.
+SAME_ERRORS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,11 +110,11 @@ class ScheduleTuner(BaseTuner):
 
         Raises:
             SearchInterrupted: SIGINT or SIGTERM came.
-            ValueError, keras_alexnet.errors.TrainingFailed: Three different trials in a
+            UserError, keras_alexnet.errors.TrainingFailed: Three different trials in a
                 row failed with the same error.
             OSError: The disk is full, or the directory cannot be written.
         """
-        with self._heeding_signals(), contextlib.ExitStack() as stack:
+        with forwarded_signals(self._interrupt), contextlib.ExitStack() as stack:
             if is_distributed():
                 # Keras Tuner prints every condition that it sends to another host.
                 stack.enter_context(contextlib.redirect_stdout(None))
@@ -209,19 +196,17 @@ class ScheduleTuner(BaseTuner):
         run_dir = settings.run_dir / "trials" / name
         try:
             values, config = settings.space.configure(hp, settings.config)
-        except ValueError as error:
+        except UserError as error:
             return Outcome(error=str(error), by_user=True)
-        objective = self.oracle.objective
         task = Task(
             config,
             run_dir,
+            log=Path(self.get_trial_dir(name)) / "output.txt",
             until_epoch=hp.values.get("tuner/epochs"),
             values=values,
-            log=Path(self.get_trial_dir(name)) / "output.txt",
             grace_epochs=settings.grace_epochs,
-            objective=objective.name,
-            largest=objective.direction == "max",
-            modules=modules_of_layers(),
+            objective=self.oracle.objective.name,
+            direction=self.oracle.objective.direction,
         )
         return process.run(task)
 
@@ -249,7 +234,11 @@ class ScheduleTuner(BaseTuner):
                 self.oracle.update_trial(trial.trial_id, metrics)
                 trial.status = TrialStatus.COMPLETED
             else:
-                record = {"error": error, "by_user": outcome.by_user}
+                record = {
+                    "error": error,
+                    "by_user": outcome.by_user,
+                    "out_of_memory": outcome.out_of_memory,
+                }
                 directory = Path(self.get_trial_dir(trial.trial_id))
                 write_whole(directory / "error.json", json.dumps(record))
                 trial.status, trial.message = TrialStatus.FAILED, error
@@ -295,12 +284,10 @@ class ScheduleTuner(BaseTuner):
             else None
             for name in self._state.end_order
         ]
-        texts = [one and one["error"] for one in errors]
-        if (text := same_errors(texts)) is not None:
-            kind = ValueError if errors[-1]["by_user"] else TrainingFailed
-            self._stop(
-                kind(f"Three trials in a row failed with the same error: {text}")
-            )
+        if (error := repeated_error(errors)) is not None:
+            kind = UserError if error["by_user"] else TrainingFailed
+            text = f"Three trials in a row failed with the same error: {error['error']}"
+            self._stop(kind(text))
         name = first_round(self._state.get_trial, assignment)
         trials = self.trials()
         self._prune(trials)
@@ -341,21 +328,27 @@ class ScheduleTuner(BaseTuner):
         for process in self._processes:
             process.stop()
 
-    @contextlib.contextmanager
-    def _heeding_signals(self) -> Iterator[None]:
-        """Lets SIGINT and SIGTERM end the search after the step under way."""
+    def _interrupt(self, number: int) -> None:
+        """Ends the search after the steps under way, at a signal."""
+        self._stop(SearchInterrupted(number))
+        if is_chief():
+            raise SearchInterrupted(number)
 
-        def forward(number: int, _) -> None:
-            self._stop(SearchInterrupted(number))
-            if is_chief():
-                raise SearchInterrupted(number)
 
-        previous = {}
-        with contextlib.suppress(ValueError):  # Only the main thread receives signals.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                previous[number] = signal.signal(number, forward)
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+def repeated_error(errors: Sequence[Mapping[str, Any] | None]) -> Mapping | None:
+    """Returns the error that the last trials have in common, if enough of them have.
+
+    Trials that run out of memory say nothing of smaller networks or batches: they end
+    no search in which another trial has succeeded.
+
+    Args:
+        errors: Of each trial that has ended, in that order; None where it succeeded.
+    """
+    last = errors[-SAME_ERRORS:]
+    if len(last) < SAME_ERRORS or None in last:
+        return None
+    if None in errors and all(one.get("out_of_memory") for one in last):
+        return None
+    # The step or the size of something may differ.
+    kinds = {re.sub(r"[\d.]+", "#", one["error"]) for one in last}
+    return last[-1] if len(kinds) == 1 else None

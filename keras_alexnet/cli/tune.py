@@ -65,8 +65,7 @@ class Tune:
 
     def run(self) -> int:
         """Searches, or ablates, and prints what was found."""
-        from keras_alexnet.training.loop import Interrupted
-        from keras_alexnet.tuning.tuner import SearchInterrupted
+        from keras_alexnet.tuning.trial_process import SearchInterrupted
 
         values = read_settings(self.config) if self.config else {}
         names = ("data", "recipe", "epochs", "seed", "precision", "replicas")
@@ -78,7 +77,7 @@ class Tune:
             raise UserError(f"--seeds must be at least {least}. Received: {self.seeds}")
         try:
             return self._ablate(config) if self.ablation else self._search(config)
-        except (SearchInterrupted, Interrupted) as stop:
+        except SearchInterrupted as stop:
             print(
                 f"Stopped by {stop}; everything is saved. The same command continues."
             )
@@ -87,7 +86,7 @@ class Tune:
     def _search(self, config: TrainConfig) -> int:
         from keras_alexnet.inspect.tables import console
         from keras_alexnet.tuning import search
-        from keras_alexnet.tuning.comparison import compare
+        from keras_alexnet.tuning.compare import compare
         from keras_alexnet.tuning.progress import Progress
         from keras_alexnet.tuning.report import write_report
 
