@@ -26,7 +26,6 @@ setup(
         "keras_alexnet.layers",
         "keras_alexnet.tuning",
         "keras_alexnet.benchmarks",
-        "keras_alexnet.benchmarks.peers",
     ],
     package_dir={
         "keras_alexnet": "keras_alexnet",
@@ -60,7 +59,7 @@ setup(
         "filelock>=3.12,<5",
     ],
     extras_require={
-        # What `keras-alexnet benchmark` compares with; it leaves out what is missing.
+        # What `make bench` compares with; it leaves out what is missing.
         "bench": [
             "onnx>=1.17,<2",
             "onnxruntime>=1.20,<2",

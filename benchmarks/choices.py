@@ -9,21 +9,26 @@ otherwise here. Nothing is changed.
 
 from __future__ import annotations
 
-import tensorflow as tf
-from rich.table import Table
+import statistics
 
-from keras_alexnet.benchmarks.cases import grouped_conv_cases, lrn_cases
-from keras_alexnet.benchmarks.operations import DTYPES, totals
+import tensorflow as tf
+
+from keras_alexnet.benchmarks.comparison import Comparison
+from keras_alexnet.benchmarks.operations import (
+    DIRECTIONS,
+    DTYPES,
+    OURS,
+    add,
+    implementations,
+    operations,
+)
 from keras_alexnet.benchmarks.questions import Options
-from keras_alexnet.benchmarks.report import write_json
-from keras_alexnet.benchmarks.timing import fastest, times_faster
-from keras_alexnet.inspect.tables import console
+from keras_alexnet.benchmarks.report import duration, write_json
 from keras_alexnet.layers.implementations import CHOICES, device_kind
 
-CASES = {"lrn": lrn_cases, "grouped_conv": grouped_conv_cases}
 # How each kind of line is measured, and which implementations it leaves out: a graph
 # without compiled functions is for inference, in exports.
-MEASURED = {"compiled": ("training", ()), "plain": ("inference", ("xla",))}
+MEASURED = {"compiled": (DIRECTIONS, ()), "plain": (("forward",), ("xla",))}
 # Less than that is noise.
 WORTH_IT = 1.05
 
@@ -31,39 +36,43 @@ WORTH_IT = 1.05
 def run(options: Options) -> None:
     """Measures, and compares with what is chosen."""
     device = device_kind(tf.zeros(()))
-    table = Table(title=f"choices on this {device}")
-    for heading in ("operation", "graph", "dtype", "chosen", "fastest", "times faster"):
-        table.add_column(heading)
     rows = []
-    for (operation, where, kind), chosen in CHOICES.items():
-        if where != device:
-            continue
-        purpose, without = MEASURED[kind]
-        for dtype in DTYPES:
-            cases = CASES[operation](options.quick)
-            ours = {
-                name.removeprefix("keras_alexnet "): times
-                for name, times in totals(cases, dtype, purpose, options).items()
-                if name.startswith("keras_alexnet ")
-            }
-            allowed = {name: x for name, x in ours.items() if name not in without}
-            best = fastest(allowed)
-            row = {
-                "operation": operation,
-                "kind": kind,
-                "dtype": dtype,
-                "chosen": chosen,
-                "fastest": best,
-                "times_faster": times_faster(allowed, best, chosen),
-            }
-            rows.append(row)
-            *texts, faster = row.values()
-            style = "bold" if faster > WORTH_IT else None
-            table.add_row(*texts, f"{faster:.2f}", style=style)
-    console.print(table)
-    better = sum(row["times_faster"] > WORTH_IT for row in rows)
+    with Comparison(options) as comparison:
+        for (kind, where, graph), chosen in CHOICES.items():
+            if where != device:
+                continue
+            for dtype in DTYPES:
+                times = totals(comparison, kind, graph, dtype)
+                best = min(times, key=times.get)
+                faster = times[chosen] / times[best] if chosen in times else None
+                row = {"operation": kind, "kind": graph, "dtype": dtype}
+                row |= {"chosen": chosen, "fastest": best, "times_faster": faster}
+                rows.append({**row, "seconds": times})
+                spelled = ", ".join(f"{k} {duration(x)}" for k, x in times.items())
+                print(f"{kind}, {graph}, {dtype} | chosen: {chosen} | {spelled}")
+    better = sum((row["times_faster"] or 2) > WORTH_IT for row in rows)
     print(
         f"{better} of {len(rows)} would be faster by more than {WORTH_IT - 1:.0%} with "
         "another implementation here."
     )
     write_json("choices", options, device=device, results=rows)
+
+
+def totals(
+    comparison: Comparison, kind: str, graph: str, dtype: str
+) -> dict[str, float]:
+    """Returns the seconds of all places and directions, by implementation."""
+    directions, without = MEASURED[graph]
+    taken: dict[str, list[float]] = {}
+    places = 0
+    for operation in operations(kind, comparison.options.quick):
+        for direction in directions:
+            comparison.clear()
+            for name in implementations(kind):
+                if name not in without:
+                    add(comparison, operation, name, direction=direction, dtype=dtype)
+            for name, values in comparison.run().items():
+                median = statistics.median(values)
+                taken.setdefault(name.removeprefix(OURS), []).append(median)
+            places += 1
+    return {name: sum(x) for name, x in taken.items() if len(x) == places}

@@ -150,7 +150,7 @@ def compare(report: Report, folder: Path, size: tuple[int, int]) -> None:
         }
         seconds = in_turn_once_started(candidates, report.options.repetitions)
     case = f"{size[0]} x {size[1]} pixels"
-    report.add(case, seconds, STEPS * BATCH_SIZE, "decode_jpeg alone")
+    report.add(case, seconds, STEPS * BATCH_SIZE, baseline="decode_jpeg alone")
 
 
 def run(options: Options) -> None:

@@ -1,95 +1,131 @@
-"""What the machine can do at best: matrix products, and copying memory."""
+"""Limits of the device: square matrix products, and copying memory.
+
+    keras-alexnet benchmark limits
+
+On a GPU float32 products run with and without TF32, and the copy is from its memory to
+its memory; bytes are counted twice, because they are read and written.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.benchmarks.contest import Contest
-from keras_alexnet.benchmarks.timing import fastest, in_turn
-
-# Beyond the caches, and in them.
-SIZES = (1024, 2048, 4096)
-COPIED_BYTES = 1 << 29
+from keras_alexnet.benchmarks.comparison import EXACT, TENSORFLOW, Comparison
+from keras_alexnet.benchmarks.devices import has_gpu, set_tf32
+from keras_alexnet.benchmarks.questions import Options
+from keras_alexnet.benchmarks.report import Report
+from keras_alexnet.benchmarks.workers import Work
 
 
 class Limits:
-    """Matrix products at their best size and a memory copy, as candidates.
+    """The limits as candidates of a comparison.
 
     Args:
-        contest: They are entered here, to be timed beside the others.
-        quick: Whether they are tiny.
+        comparison: They are added to it.
+        process: Where they run; "" is this process.
+        exact: Whether float32 without TF32 is measured too, on a GPU.
+        copy: Whether the copy is one of them.
     """
 
-    def __init__(self, contest: Contest, quick: bool):
-        self._work: dict[str, float] = {}
-        sizes = (64, 128) if quick else SIZES
-        for dtype in ("float32", "bfloat16"):
-            name, products = best_product(dtype, sizes)
-            contest.enter(name, products)
-            self._work[name] = 2.0 * max(sizes) ** 3
-        source = np.ones((1 << 16 if quick else COPIED_BYTES) // 4, np.float32)
-        target = np.empty_like(source)
-        contest.enter("memory copy", lambda: np.copyto(target, source))
-        # It is read and written.
-        self._work["memory copy"] = 2.0 * source.nbytes
+    def __init__(
+        self,
+        comparison: Comparison,
+        process: str = TENSORFLOW,
+        exact: bool = False,
+        copy: bool = True,
+    ):
+        self.work: dict[str, float] = {}
+        self.gpu = has_gpu()
+        quick = comparison.options.quick
+        size = 128 if quick else 8192 if self.gpu else 2048
+        products = ["TF32" if self.gpu else "float32", "bfloat16"]
+        for dtype in products + ["float32"] * (exact and self.gpu):
+            name = f"limit: {dtype} product of {size}"
+            where = EXACT if dtype == "float32" and self.gpu else process
+            comparison.add(name, product, where, limit=True, dtype=dtype, size=size)
+            self.work[name] = 2.0 * size**3
+        size = 1 << (16 if quick else 30 if self.gpu else 29)
+        kinds = ("DeepCopy", "XLA") if self.gpu else ("NumPy",)
+        for kind in kinds if copy else ():
+            name = f"limit: copy by {kind}"
+            comparison.add(name, memory_copy, process, limit=True, kind=kind, size=size)
+            self.work[name] = 2.0 * size
 
-    def split(
-        self, seconds: dict[str, list[float]]
-    ) -> tuple[dict[str, list[float]], dict[str, float]]:
-        """Takes the limits out of what was measured.
+    def rates(self, seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        """Returns FLOP/s by dtype, and bytes/s of the fastest `"copy"`."""
+        rates: dict[str, float] = {}
+        for name, work in self.work.items():
+            if name in seconds:
+                _, key, *_ = name.split()
+                rate = work / statistics.median(seconds[name])
+                rates[key] = max(rates.get(key, 0), rate)
+        return rates
 
-        Args:
-            seconds: From `Contest.run`.
+    def product(self, dtype: str) -> str:
+        """Returns the product that bounds what computes in a dtype by default."""
+        return "TF32" if dtype == "float32" and self.gpu else dtype
 
-        Returns:
-            The seconds of the others; and FLOP/s or bytes/s, by limit.
-        """
-        others = {name: x for name, x in seconds.items() if name not in self._work}
-        rates = {
-            name: work / statistics.median(seconds[name])
-            for name, work in self._work.items()
-        }
-        return others, rates
-
-
-def product_rate(rates: dict[str, float], dtype: str) -> float:
-    """Returns the FLOP/s of the matrix product in a dtype."""
-    return next(rate for name, rate in rates.items() if dtype in name)
-
-
-def best_product(
-    dtype: str, sizes: tuple[int, ...]
-) -> tuple[str, Callable[[], object]]:
-    """Finds the size of square matrices whose products run at the highest rate.
-
-    Args:
-        dtype: Of the matrices.
-        sizes: To choose from.
-
-    Returns:
-        A name, and what computes products, of smaller matrices more of them: always
-        2 * max(sizes)^3 FLOP.
-    """
-    products = {
-        f"matrix product of {size}, {dtype}": _products(
-            dtype, size, (max(sizes) // size) ** 3
-        )
-        for size in sizes
-    }
-    name = fastest(in_turn(products, 3))
-    return name, products[name]
+    def split(self, seconds: Mapping) -> tuple[dict, dict]:
+        """Returns what is a limit, and what is not."""
+        ours = {name: x for name, x in seconds.items() if name in self.work}
+        return ours, {name: x for name, x in seconds.items() if name not in self.work}
 
 
-def _products(dtype: str, size: int, count: int) -> Callable[[], object]:
+def product(dtype: str, size: int) -> Work:
+    """Makes products of random square matrices."""
+    has_gpu()
+    set_tf32(dtype != "float32")
+    dtype = "float32" if dtype == "TF32" else dtype
     a = tf.cast(tf.random.stateless_normal((size, size), (0, size)), dtype)
+    multiply = tf.function(lambda: tf.matmul(a, a), autograph=False)
 
-    @tf.function(autograph=False)
-    def product():
-        # One element, so that nothing is copied back from a GPU.
-        return tf.matmul(a, a)[0, 0]
+    def work(count: int) -> float:
+        for _ in range(count):
+            c = multiply()
+        return float(c[0, 0])
 
-    return lambda: [product().numpy() for _ in range(count)]
+    return work
+
+
+def memory_copy(kind: str, size: int) -> Work:
+    """Makes copies of so many bytes, by one of three ways."""
+    if kind == "NumPy":
+        source = np.ones(size // 4, np.float32)
+        target = np.empty_like(source)
+        return lambda count: [np.copyto(target, source) for _ in range(count)]
+    has_gpu()
+    x = tf.ones((size // 4,))
+    if kind == "DeepCopy":
+        copy = tf.function(lambda: tf.raw_ops.DeepCopy(x=x), autograph=False)
+    else:
+        copy = tf.function(lambda: -x, autograph=False, jit_compile=True)
+
+    def work(count: int) -> float:
+        for _ in range(count):
+            y = copy()
+        return float(y[0])
+
+    return work
+
+
+def add_limits(report: Report, limits: Limits, seconds: Mapping) -> dict[str, float]:
+    """Reports the limits that were measured, and returns their rates."""
+    measured, _ = limits.split(seconds)
+    for name, values in measured.items():
+        unit = ("GB/s", 1e9) if "copy" in name else ("TFLOP/s", 1e12)
+        report.add("limits", {name: values}, limits.work[name] / unit[1], unit[0])
+    return limits.rates(seconds)
+
+
+def run(options: Options) -> None:
+    """Measures and reports."""
+    report = Report("limits", options)
+    with Comparison(options) as comparison:
+        limits = Limits(comparison, exact=True)
+        add_limits(report, limits, comparison.run())
+        report.skip(comparison.skipped)
+    report.write()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import sys
 
 import tensorflow as tf
 
-from keras_alexnet.errors import UserError
 from keras_alexnet.training.precision import read_flags
 from keras_alexnet.training.processor import cores, first_processor
 
@@ -46,23 +44,6 @@ def machine() -> dict[str, object]:
             "peers": cores(),
         },
     }
-
-
-def peak_memory() -> int:
-    """Returns the most bytes of memory that this process has held so far.
-
-    Raises:
-        ValueError: Windows does not say.
-    """
-    try:
-        import resource
-    except ImportError:
-        raise UserError(
-            "Peak memory is asked for with Python's module resource, which Windows "
-            "lacks: choose other questions."
-        ) from None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _versions() -> dict[str, str]:

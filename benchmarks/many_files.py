@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from keras_alexnet.benchmarks.data_pipeline import AUGMENTATION, PREPROCESSING
-from keras_alexnet.benchmarks.machine import peak_memory
+from keras_alexnet.benchmarks.memory import peak_memory
 from keras_alexnet.benchmarks.photographs import write_photographs
 from keras_alexnet.benchmarks.processes import call_in_a_process
 from keras_alexnet.benchmarks.questions import Options

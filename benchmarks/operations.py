@@ -1,160 +1,253 @@
-"""Single operations of the network, in every implementation, measured."""
+"""Single operations of alexnet_2012 in every implementation: forward and gradient."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.benchmarks.contest import Candidate, Contest, check_outputs
+from keras_alexnet.benchmarks.comparison import TENSORFLOW, Comparison, check_outputs
+from keras_alexnet.benchmarks.devices import has_gpu
+from keras_alexnet.benchmarks.limits import Limits, add_limits
+from keras_alexnet.benchmarks.networks import LRN
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import Report
-from keras_alexnet.benchmarks.timing import fastest, summed, times_faster
+from keras_alexnet.benchmarks.workers import Work
+from keras_alexnet.layers import grouped_conv, lrn_implementations
+from keras_alexnet.layers.lrn import local_response_normalization
 
-# Of the activations, and of the kernel where there is one.
-Function = Callable[..., tf.Tensor]
-
-BATCH_SIZE = 64
-DTYPES = ("float32", "bfloat16")
-# Training is the forward pass and all gradients, inference the forward pass alone.
-PURPOSES = ("training", "inference")
+DTYPES = ("bfloat16", "float32")
+DIRECTIONS = ("forward", "gradient")
+OURS = "keras_alexnet "
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class Operation:
     """An operation at one place in the network.
 
     Attributes:
-        name: The layer, and what it works on.
+        kind: `"lrn"` or `"grouped_conv"`, as in the table of choices.
+        layer: Its name.
         shape: Height, width and channels of its input.
-        implementations: Ours, by their names in the table of choices, or what could be
-            one.
-        peers: The usual way, which comes first, and others.
-        kernel: Shape of the kernel, if it has one.
-        first: Whether its input is the images, of which nobody takes the gradient.
+        kernel: Shape of the kernel, of a convolution.
     """
 
-    name: str
+    kind: str
+    layer: str
     shape: tuple[int, int, int]
-    implementations: Mapping[str, Function]
-    peers: Mapping[str, Function]
     kernel: tuple[int, int, int, int] | None = None
-    first: bool = False
 
-    @property
-    def baseline(self) -> str:
-        """The candidate that the others are compared with."""
-        return next(iter(self.peers))
+    def function(
+        self, implementation: str, channels_last: bool = True
+    ) -> Callable[..., tf.Tensor]:
+        """Returns what computes it, from activations and the kernel if it has one."""
+        if self.kind == "lrn":
+            if implementation == "tf.nn":
+                return tensorflow_lrn
+            return lambda x: local_response_normalization(
+                x, **LRN, channels_last=channels_last, implementation=implementation
+            )
+        return lambda x, kernel: grouped_conv.grouped_convolution(
+            x,
+            kernel,
+            groups=2,
+            padding="SAME",
+            channels_last=channels_last,
+            implementation=implementation,
+        )
+
+    def work(self, direction: str, dtype: str, images: int) -> tuple[float, str]:
+        """Returns what one execution works on: bytes moved at least, or FLOP."""
+        if self.kernel is None:
+            # x and y; the gradient reads x and dy, and writes dx.
+            tensors = {"forward": 2, "gradient": 3}[direction]
+            size = tf.as_dtype(dtype).size
+            return tensors * size * images * math.prod(self.shape) / 1e9, "GB/s"
+        height, width, _ = self.shape
+        # The gradient has two products as large: to the input and to the kernel.
+        flop = 2 * height * width * math.prod(self.kernel) * images
+        return flop * {"forward": 1, "gradient": 2}[direction] / 1e12, "TFLOP/s"
+
+
+def operations(kind: str, quick: bool) -> list[Operation]:
+    """Lists where alexnet_2012 has an operation."""
+    if kind == "lrn":
+        layers = {"norm1": ((55, 55, 96),), "norm2": ((27, 27, 256),)}
+        tiny = {"norm1": ((3, 3, 8),)}
+    else:
+        layers = {
+            "conv2": ((27, 27, 96), (5, 5, 48, 256)),
+            "conv4": ((13, 13, 384), (3, 3, 192, 384)),
+            "conv5": ((13, 13, 384), (3, 3, 192, 256)),
+        }
+        tiny = {"conv2": ((4, 4, 8), (3, 3, 4, 8))}
+    return [Operation(kind, *row) for row in _rows(tiny if quick else layers)]
+
+
+def _rows(layers: dict) -> list[tuple]:
+    return [(name, *shapes) for name, shapes in layers.items()]
+
+
+def implementations(kind: str) -> Sequence[str]:
+    """Lists ours, by their names in the table of choices."""
+    module = lrn_implementations if kind == "lrn" else grouped_conv
+    return module.IMPLEMENTATIONS
 
 
 def batch_size(options: Options) -> int:
     """Returns on how many images each operation works."""
-    return 2 if options.quick else BATCH_SIZE
+    default = 2 if options.quick else 512 if has_gpu() else 64
+    return next(iter(options.batch_sizes), default)
 
 
-def contest(case: Case, dtype: str, purpose: str, options: Options) -> Contest:
-    """Enters all implementations of an operation, once they have proved the same.
-
-    Args:
-        case: The operation.
-        dtype: Of its input and its kernel.
-        purpose: `"training"` or `"inference"`.
-        options: Of the question.
-    """
-    random = np.random.default_rng(0)
-    shapes = [(batch_size(options), *case.shape)] + (
-        [case.kernel] if case.kernel else []
-    )
-    inputs = [
-        tf.cast(random.standard_normal(shape, np.float32), dtype) for shape in shapes
-    ]
-    wide = [tf.cast(value, tf.float32) for value in inputs]
-    expected = case.peers[case.baseline](*wide).numpy()
-    entrants = Contest(options)
-    functions = {
-        **case.peers,
-        **{f"keras_alexnet {name}": f for name, f in case.implementations.items()},
-    }
-    for name, function in functions.items():
-        # Not all of them work on all devices.
-        with entrants.optional(f"{case.name}, {dtype}, {purpose}: {name}"):
-            outputs = tf.cast(tf.function(function)(*inputs), tf.float32)
-            check_outputs(outputs.numpy(), expected, dtype)
-            entrants.enter(name, _pass(case, function, inputs, purpose))
-    return entrants
-
-
-def measure(what: str, cases: Sequence[Case], options: Options, report: Report) -> None:
-    """Measures operations for all purposes in all dtypes, and reports.
-
-    Args:
-        what: The cases together.
-        cases: All with the same candidates.
-        options: Of the question.
-        report: Where to.
-    """
-    for purpose in PURPOSES:
-        for dtype in DTYPES:
-            seconds = totals(cases, dtype, purpose, options, report)
-            baseline = cases[0].baseline
-            best = fastest({k: v for k, v in seconds.items() if k != baseline})
-            report.say(
-                f"{what}, {dtype}, {purpose}: {best}, times {baseline}",
-                times_faster(seconds, best, baseline),
-            )
-
-
-def totals(
-    cases: Sequence[Case],
+def add(
+    comparison: Comparison,
+    operation: Operation,
+    implementation: str,
+    *,
+    direction: str,
     dtype: str,
-    purpose: str,
-    options: Options,
-    report: Report | None = None,
-) -> dict[str, list[float]]:
-    """Returns the seconds of each repetition over all cases together, by candidate.
+    xla: bool = False,
+    channels_last: bool = True,
+) -> None:
+    """Adds one implementation to a comparison."""
+    foreign = implementation.startswith("tf.")
+    name = implementation if foreign else OURS + implementation
+    name += ("" if channels_last else ", channels first") + (", XLA" if xla else "")
+    comparison.add(
+        name,
+        make,
+        TENSORFLOW,
+        operation=operation,
+        implementation=implementation,
+        direction=direction,
+        dtype=dtype,
+        xla=xla,
+        channels_last=channels_last,
+        images=batch_size(comparison.options),
+    )
+
+
+def make(
+    operation: Operation,
+    implementation: str,
+    direction: str,
+    dtype: str,
+    xla: bool,
+    channels_last: bool,
+    images: int,
+) -> Work:
+    """Makes an operation's work, once it has proved to compute what it should.
 
     Args:
-        cases: All with the same candidates.
-        dtype: What they compute in.
-        purpose: `"training"` or `"inference"`.
-        options: Of the question.
-        report: Where to report each case.
+        operation: What and where.
+        implementation: How: one of ours, or `"tf.nn"`.
+        direction: `"forward"`, or `"gradient"` alone.
+        dtype: Of the input and the kernel.
+        xla: Whether XLA compiles it as a whole.
+        channels_last: Whether channels are on the last axis, or else on axis 1.
+        images: On how many it works.
+
+    Raises:
+        ArithmeticError: It computes something else.
     """
-    measured = []
-    for case in cases:
-        entrants = contest(case, dtype, purpose, options)
-        seconds = entrants.run()
-        measured.append(seconds)
-        if report:
-            name = f"{case.name}, {dtype}, {purpose}"
-            images = batch_size(options)
-            report.add(name, seconds, images, case.baseline, entrants.skipped)
-    return summed(measured)
+    gpu = has_gpu()
+    shape = (images, *operation.shape)
+    inputs = [_random(shape, dtype)]
+    if operation.kernel:
+        deviation = math.prod(operation.kernel[:3]) ** -0.5
+        inputs.append(_random(operation.kernel, dtype, deviation))
+    sample = [tf.cast(x[:2] if x is inputs[0] else x, tf.float32) for x in inputs]
+    reference = {"lrn": "tf.nn", "grouped_conv": "native"}[operation.kind]
+    expected = operation.function(reference)(*sample).numpy()
+    to_first = (0, 3, 1, 2)
+    if not channels_last:
+        inputs[0] = tf.transpose(inputs[0], to_first)
+        expected = expected.transpose(to_first)
+    function = operation.function(implementation, channels_last)
+    outputs = tf.function(function, autograph=False)(inputs[0][:2], *inputs[1:])
+    tolerance = "TF32" if gpu and dtype == "float32" else dtype
+    check_outputs(tf.cast(outputs, tf.float32).numpy(), expected, tolerance)
+    outer = _random((images, *outputs.shape[1:]), dtype)
+    return _executions(function, inputs, outer, direction, xla)
 
 
-def _pass(
-    case: Case, function: Function, inputs: list[tf.Tensor], purpose: str
-) -> Candidate:
-    """Returns what computes outputs, and in training gradients, and waits for them."""
-    shape = function(*inputs).shape
-    outer = tf.cast(tf.random.stateless_normal(shape, (0, 1)), inputs[0].dtype)
-    sources = inputs[1:] if case.first else inputs
-
-    @tf.function(autograph=False)
-    def compute():
-        if purpose == "inference":
-            return _first(function(*inputs))
+def _executions(
+    function: Callable[..., tf.Tensor],
+    inputs: list[tf.Tensor],
+    outer: tf.Tensor,
+    direction: str,
+    xla: bool,
+) -> Work:
+    # They return whole tensors: XLA would compute one element only if it could.
+    @tf.function(autograph=False, jit_compile=xla or None)
+    def compute(inputs, outer):
+        if direction == "forward":
+            return [function(*inputs)]
         with tf.GradientTape() as tape:
-            tape.watch(sources)
+            tape.watch(inputs)
             outputs = function(*inputs)
-        gradients = tape.gradient(outputs, sources, outer)
-        return [_first(value) for value in (outputs, *gradients)]
+        return tape.gradient(outputs, inputs, outer)
 
-    return lambda: tf.nest.map_structure(lambda value: value.numpy(), compute())
+    def work(count: int) -> list[float]:
+        for _ in range(count):
+            outputs = compute(inputs, outer)
+        return [float(tf.reshape(y, (-1,))[0]) for y in outputs]
+
+    return work
 
 
-def _first(value: tf.Tensor) -> tf.Tensor:
-    """Returns one element, so that nothing is copied back from a GPU."""
-    return tf.reshape(value, (-1,))[0]
+def _random(shape: Sequence[int], dtype: str, deviation: float = 1.0) -> tf.Tensor:
+    return tf.cast(tf.random.stateless_normal(shape, (0, 1)) * deviation, dtype)
+
+
+def tensorflow_lrn(x: tf.Tensor) -> tf.Tensor:
+    """Normalises by TensorFlow's own operation, which has no bfloat16."""
+    y = tf.nn.local_response_normalization(
+        tf.cast(x, tf.float32), LRN["size"] // 2, LRN["k"], LRN["alpha"], LRN["beta"]
+    )
+    return tf.cast(y, x.dtype)
+
+
+def answer(question: str, options: Options, variants: Sequence[dict]) -> None:
+    """Measures an operation in all implementations and reports.
+
+    Args:
+        question: `"lrn"` or `"grouped_conv"`.
+        options: Of the question.
+        variants: Arguments of `add`; each implementation takes part in all of them.
+    """
+    report = Report(question, options, batch_size=batch_size(options))
+    with Comparison(options) as comparison:
+        limits = Limits(comparison)
+        rates = add_limits(report, limits, comparison.run())
+        for operation in operations(question, options.quick):
+            for dtype in DTYPES:
+                for direction in DIRECTIONS:
+                    comparison.clear()
+                    for variant in variants:
+                        names = implementations(question)
+                        for name in ("tf.nn", *names) if question == "lrn" else names:
+                            add(
+                                *(comparison, operation, name),
+                                **{"direction": direction, "dtype": dtype, **variant},
+                            )
+                    case = f"{operation.layer}, {dtype}, {direction}"
+                    _report(report, case, comparison, operation, limits, rates)
+    report.write()
+
+
+def _report(report, case, comparison, operation, limits, rates) -> None:
+    layer, dtype, direction = case.split(", ")
+    work, unit = operation.work(direction, dtype, batch_size(report.options))
+    limit = "copy" if unit == "GB/s" else limits.product(dtype)
+    scale = 1e9 if unit == "GB/s" else 1e12
+
+    def share(name: str, rate: float) -> tuple[float, str] | None:
+        return (rate * scale / rates[limit], limit) if limit in rates else None
+
+    report.add(case, comparison.run(), work, unit, share=share)
+    report.skip({f"{case}: {name}": x for name, x in comparison.skipped.items()})
+    report.save()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,26 +13,28 @@ from keras_alexnet.errors import UserError, unknown
 
 # Each is a module here with a function `run(options)`.
 USUAL = {
-    "training_step": "How fast is a training step, against textbook Keras and PyTorch?",
-    "inference": "How fast is inference, against these, OpenVINO and ONNX Runtime?",
-    "batch_size": "How does the speed of inference grow with the batch?",
+    "training_step": "How fast is a training step, and which part of the limit is it?",
+    "inference": "How fast is inference, over batch sizes?",
     "lrn": "Which local response normalisation is the fastest?",
-    "grouped_conv": "Which convolutions and poolings are the fastest?",
-    "size": "What do larger images, and more classes, cost?",
+    "grouped_conv": "Which grouped convolution is the fastest?",
     "memory": "How much memory does a training step take?",
     "choices": "Would other implementations than those chosen be faster here?",
 }
 OTHER = {
+    "limits": "What can this device do at best: matrix products and copies?",
     "step_profile": "Where does the time of a training step go?",
-    "import_time": "How long does it take to import the package?",
-    "engine": "What does the training engine cost, on top of the step?",
-    "scaling": "How efficient would several devices and hosts be? (computed)",
-    "augmentation": "How fast is augmentation, against decoding alone?",
+    "engine": "What does the training loop cost, on top of the step?",
     "data_pipeline": "How fast is the input, against decoding, tf.data and PIL?",
     "many_files": "What does a folder of a million files cost?",
     "damaged_files": "Is every damaged file named, and what does that cost?",
+    "scaling": "How efficient would several devices and hosts be? (computed)",
+    "import_time": "How long does it take to import the package?",
     "tuning": "Does a search find better schedules, and what does it cost?",
 }
+
+
+class TimeIsUp(Exception):
+    """What was still to be measured is left out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,18 +45,41 @@ class Options:
         out: The directory of the results, a JSON file and a PNG file for each.
         quick: Whether networks, batches and repetitions are tiny: to see that
             everything works. What it measures means nothing.
-        candidates: Patterns of the shell's kind; only those peers take part whose name
-            fits one of them. All do where there are none.
+        candidates: Patterns of the shell's kind; only those take part whose name fits
+            one of them. All do where there are none.
+        batch_sizes: Images of a batch; by default what suits the device.
+        time_limit: Seconds after which nothing more is begun; what was measured until
+            then is reported.
+        started: When the question was asked, by `time.monotonic()`.
     """
 
     out: Path = Path("benchmarks/results")
     quick: bool = False
     candidates: tuple[str, ...] = ()
+    batch_sizes: tuple[int, ...] = ()
+    time_limit: float | None = None
+    started: float = dataclasses.field(default_factory=time.monotonic)
 
     @property
     def repetitions(self) -> int:
         """How often each candidate is timed."""
         return 2 if self.quick else 5
+
+    @property
+    def min_seconds(self) -> float:
+        """How long each candidate is executed at a time."""
+        return 0.01 if self.quick else 0.2
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the time limit has passed."""
+        limit = self.time_limit
+        return limit is not None and time.monotonic() - self.started > limit
+
+    def check_time(self) -> None:
+        """Raises `TimeIsUp` after the time limit."""
+        if self.time_is_up:
+            raise TimeIsUp(f"the limit of {self.time_limit:.0f} s has passed")
 
 
 def check(names: Sequence[str], options: Options) -> None:
@@ -92,4 +118,5 @@ def ask(name: str, options: Options) -> None:
         ValueError: There is no such question, or its answer cannot be written.
     """
     check([name], options)
+    options = dataclasses.replace(options, started=time.monotonic())
     importlib.import_module(f"keras_alexnet.benchmarks.{name}").run(options)

@@ -2,7 +2,7 @@
 
     keras-alexnet benchmark step_profile
 
-The table adds up to the step: at each instant the operations that run share it equally,
+The list adds up to the step: at each instant the operations that run share it equally,
 and the instants without any are the host's. Operations on different threads compete for
 the same cores and memory, so an operation's share is not what it would take alone. On
 GPUs the operations are the kernels there, and the host's part is where none runs.
@@ -19,25 +19,15 @@ from collections.abc import Callable
 
 import keras
 import tensorflow as tf
-from rich.table import Table
 
-from keras_alexnet.benchmarks.networks import (
-    ALEXNET_2012,
-    LEARNING_RATE,
-    MOMENTUM,
-    WEIGHT_DECAY,
-    Network,
-    images_and_labels,
-    network_for,
-    ours,
-)
+from keras_alexnet.benchmarks import models
+from keras_alexnet.benchmarks.comparison import Comparison
+from keras_alexnet.benchmarks.devices import has_gpu
+from keras_alexnet.benchmarks.networks import ALEXNET_2012, Network, network_for
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
 from keras_alexnet.benchmarks.tracing import STEP, Operation, shares, trace_steps
-from keras_alexnet.inspect.tables import console
-from keras_alexnet.training.optimizer import DecayedMomentum
 
-BATCH_SIZE = 128
 # Rows that take less than this part of the step are added up in one.
 SMALL = 0.004
 # What the layers without weights are for, by the beginnings of their names.
@@ -59,12 +49,14 @@ class Step:
         batch_size: Images per step.
         network: Whose step it is.
         repetitions: How many steps are traced, after as many that are not.
+        xla: Whether XLA compiles the step.
     """
 
     precision: str = "float32"
-    batch_size: int = BATCH_SIZE
+    batch_size: int = 128
     network: Network = ALEXNET_2012
     repetitions: int = 5
+    xla: bool = False
 
 
 class Places:
@@ -160,22 +152,14 @@ class Places:
 
 def make_step(which: Step) -> tuple[Places, Callable[[], None]]:
     """Makes a training step on noise, and says what belongs where in it."""
-    model = ours(which.network, which.precision)
-    # With weights of examples and a metric, as the training engine has them.
-    model.compile(
-        DecayedMomentum(LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
-        "sparse_categorical_crossentropy",
-        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],
-        jit_compile=False,
-    )
-    model.optimizer.build(model.trainable_variables)
-    size, classes = which.batch_size, which.network.classes
-    images, labels = images_and_labels(which.network, size)
-    batch = tf.constant(images), tf.constant(labels), tf.ones(size)
-    model.compute_metrics(None, labels, tf.fill((size, classes), 1 / classes), None)
-    traced = tf.function(model.train_step, autograph=False)
-    places = Places(model, traced.get_concrete_function(batch).graph)
-    return places, lambda: float(traced(batch)["loss"])
+    has_gpu()
+    model = models.compiled(models.ours(which.network, which.precision), which.xla)
+    images, labels = models.noise(which.network, which.batch_size)
+    # With weights of examples, as the training engine has them.
+    batch = images, labels, tf.ones(which.batch_size)
+    step = models.step_function(model, batch)
+    graph = step.get_concrete_function(batch).graph
+    return Places(model, graph), lambda: float(step(batch)["loss"])
 
 
 def profile(which: Step) -> dict[str, object]:
@@ -194,7 +178,8 @@ def profile(which: Step) -> dict[str, object]:
         seconds.append(time.perf_counter() - begin)
     kinds, rows, operations = (collections.Counter() for _ in range(3))
     whole = 0.0
-    for steps in trace_steps(step, which.repetitions):
+    traced = trace_steps(step, which.repetitions)
+    for steps in traced:
         (total,) = [part for part in steps if part.name == STEP]
         duration = total.end - total.begin
         whole += duration
@@ -203,11 +188,12 @@ def profile(which: Step) -> dict[str, object]:
             layer, kind = places.of(operation)
             kinds[kind] += taken
             rows[layer, kind] += taken
-            operations[operation.name, operation.kind] += taken
+            named = operation.name, operation.kind, operation.kernel
+            operations[named] += taken
             idle -= taken
         kinds["host: no operation runs"] += idle
         rows["", "host: no operation runs"] += idle
-    unit = 1e9 * which.repetitions
+    unit = 1e9 * max(1, len(traced))
     return {
         "milliseconds_untraced": 1e3 * statistics.median(seconds[1:]),
         "milliseconds": whole / unit,
@@ -217,46 +203,56 @@ def profile(which: Step) -> dict[str, object]:
             for (layer, kind), taken in rows.most_common()
         ],
         "operations": [
-            {"name": name, "type": kind, "milliseconds": taken / unit}
-            for (name, kind), taken in operations.most_common()
+            {"name": name, "type": kind, "kernel": kernel, "milliseconds": taken / unit}
+            for (name, kind, kernel), taken in operations.most_common()
         ],
     }
 
 
-def print_table(title: str, rows: dict[str, float], whole: float) -> None:
+def print_rows(title: str, rows: dict[str, float], whole: float, most: int) -> None:
     """Prints what takes how much of the step, the largest first."""
-    table = Table(title=title)
-    table.add_column("what")
-    table.add_column("ms", justify="right")
-    table.add_column("of the step", justify="right")
-    large = {what: taken for what, taken in rows.items() if taken >= SMALL * whole}
-    if len(large) < len(rows):
-        rest = sum(rows.values()) - sum(large.values())
-        large[f"{len(rows) - len(large)} smaller ones"] = rest
-    for what, taken in large.items():
-        table.add_row(what, f"{taken:.1f}", f"{taken / whole:.1%}")
-    table.add_section()
-    table.add_row("the step", f"{whole:.1f}", "100%")
-    console.print(table)
+    for number, (what, taken) in enumerate(rows.items()):
+        if number == most or taken < SMALL * whole:
+            rest = list(rows.values())[number:]
+            print(f"{title} | {len(rest)} smaller ones | {sum(rest):.2f} ms")
+            break
+        print(f"{title} | {what} | {taken:.2f} ms | {taken / whole:.1%}", flush=True)
 
 
 def run(options: Options) -> None:
-    """Measures and reports, in float32 and in bfloat16."""
+    """Measures and reports, in both precisions, on GPUs with and without XLA."""
+    gpu = has_gpu()
     network = network_for(options.quick)
-    batch_size = 2 if options.quick else BATCH_SIZE
+    default = 2 if options.quick else 512 if gpu else 128
+    batch_size = next(iter(options.batch_sizes), default)
     answers = {}
-    for precision in ("float32", "bfloat16"):
-        which = Step(precision, batch_size, network, options.repetitions)
-        found = profile(which)
-        whole = found["milliseconds"]
-        title = f"{network.architecture}, {precision}, batch {which.batch_size}"
-        print_table(f"{title}: kinds of work", found["kinds"], whole)
-        rows = {
-            f"{row['layer']:<9} {row['kind']}": row["milliseconds"]
-            for row in found["places"]
-        }
-        print_table(f"{title}: by layer", rows, whole)
-        untraced = found["milliseconds_untraced"]
-        print(f"Without the trace, a step took {untraced:.1f} ms.")
-        answers[precision] = {**dataclasses.asdict(which), **found}
-    write_json("step_profile", options, results=answers)
+    with Comparison(options) as comparison:
+        for precision in ("bfloat16", "float32"):
+            for xla in (False, True) if gpu else (False,):
+                name = f"{precision}, XLA" if xla else precision
+                with comparison.optional(name):
+                    options.check_time()
+                    which = Step(
+                        precision, batch_size, network, options.repetitions, xla
+                    )
+                    answers[name] = {**dataclasses.asdict(which), **profile(which)}
+                    _print(name, answers[name])
+                    write_json("step_profile", options, results=answers)
+                keras.backend.clear_session()
+
+
+def _print(name: str, found: dict) -> None:
+    """Prints a profile: kinds of work, layers, and the kernels of a GPU."""
+    whole = found["milliseconds"]
+    untraced = found["milliseconds_untraced"]
+    print(f"{name} | the step | {whole:.2f} ms | without the trace {untraced:.2f} ms")
+    print_rows(f"{name}, kinds", found["kinds"], whole, 30)
+    layers: collections.Counter = collections.Counter()
+    kernels: collections.Counter = collections.Counter()
+    for row in found["places"]:
+        layers[f"{row['layer']} {row['kind']}"] += row["milliseconds"]
+    for row in found["operations"]:
+        if row["kernel"]:
+            kernels[f"{row['kernel']} ({row['name']})"] += row["milliseconds"]
+    print_rows(f"{name}, layers", dict(layers.most_common()), whole, 40)
+    print_rows(f"{name}, kernels", dict(kernels.most_common()), whole, 30)

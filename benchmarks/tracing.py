@@ -27,12 +27,14 @@ class Operation:
         kind: Its type, such as `Conv2D`.
         begin: In picoseconds.
         end: In picoseconds.
+        kernel: On GPUs, the kernel's name.
     """
 
     name: str
     kind: str
     begin: int
     end: int
+    kernel: str = ""
 
 
 def trace_steps(step: Callable[[], None], repetitions: int) -> list[list[Operation]]:
@@ -66,33 +68,47 @@ def trace_steps(step: Callable[[], None], repetitions: int) -> list[list[Operati
 
 def read_operations(space: xplane_pb2.XSpace) -> Iterator[Operation]:
     """Finds the operations in a trace: those on GPUs, or else those on the CPU."""
-    on_gpus = [plane for plane in space.planes if plane.name.startswith("/device:GPU")]
+    on_gpus = [
+        plane
+        for plane in space.planes
+        if plane.name.startswith("/device:GPU") and any(x.events for x in plane.lines)
+    ]
     for plane in space.planes:
-        if plane not in on_gpus and not plane.name.startswith("/host:CPU"):
+        on_gpu = plane in on_gpus
+        if not on_gpu and not plane.name.startswith("/host:CPU"):
             continue
         for line in plane.lines:
+            # Others on GPUs sum up what the streams hold.
+            if on_gpu and line.name and not line.name.startswith("Stream"):
+                continue
             begin = line.timestamp_ns * 1000
             for event in line.events:
-                text, kind = _named(plane, event)
-                wanted = plane in on_gpus or not on_gpus or text == STEP
+                text, kind, kernel = _named(plane, event, on_gpu)
+                wanted = on_gpu or not on_gpus or text == STEP
                 if kind and wanted and event.duration_ps:
                     start = begin + event.offset_ps
-                    yield Operation(text, kind, start, start + event.duration_ps)
+                    end = start + event.duration_ps
+                    yield Operation(text, kind, start, end, kernel)
 
 
-def _named(plane: xplane_pb2.XPlane, event: xplane_pb2.XEvent) -> tuple[str, str]:
-    """Returns an event's operation and its type, "" where it is none."""
+def _named(
+    plane: xplane_pb2.XPlane, event: xplane_pb2.XEvent, on_gpu: bool
+) -> tuple[str, str, str]:
+    """Returns an event's operation, its type, "" where it is none, and its kernel."""
     text = plane.event_metadata[event.metadata_id].name
     if text == STEP:
-        return STEP, STEP
+        return STEP, STEP, ""
     stats = {plane.stat_metadata[stat.metadata_id].name: stat for stat in event.stats}
     if text == ASYNCHRONOUS:
-        return _text(plane, stats["name"]), _text(plane, stats["kernel_type"])
-    if "tf_op" in stats:  # A kernel on a GPU says whose it is.
-        text = _text(plane, stats["tf_op"])
+        return _text(plane, stats["name"]), _text(plane, stats["kernel_type"]), ""
+    if on_gpu:
+        # A kernel says whose it is; what XLA makes names the operation without type.
+        owner = _text(plane, stats["tf_op"]) if "tf_op" in stats else ""
+        name, _, kind = owner.rpartition(":")
+        return name or owner or text, kind if name else "kernel", text
     name, separator, kind = text.partition(":")
     # Names of C++ functions have two colons, those of other events a space behind one.
-    return (name, kind) if separator and kind.isidentifier() else (name, "")
+    return name, kind if separator and kind.isidentifier() else "", ""
 
 
 def _text(plane: xplane_pb2.XPlane, stat: xplane_pb2.XStat) -> str:

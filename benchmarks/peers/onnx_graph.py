@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from keras_alexnet.benchmarks.networks import LRN, Network, Weights
+from keras_alexnet.benchmarks.networks import LRN, Network, Weights, sample_images
 
 
 def onnx_graph(network: Network, weights: Weights) -> onnx.ModelProto:
@@ -82,3 +82,8 @@ def onnx_graph(network: Network, weights: Weights) -> onnx.ModelProto:
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
     )
+
+
+def channels_first(network: Network, count: int) -> np.ndarray:
+    """Returns `sample_images` in the layout of the graph's input."""
+    return np.ascontiguousarray(sample_images(network, count).transpose(0, 3, 1, 2))

@@ -8,32 +8,46 @@ import numpy as np
 import openvino
 from openvino import properties
 
+from keras_alexnet.benchmarks.comparison import check_outputs
+from keras_alexnet.benchmarks.networks import SAMPLE, Network, weights_of
+from keras_alexnet.benchmarks.peers.onnx_graph import channels_first, onnx_graph
+from keras_alexnet.benchmarks.workers import Work
 from keras_alexnet.training.processor import cores
 
 PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
 
-def inference(graph: bytes, images: np.ndarray, dtype: str) -> Callable[[], np.ndarray]:
-    """Returns what computes the probabilities of a batch, our images.
+def inference(
+    network: Network, batch_size: int, expected: np.ndarray | None, dtype: str
+) -> Work:
+    """Makes forward passes.
 
     Args:
-        graph: From `onnx_graph`.
-        images: Channels last.
+        network: What classifies.
+        batch_size: Images of a batch.
+        expected: Our probabilities of `sample_images`.
         dtype: `"float32"` or `"bfloat16"`.
+
+    Raises:
+        ArithmeticError: The peer computes something else than we do.
     """
     core = openvino.Core()
-    model = core.read_model(graph)
-    first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    # What is known before it is compiled can be chosen better.
-    model.reshape(first.shape)
-    compiled = core.compile_model(
-        model,
-        "CPU",
-        {
-            properties.hint.inference_precision(): PRECISIONS[dtype],
-            properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
-            properties.inference_num_threads(): cores(),
-        },
-    )
-    request = compiled.create_infer_request()
-    return lambda: request.infer({"images": first})["probabilities"]
+    graph = onnx_graph(network, weights_of(network)).SerializeToString()
+    settings = {
+        properties.hint.inference_precision(): PRECISIONS[dtype],
+        properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
+        properties.inference_num_threads(): cores(),
+    }
+
+    def compiled(images: np.ndarray) -> Callable[[], np.ndarray]:
+        model = core.read_model(graph)
+        # What is known before it is compiled can be chosen better.
+        model.reshape(images.shape)
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        return lambda: request.infer({"images": images})["probabilities"]
+
+    sample, images = (channels_first(network, n) for n in (SAMPLE, batch_size))
+    if expected is not None:
+        check_outputs(compiled(sample)(), expected, dtype)
+    classify = compiled(images)
+    return lambda count: [classify() for _ in range(count)]

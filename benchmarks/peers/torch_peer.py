@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
-
 import numpy as np
 import torch
 from torch import nn
 
-from keras_alexnet.benchmarks.contest import check_outputs
+from keras_alexnet.benchmarks.comparison import check_outputs
 from keras_alexnet.benchmarks.networks import (
     DROPOUT,
     LEARNING_RATE,
@@ -18,8 +15,10 @@ from keras_alexnet.benchmarks.networks import (
     WEIGHT_DECAY,
     Network,
     Weights,
-    images_and_labels,
+    sample_images,
+    weights_of,
 )
+from keras_alexnet.benchmarks.workers import Work
 from keras_alexnet.training.processor import cores
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,151 +28,122 @@ LAYOUTS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Mode:
-    """How PyTorch runs the network.
-
-    Attributes:
-        compiled: Whether through torch.compile.
-        dtype: `"float32"`, or `"bfloat16"` under autocast.
-        layout: A key of `LAYOUTS`.
-    """
-
-    compiled: bool
-    dtype: str
-    layout: str
-
-    def __str__(self) -> str:
-        kind = "compile" if self.compiled else "eager"
-        return f"torch {kind} {self.dtype} {self.layout}"
-
-
-class Peer:
-    """The network with our weights, once in each layout.
+def training_step(
+    network: Network,
+    batch_size: int,
+    expected: np.ndarray | None,
+    compiled: bool,
+    dtype: str,
+    layout: str,
+) -> Work:
+    """Makes training steps, on a batch that is on the device.
 
     Args:
-        network: What to build.
-        weights: Ours.
-        expected: Our outputs for the first of `images_and_labels`; the peer's are
-            compared with them.
+        network: What is trained.
+        batch_size: Images of a batch.
+        expected: Our probabilities of `sample_images`.
+        compiled: Whether through torch.compile.
+        dtype: `"float32"`, on GPUs with TF32, or `"bfloat16"` under autocast.
+        layout: A key of `LAYOUTS`.
+
+    Raises:
+        ArithmeticError: The peer computes something else than we do.
     """
+    module = _prepared(network, expected, dtype, layout)
+    optimizer = torch.optim.SGD(
+        module.parameters(),
+        LEARNING_RATE,
+        momentum=MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        fused=True,
+    )
+    x = _noise(network, batch_size, layout)
+    y = torch.randint(network.classes, (batch_size,), device=DEVICE)
 
-    def __init__(self, network: Network, weights: Weights, expected: np.ndarray):
-        torch.set_num_threads(cores())
-        images, _ = images_and_labels(network, len(expected))
-        self._sample = images[: len(expected)]
-        self._expected = expected
-        self._modules = {
-            layout: _module(network, weights).to(DEVICE, memory_format=memory_format)
-            for layout, memory_format in LAYOUTS.items()
-        }
-        self._initial = {
-            name: value.clone()
-            for name, value in self._modules["channels_first"].state_dict().items()
-        }
-        self._optimizers: dict[str, torch.optim.Optimizer] = {}
+    def loss_of(x, y):
+        with _autocast(dtype):
+            logits = module(x)
+        return nn.functional.cross_entropy(logits.float(), y)
 
-    @staticmethod
-    def modes(compiled: bool) -> Iterator[Mode]:
-        """Lists all modes, those of torch.compile on request: compiling takes long."""
-        for compile_it in (False, True) if compiled else (False,):
-            for dtype in ("float32", "bfloat16"):
-                for layout in LAYOUTS:
-                    yield Mode(compile_it, dtype, layout)
+    compute = torch.compile(loss_of, dynamic=False) if compiled else loss_of
 
-    def training_step(
-        self, mode: Mode, images: np.ndarray, labels: np.ndarray
-    ) -> Callable[[], object]:
-        """Returns what trains on a batch, our images and labels, once.
-
-        Raises:
-            ValueError: The peer computes something else than we do.
-        """
-        module = self._modules[mode.layout]
-        # Other modes may have trained it.
-        module.load_state_dict(self._initial)
-        check_outputs(self._outputs(module, mode), self._expected, mode.dtype)
-        # Shared by all modes of a layout, as the weights are.
-        optimizer = self._optimizers.setdefault(
-            mode.layout,
-            torch.optim.SGD(
-                module.parameters(),
-                LEARNING_RATE,
-                momentum=MOMENTUM,
-                weight_decay=WEIGHT_DECAY,
-                fused=True,
-            ),
-        )
-        x = _tensor(images, mode)
-        y = torch.from_numpy(labels.astype(np.int64)).to(DEVICE)
-
-        def loss_of(x, y):
-            with _autocast(mode):
-                logits = module(x)
-            return nn.functional.cross_entropy(logits.float(), y)
-
-        compute = torch.compile(loss_of, dynamic=False) if mode.compiled else loss_of
-
-        def step() -> float:
-            module.train()
+    def work(count: int) -> float:
+        module.train()
+        for _ in range(count):
             optimizer.zero_grad(set_to_none=True)
             loss = compute(x, y)
             loss.backward()
             optimizer.step()
-            return loss.item()
+        return loss.item()
 
-        return step
-
-    def inference(self, mode: Mode, images: np.ndarray) -> Callable[[], np.ndarray]:
-        """Returns what computes the probabilities of a batch, our images.
-
-        Raises:
-            ValueError: The peer computes something else than we do.
-        """
-        module = self._modules[mode.layout]
-        x = _tensor(images, mode)
-
-        def probabilities(x):
-            with _autocast(mode):
-                logits = module(x)
-            return torch.softmax(logits.float(), -1)
-
-        compute = (
-            torch.compile(probabilities, dynamic=False)
-            if mode.compiled
-            else probabilities
-        )
-
-        def outputs() -> np.ndarray:
-            module.eval()
-            with torch.inference_mode():
-                return compute(x).cpu().numpy()
-
-        common = min(len(images), len(self._expected))
-        check_outputs(outputs()[:common], self._expected[:common], mode.dtype)
-        return outputs
-
-    def _outputs(self, module: nn.Module, mode: Mode) -> np.ndarray:
-        module.eval()
-        with torch.inference_mode(), _autocast(mode):
-            logits = module(_tensor(self._sample, mode))
-        return torch.softmax(logits.float(), -1).cpu().numpy()
+    return work
 
 
-def _autocast(mode: Mode) -> torch.autocast:
-    return torch.autocast(DEVICE, torch.bfloat16, enabled=mode.dtype == "bfloat16")
+def inference(
+    network: Network,
+    batch_size: int,
+    expected: np.ndarray | None,
+    compiled: bool,
+    dtype: str,
+    layout: str,
+) -> Work:
+    """Makes forward passes, on a batch that is on the device; see `training_step`."""
+    module = _prepared(network, expected, dtype, layout)
+    x = _noise(network, batch_size, layout)
+
+    def probabilities(x):
+        with _autocast(dtype):
+            logits = module(x)
+        return torch.softmax(logits.float(), -1)
+
+    compute = torch.compile(probabilities, dynamic=False) if compiled else probabilities
+
+    def work(count: int) -> float:
+        with torch.inference_mode():
+            for _ in range(count):
+                outputs = compute(x)
+            return outputs[0, 0].item()
+
+    return work
 
 
-def _tensor(images: np.ndarray, mode: Mode) -> torch.Tensor:
-    first = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-    tensor = torch.from_numpy(first)
-    return tensor.to(DEVICE, memory_format=LAYOUTS[mode.layout])
+def _prepared(
+    network: Network, expected: np.ndarray | None, dtype: str, layout: str
+) -> nn.Module:
+    """Makes the network for evaluation, once it computes what we do."""
+    torch.set_num_threads(cores())
+    torch.backends.cudnn.benchmark = True
+    # TF32 for products; for convolutions it is the default.
+    torch.set_float32_matmul_precision("high")
+    module = _module(network, weights_of(network)).eval()
+    module = module.to(DEVICE, memory_format=LAYOUTS[layout])
+    if expected is not None:
+        sample = sample_images(network).transpose(0, 3, 1, 2)
+        with torch.inference_mode(), _autocast(dtype):
+            logits = module(_tensor(np.ascontiguousarray(sample), layout))
+        outputs = torch.softmax(logits.float(), -1).cpu().numpy()
+        on_gpu = DEVICE == "cuda" and dtype == "float32"
+        check_outputs(outputs, expected, "TF32" if on_gpu else dtype)
+    return module
+
+
+def _autocast(dtype: str) -> torch.autocast:
+    return torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16")
+
+
+def _tensor(images: np.ndarray, layout: str) -> torch.Tensor:
+    return torch.from_numpy(images).to(DEVICE, memory_format=LAYOUTS[layout])
+
+
+def _noise(network: Network, batch_size: int, layout: str) -> torch.Tensor:
+    shape = (batch_size, 3, network.image_size, network.image_size)
+    images = 60 * torch.randn(shape, device=DEVICE)
+    return images.contiguous(memory_format=LAYOUTS[layout])
 
 
 def _module(network: Network, weights: Weights) -> nn.Module:
     """Writes the network with PyTorch's layers, and gives it our weights."""
     layers: list[nn.Module] = []
-    channels, size = 3, network.image_size
 
     def add(layer: nn.Module, kernel: np.ndarray, bias: np.ndarray) -> None:
         with torch.no_grad():
@@ -182,20 +152,18 @@ def _module(network: Network, weights: Weights) -> nn.Module:
         layers.append(layer)
 
     for number, conv in enumerate(network.convolutions, 1):
+        kernel, bias = weights[f"conv{number}"]
         layer = nn.Conv2d(
-            channels,
+            kernel.shape[2] * conv.groups,
             conv.filters,
             conv.kernel,
             conv.stride,
             conv.padding,
             groups=conv.groups,
         )
-        kernel, bias = weights[f"conv{number}"]
         # (height, width, in / groups, out) to (out, in / groups, height, width).
         add(layer, kernel.transpose(3, 2, 0, 1), bias)
         layers.append(nn.ReLU(inplace=True))
-        channels = conv.filters
-        size = (size + 2 * conv.padding - conv.kernel) // conv.stride + 1
         if number in network.normalised:
             # PyTorch divides alpha by the size of the window.
             alpha = LRN["alpha"] * LRN["size"]
@@ -204,15 +172,18 @@ def _module(network: Network, weights: Weights) -> nn.Module:
             )
         if number in network.pooled:
             layers.append(nn.MaxPool2d(3, 2))
-            size = (size - 3) // 2 + 1
     layers.append(nn.Flatten())
     for name in ("fc6", "fc7", "fc8"):
         kernel, bias = weights[name]
         if name == "fc6":
             # Ours flattens channels last, PyTorch flattens them first.
-            kernel = kernel.reshape(size, size, channels, -1)
-            kernel = kernel.transpose(2, 0, 1, 3).reshape(size * size * channels, -1)
+            channels = network.convolutions[-1].filters
+            pixels = len(kernel) // channels
+            kernel = kernel.reshape(pixels, channels, -1).transpose(1, 0, 2)
+            kernel = kernel.reshape(pixels * channels, -1)
+        if name in network.dropped:
+            layers.append(nn.Dropout(DROPOUT))
         add(nn.Linear(*kernel.shape), kernel.T, bias)
         if name != "fc8":
-            layers += [nn.ReLU(inplace=True), nn.Dropout(DROPOUT)]
+            layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)

@@ -12,10 +12,11 @@ import tyro
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """Measure on this machine, beside the other systems that are installed.
+    """Measure on this machine, beside its limits.
 
     `keras-alexnet benchmark inference lrn`, or with no question the usual ones. Each
-    gives a table, a JSON file and a picture.
+    prints a line for each row, and writes a JSON file and a picture. In a checkout, the
+    other systems that are installed take part.
     """
 
     questions: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -25,7 +26,11 @@ class Benchmark:
     quick: bool = False
     """Take tiny networks and few repetitions, to see that everything works."""
     candidates: tuple[str, ...] = ()
-    """Patterns of the peers that take part, such as "torch*"; by default all."""
+    """Patterns of what takes part, such as "keras_alexnet bfloat16*" "PyTorch*"."""
+    batch_sizes: tuple[int, ...] = ()
+    """Images of a batch, one size or several; by default what suits the device."""
+    time_limit: float | None = None
+    """Seconds for each question, after which nothing more is begun."""
     out: str = "benchmarks/results"
     """Directory to write the answers to."""
 
@@ -43,7 +48,13 @@ class Benchmark:
             console.print(make_table("questions", headings, rows))
             return 0
         names = self.questions or tuple(USUAL)
-        options = Options(Path(self.out), self.quick, self.candidates)
+        options = Options(
+            Path(self.out),
+            self.quick,
+            self.candidates,
+            self.batch_sizes,
+            self.time_limit,
+        )
         check(names, options)
         if len(names) == 1:
             # Functions are traced anew for every case: TensorFlow would warn of it.
@@ -62,5 +73,9 @@ class Benchmark:
             arguments.append("--quick")
         if self.candidates:
             arguments += ["--candidates", *self.candidates]
+        if self.batch_sizes:
+            arguments += ["--batch-sizes", *map(str, self.batch_sizes)]
+        if self.time_limit is not None:
+            arguments += ["--time-limit", str(self.time_limit)]
         command = [sys.executable, "-m", "keras_alexnet", *arguments]
         return subprocess.run(command).returncode
