@@ -11,7 +11,7 @@ if not __name__.startswith("keras_alexnet."):
     )
 
 
-def peers() -> ModuleType | None:
+def find_peers() -> ModuleType | None:
     """Returns the other systems to compare with; None outside a checkout."""
     name = f"{__name__}.peers"
     return importlib.import_module(name) if importlib.util.find_spec(name) else None

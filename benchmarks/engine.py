@@ -58,7 +58,7 @@ def measure_loop(
     report: Report, network: Network, precision: str, xla: bool, batch_size: int
 ) -> None:
     """Runs the loop, with schedules and progress bar, and reports."""
-    strategy = make_strategy()
+    strategy = make_strategy(1)
     with strategy.scope():
         one, other = (
             models.compiled(models.ours(network, precision), xla) for _ in range(2)

@@ -55,7 +55,7 @@ def run(options: Options) -> None:
                         expected=expected,
                         xla=xla,
                     )
-            if peers := benchmarks.peers():
+            if peers := benchmarks.find_peers():
                 peers.add_inference(comparison, network, batch_size, expected)
             seconds = comparison.run()
             report.skip({f"{case}: {k}": why for k, why in comparison.skipped.items()})

@@ -50,7 +50,7 @@ def run(options: Options) -> None:
             for precision in ("bfloat16", "float32")
             for xla in ((False, True) if gpu else (False,))
         }
-        if peers := benchmarks.peers():
+        if peers := benchmarks.find_peers():
             makers["textbook float32"] = peers.make, peers.TEXTBOOK
         with Comparison(options) as comparison:
             for name, (make, more) in makers.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -18,6 +20,8 @@ from keras_alexnet.benchmarks.networks import (
     weights_of,
 )
 from keras_alexnet.benchmarks.workers import Work
+from keras_alexnet.export.saved_model import export_saved_model
+from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.training.optimizer import DecayedMomentum
 from keras_alexnet.training.precision import POLICIES
 
@@ -160,8 +164,10 @@ def inference(
     if form == "predict_on_batch":
         call = model.predict_on_batch
     elif form == "SavedModel":
-        serve = exported(model, network).serve
-        call = lambda x: serve(x)["probabilities"]  # noqa: E731
+        archive = exported(model, network)
+
+        def call(x: tf.Tensor) -> tf.Tensor:
+            return archive.serve(x)["probabilities"]
     else:
         call = tf.function(model.predict_step, autograph=False)
 
@@ -175,11 +181,6 @@ def inference(
 
 def exported(model: keras.Model, network: Network):
     """Exports a model and loads the SavedModel, which takes mean-free pixels here."""
-    import tempfile
-
-    from keras_alexnet.export.saved_model import export_saved_model
-    from keras_alexnet.images.preprocessing import Preprocessing
-
     size = network.image_size
     neutral = Preprocessing(size, size, 3, (0.0,) * 3, scale=1.0)
     with tempfile.TemporaryDirectory() as folder:

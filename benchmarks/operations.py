@@ -246,7 +246,11 @@ def _report(report, case, comparison, operation, limits, rates) -> None:
     scale = 1e9 if unit == "GB/s" else 1e12
 
     def share(name: str, rate: float) -> tuple[float, str] | None:
-        return (rate * scale / rates[limit], limit) if limit in rates else None
+        if limit not in rates:
+            return None
+        return rate * scale / rates[
+            limit
+        ], limit if limit == "copy" else f"{limit} product"
 
     report.add(case, comparison.run(), work, unit, share=share)
     report.skip({f"{case}: {name}": x for name, x in comparison.skipped.items()})

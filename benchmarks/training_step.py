@@ -79,7 +79,7 @@ def measure(report: Report, network: Network, batch_size: int) -> None:
                 xla=xla,
                 tf32=tf32,
             )
-        if peers := benchmarks.peers():
+        if peers := benchmarks.find_peers():
             peers.add_training(comparison, network, batch_size, expected)
         seconds = comparison.run()
         report.skip({f"{case}: {k}": why for k, why in comparison.skipped.items()})
