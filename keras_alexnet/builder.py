@@ -22,7 +22,9 @@ from keras_alexnet.model import AlexNet
 from keras_alexnet.registry import get_layer
 from keras_alexnet.weights.assignment import load_weights_into
 from keras_alexnet.weights.catalog import find_weights
+from keras_alexnet.weights.reading import read_weights
 from keras_alexnet.weights.recognition import network_of
+from keras_alexnet.weights.weight_file import WeightFile
 
 Override = str | type | Callable[..., keras.layers.Layer] | None
 
@@ -54,7 +56,7 @@ def build(
     architecture: str | Architecture | None = None,
     *,
     include_top: bool = True,
-    weights: str | Path | None = None,
+    weights: str | Path | WeightFile | None = None,
     input_tensor: keras.KerasTensor | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
@@ -87,7 +89,8 @@ def build(
         include_top: Whether the classifier (fc6 to fc8) stands on top.
         weights: The name of published weights (see `list_weights()`), or `"imagenet"`
             for those of the architecture (torchvision's by default), which are
-            downloaded once; or a file: torchvision's `.pth`, `.safetensors`, Caffe's
+            downloaded once; or what `keras_alexnet.weights.read_weights()` returned; or
+            a file: PyTorch's `.pth` and `.safetensors`, Caffe's
             `.caffemodel`, the `bvlc_alexnet.npy` dictionary, ONNX, or Keras's `.keras`
             and `.weights.h5`, told apart by their content. Preprocessing and class
             names come with them. Where the top is left out, or input size or classes
@@ -142,11 +145,11 @@ def build(
     _check_numbers(pooling=pooling, classes=classes, groups=groups)
     if architecture is not None:
         architecture = _get_architecture(architecture)
-    path = weights
-    if weights is not None:
+    if weights is not None and not isinstance(weights, WeightFile):
         path = find_weights(weights, architecture and architecture.name)
-    if architecture is None and path is not None:
-        network = network_of(path)
+        weights = read_weights(path)
+    if architecture is None and weights is not None:
+        network = network_of(weights)
         architecture = get_architecture(network.architecture)
         include_top = include_top and network.classes is not None
         classes = classes or network.classes
@@ -205,8 +208,8 @@ def build(
     model.bind(architecture=architecture.name)
 
     # === Weights ===
-    if path is not None:
-        load_weights_into(model, path)
+    if weights is not None:
+        load_weights_into(model, weights)
     return model
 
 

@@ -19,14 +19,12 @@ import keras
 from keras_alexnet.architectures import get_architecture
 from keras_alexnet.builder import build
 from keras_alexnet.errors import UserError
-from keras_alexnet.files import sha256
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import AlexNet, load_model
 from keras_alexnet.training.checkpoint import CheckpointStore, restore
 from keras_alexnet.training.preparation import build_network
 from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.weights.assignment import assign_weights
-from keras_alexnet.weights.binding import bind_preprocessing
 from keras_alexnet.weights.catalog import find_weights
 from keras_alexnet.weights.conversions import convert_lrn, to_inverted_dropout
 from keras_alexnet.weights.reading import read_weights
@@ -133,6 +131,7 @@ def import_model(
     architecture: str | None = None,
     mean: str | Path | None = None,
     convert: Sequence[Conversion] = (),
+    prefix: str | None = None,
 ) -> tuple[AlexNet, WeightFile, tuple[str, ...]]:
     """Builds the model that a file's weights belong to, with these weights.
 
@@ -141,6 +140,8 @@ def import_model(
         architecture: The architecture's name; by default it is recognised.
         mean: Caffe's mean image that goes with the file.
         convert: Names of `CONVERSIONS`, applied in this order.
+        prefix: Of a PyTorch checkpoint with several networks, what the keys of one
+            begin with.
 
     Returns:
         The model, with as many classes as the file has; the file's content; and the
@@ -153,7 +154,7 @@ def import_model(
     if architecture is not None:
         get_architecture(architecture)
     path = find_weights(path, architecture)
-    weight_file = read_weights(path, mean=mean)
+    weight_file = read_weights(path, mean=mean, prefix=prefix)
     for name in convert:
         weight_file = CONVERSIONS[name](weight_file)
     candidates = recognise(weight_file)
@@ -170,8 +171,6 @@ def import_model(
     else:
         model = build(candidates[0], classes=top.bias.size)
     assign_weights(model, weight_file)
-    bind_preprocessing(model, weight_file)
-    model.bind(weights=path.name, digest=sha256(path))
     return model, weight_file, candidates
 
 
@@ -182,6 +181,7 @@ def import_weights(
     architecture: str | None = None,
     mean: str | Path | None = None,
     convert: Sequence[Conversion] = (),
+    prefix: str | None = None,
 ) -> str:
     """Saves a file of weights as a model: the command `import-weights`.
 
@@ -191,6 +191,7 @@ def import_weights(
         architecture: See `import_model()`.
         mean: See `import_model()`.
         convert: See `import_model()`.
+        prefix: See `import_model()`.
 
     Returns:
         What was done, in a few sentences.
@@ -204,7 +205,7 @@ def import_weights(
     if not out.parent.is_dir():
         raise UserError(f"There is no directory {out.parent} to write to.")
     model, weight_file, candidates = import_model(
-        path, architecture=architecture, mean=mean, convert=convert
+        path, architecture=architecture, mean=mean, convert=convert, prefix=prefix
     )
     model.save(out)
     text = (

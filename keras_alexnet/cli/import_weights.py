@@ -20,6 +20,9 @@ class ImportWeights:
     """The network they belong to; by default it is recognised."""
     mean: str | None = None
     """The mean image that goes with a .caffemodel, a .binaryproto."""
+    prefix: str | None = None
+    """Of a PyTorch checkpoint with several networks, what the keys of one begin with,
+    such as teacher."""
     convert: tuple[Literal["inverted-dropout", "lrn-k1", "lrn-k2"], ...] = ()
     """Conventions to convert the weights to, from those of 2012 or Caffe."""
 
@@ -33,6 +36,7 @@ class ImportWeights:
             architecture=self.architecture,
             mean=self.mean,
             convert=self.convert,
+            prefix=self.prefix,
         )
         print(report)
         return 0

@@ -1,4 +1,4 @@
-"""From the layouts of other libraries to ours."""
+"""Array layouts: from those of PyTorch, Caffe and ONNX to Keras's."""
 
 from __future__ import annotations
 
@@ -65,6 +65,13 @@ def contiguous(array: np.ndarray) -> np.ndarray:
             block = np.s_[..., start : start + _BLOCK]
             result[block] = array[block]
     return result
+
+
+def widen(array: np.ndarray) -> np.ndarray:
+    """Returns the float32 numbers whose upper halves, bfloat16, are given."""
+    wide = array.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 def channels_first_layers(

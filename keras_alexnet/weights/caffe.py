@@ -67,7 +67,7 @@ def read(buffer: memoryview) -> WeightFile:
     return WeightFile(
         "caffe",
         channels_first_layers(weights),
-        channel_order="BGR",
+        preprocessing="caffe",
         norm_first=_norm_first(kinds),
         name=net.text(_NAME) or None,
     )

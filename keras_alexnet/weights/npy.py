@@ -13,9 +13,8 @@ import struct
 
 import numpy as np
 
-from keras_alexnet.weights import pickles
 from keras_alexnet.weights.arrays import contiguous
-from keras_alexnet.weights.pickle_values import Array
+from keras_alexnet.weights.unpickle import Array, load
 from keras_alexnet.weights.weight_file import (
     LAYER_NAMES,
     LayerWeights,
@@ -47,13 +46,13 @@ def read(buffer: memoryview) -> WeightFile:
             "Expected a NumPy file that holds one dict, as bvlc_alexnet.npy does. "
             f"Its header says: {header[:100].decode('latin-1')!r}."
         )
-    value, _ = pickles.load(buffer, start + size)
+    value, _ = load(buffer, start + size)
     # numpy.save wraps whatever it is given in an array of objects.
     if isinstance(value, Array):
         if value.dtype is not None or not isinstance(value.data, list):
             raise WeightFileError("The NumPy file holds an array instead of a dict.")
         value = value.data[0] if value.shape in ((), (1,)) else value.data
-    return WeightFile("npy", _layers(value), channel_order="BGR")
+    return WeightFile("npy", _layers(value), preprocessing="caffe")
 
 
 def _layers(value) -> dict[str, LayerWeights]:

@@ -1,4 +1,4 @@
-"""From a path to a `WeightFile`: the format is told by the content, never by the name.
+"""Weight files by content: reads any known format, whatever the file is called.
 
 The file is mapped into memory, so that readers look at its bytes where they are. What
 they return is copied out of it, and stays as it is when the file changes.
@@ -20,7 +20,7 @@ from keras_alexnet.weights import (
     keras_file,
     npy,
     onnx_graph,
-    torchvision,
+    pytorch,
 )
 from keras_alexnet.weights.archives import open_zip
 from keras_alexnet.weights.protobuf import BYTES, FIXED32, VARINT, Message
@@ -32,7 +32,9 @@ _FORMATS = (
 )
 
 
-def read_weights(path: str | Path, *, mean: str | Path | None = None) -> WeightFile:
+def read_weights(
+    path: str | Path, *, mean: str | Path | None = None, prefix: str | None = None
+) -> WeightFile:
     """Reads the weights of an AlexNet from a file of any known format.
 
     Nothing in the file is executed, and no memory is taken for what it claims to hold.
@@ -42,13 +44,17 @@ def read_weights(path: str | Path, *, mean: str | Path | None = None) -> WeightF
             (`.caffemodel`), ONNX, `bvlc_alexnet.npy`, or Keras (`.keras`,
             `.weights.h5`), under any name.
         mean: Caffe's mean image (`.binaryproto`) that goes with it.
+        prefix: Of a PyTorch checkpoint with several networks, what the keys of one
+            begin with, such as `"teacher"` or `"model_ema"`.
 
     Raises:
         WeightFileError: There is no such file, it is damaged, of an unknown format, or
-            holds no AlexNet.
+            holds no AlexNet, or several.
     """
     with _mapped(path) as buffer:
-        weights = _read(buffer, Path(path))
+        weights = _read(buffer, Path(path), prefix)
+        _check_finite(weights)
+    weights = dataclasses.replace(weights, path=Path(path))
     if mean is not None:
         weights = dataclasses.replace(weights, mean_image=read_mean(mean))
     return weights
@@ -88,22 +94,37 @@ def _mapped(path: str | Path) -> Iterator[memoryview]:
         raise WeightFileError(f"{path}: the file is damaged ({e}).") from e
 
 
-def _read(buffer: memoryview, path: Path) -> WeightFile:
+def _check_finite(weights: WeightFile) -> None:
+    for name, arrays in weights.layers.items():
+        # Both pass NaN on, and take no memory.
+        extremes = [extreme(array) for array in arrays for extreme in (np.min, np.max)]
+        if not np.isfinite(extremes).all():
+            raise WeightFileError(
+                f"The weights of {name} have NaN or infinity in them."
+            )
+
+
+def _read(buffer: memoryview, path: Path, prefix: str | None) -> WeightFile:
     start = bytes(buffer[:16])
     if start.startswith(b"PK\3\4"):
-        return _read_zip(buffer)
+        return _read_zip(buffer, prefix)
     if start.startswith(keras_file.MAGIC):
         return keras_file.read_hdf5(buffer)
     if start.startswith(npy.MAGIC):
         return npy.read(buffer)
-    if start.startswith(torchvision.LEGACY_MAGIC):
-        return torchvision.read_legacy(buffer)
+    if start.startswith(pytorch.LEGACY_MAGIC):
+        return pytorch.read_legacy(buffer, prefix)
+    if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+        raise WeightFileError(
+            "This is a plain pickle. Save the state dict with torch.save, or as "
+            "safetensors."
+        )
     header_size = int.from_bytes(start[:8], "little")
     if header_size < len(buffer) and start[8:9] == b"{":
-        return torchvision.read_safetensors(path, buffer, header_size)
+        return pytorch.read_safetensors(path, buffer, header_size, prefix)
     kind = _protobuf_kind(buffer)
     if kind == "onnx":
-        return onnx_graph.read(buffer)
+        return onnx_graph.read(buffer, path.parent)
     if kind == "caffe":
         return caffe.read(buffer)
     if kind == "mean":
@@ -114,14 +135,19 @@ def _read(buffer: memoryview, path: Path) -> WeightFile:
     raise WeightFileError(f"The file is of none of the known formats: {_FORMATS}.")
 
 
-def _read_zip(buffer: memoryview) -> WeightFile:
+def _read_zip(buffer: memoryview, prefix: str | None) -> WeightFile:
     members = open_zip(buffer)
     if "model.weights.h5" in members:
         return keras_file.read_archive(buffer, members)
+    if any("/code/" in name for name in members):
+        raise WeightFileError(
+            "This is a TorchScript program. Save torch.jit.load(path).state_dict() "
+            "with torch.save, and read that."
+        )
     if any(name.endswith("/data.pkl") for name in members):
-        return torchvision.read_zip(buffer, members)
+        return pytorch.read_zip(buffer, members, prefix)
     raise WeightFileError(
-        "The zip archive holds neither a PyTorch nor a Keras model: "
+        "The zip archive holds neither a PyTorch state dict nor a Keras model: "
         f"{', '.join(repr(name[:40]) for name in list(members)[:5]) or 'nothing'}."
     )
 

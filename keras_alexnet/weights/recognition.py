@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from keras_alexnet.architectures import get_architecture, list_architectures
-from keras_alexnet.weights.reading import read_weights
 from keras_alexnet.weights.weight_file import (
     CONVOLUTIONS,
     LAYER_NAMES,
@@ -80,23 +78,20 @@ class Network:
     classes: int | None
 
 
-def network_of(path: str | Path) -> Network:
+def network_of(weight_file: WeightFile) -> Network:
     """Returns the network that a file's weights belong to.
 
-    Args:
-        path: A file that `read_weights()` reads.
-
     Raises:
-        WeightFileError: The file cannot be read, or fits no architecture.
+        WeightFileError: They fit no architecture.
     """
-    weight_file = read_weights(path)
     name = weight_file.metadata.get("architecture") or weight_file.name
     if weight_file.format != "keras" or name not in list_architectures():
         candidates = recognise(weight_file)
         if not candidates:
             raise WeightFileError(
-                f"{path}: no architecture has these layers ({describe(weight_file)}). "
-                "Name the one that they are meant for, to see what differs."
+                f"{weight_file.path}: no architecture has these layers "
+                f"({describe(weight_file)}). Name the one that they are meant for, to "
+                "see what differs."
             )
         name = candidates[0]
     layers = weight_file.layers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from keras_alexnet.errors import UserError
 # The layers that hold weights, in the order in which images pass through them.
 LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 CONVOLUTIONS, DENSE = LAYER_NAMES[:5], LAYER_NAMES[5:]
+# The kernel of conv2 in Caffe's networks. PyTorch users have them converted or trained
+# anew: such files do not say which, and so not what the weights expect of images.
+TWO_TOWERS = (5, 5, 48, 256)
 
 # The key of a saved model's config under which its metadata are kept.
 METADATA = "keras_alexnet_metadata"
@@ -44,8 +48,9 @@ class WeightFile:
         format: `"torch"`, `"safetensors"`, `"caffe"`, `"onnx"`, `"npy"`
             or `"keras"`.
         layers: By our names, conv1 to conv5 and fc6 to fc8. A file may hold fewer.
-        channel_order: `"RGB"` or `"BGR"`: the order of the colours that conv1 expects.
-            None where the format does not settle it. Kernels are never reordered.
+        preprocessing: The preprocessing mode that the weights expect, `"torch"` (RGB)
+            or `"caffe"` (BGR). None where nothing in the file says it. Kernels are
+            never reordered.
         norm_first: Whether norm1 stands before pool1 (as in `bvlc_alexnet`) or behind
             it (`caffenet`). None where the file does not say, or has no norm1.
         name: What the file calls the network, or None.
@@ -53,16 +58,18 @@ class WeightFile:
         metadata: What a `.keras` file says of its model (`model.Metadata`), as JSON.
         mean_image: float32, `(height, width, channels)`, channels in the file's order:
             what to subtract from images. None where the file has none.
+        path: The file.
     """
 
     format: str
     layers: Mapping[str, LayerWeights]
-    channel_order: str | None = None
+    preprocessing: str | None = None
     norm_first: bool | None = None
     name: str | None = None
     input_size: int | None = None
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     mean_image: np.ndarray | None = None
+    path: Path | None = None
 
     def __post_init__(self):
         unknown = [name for name in self.layers if name not in LAYER_NAMES]

@@ -28,7 +28,7 @@ from keras_alexnet.weights import (
     to_classic_dropout,
     to_inverted_dropout,
 )
-from keras_alexnet.weights.binding import bind_preprocessing
+from keras_alexnet.weights.assignment import bind_weights
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY = FIXTURES / "tiny_zip.pth"
@@ -328,7 +328,7 @@ def test_weights_bring_what_they_expect_of_images(format, order, mean, tmp_path)
         for layer in model.layers
         if layer.name in LAYER_NAMES
     }
-    bind_preprocessing(model, WeightFile(format, layers))
+    bind_weights(model, WeightFile(format, layers, preprocessing=format))
     model.save(tmp_path / "model.keras")
     again = keras_alexnet.load_model(tmp_path / "model.keras")
     for one in (model, again):
@@ -342,7 +342,9 @@ def test_a_mean_image_takes_the_place_of_the_mean():
     model = reduced("bvlc_alexnet")
     layers = {"conv1": LayerWeights(*model.get_layer("conv1").get_weights())}
     mean = np.random.default_rng(0).uniform(90, 130, (256, 256, 3)).astype("float32")
-    bind_preprocessing(model, WeightFile("caffe", layers, mean_image=mean))
+    bind_weights(
+        model, WeightFile("caffe", layers, preprocessing="caffe", mean_image=mean)
+    )
     image = np.full((227, 227, 3), (200, 150, 100), "uint8")
     found = model.metadata.preprocessing.normalize(image)
     # The channels turned round, and the centre of the mean image subtracted.

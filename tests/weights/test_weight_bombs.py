@@ -273,7 +273,7 @@ def _tensor(shape, strides, offset=b"K\0", count=b"K\4"):
 )
 def test_tensors_outside_their_storage_are_refused(state, tmp_path):
     # Beside sound layers, so that the tensor is looked at.
-    from keras_alexnet.weights import pickles, torchvision
+    from keras_alexnet.weights import pytorch, unpickle
 
     sound = {
         key: (lambda: np.zeros((1, 1, 1, 1), "f4"))
@@ -282,17 +282,15 @@ def test_tensors_outside_their_storage_are_refused(state, tmp_path):
         for index in (0, 3, 6, 8, 10)
         for key in (f"features.{index}.weight", f"features.{index}.bias")
     }
-    assert torchvision.from_state_dict(sound, "torch").layers
+    assert pytorch.from_state_dict(sound, "torch").layers
 
     def storage(key):
         return memoryview(bytes(16))
 
     with pytest.raises(WeightFileError):
-        value, _ = pickles.load(memoryview(state))
-        tensor = torchvision._array(value["features.0.weight"], storage, "<")
-        torchvision.from_state_dict(
-            sound | {"features.0.weight": lambda: tensor}, "torch"
-        )
+        value, _ = unpickle.load(memoryview(state))
+        tensor = pytorch._array(value["features.0.weight"], storage, "<")
+        pytorch.from_state_dict(sound | {"features.0.weight": lambda: tensor}, "torch")
         # A tensor without dimensions is sound, but no kernel.
         assert tensor.ndim == 0
 

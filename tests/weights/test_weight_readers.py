@@ -48,7 +48,7 @@ def test_real_files_are_read_under_any_name(file, form, tmp_path):
     weight_file = read_weights(tmp_path / "weights.jpg")
     check(weight_file)
     assert weight_file.format == form
-    assert weight_file.channel_order == ("BGR" if form == "npy" else "RGB")
+    assert weight_file.preprocessing == ("caffe" if form == "npy" else "torch")
 
 
 @pytest.mark.parametrize("v1", [False, True])
@@ -60,7 +60,7 @@ def test_caffemodels_are_read(v1, norm_first, double, tmp_path):
     path.write_bytes(net.SerializeToString())
     weight_file = read_weights(path)
     check(weight_file)
-    assert weight_file.format == "caffe" and weight_file.channel_order == "BGR"
+    assert weight_file.format == "caffe" and weight_file.preprocessing == "caffe"
     assert weight_file.norm_first == norm_first and weight_file.name == "Tiny"
 
 
