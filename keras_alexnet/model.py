@@ -261,6 +261,8 @@ class AlexNet(keras.Model):
         if self.micro_batches > 1:
             compute = averaged_over_parts(compute, self.micro_batches)
         loss, predictions, gradients = compute(x, y, sample_weight)
+        if hasattr(self.optimizer, "jit_compile"):
+            self.optimizer.jit_compile = self.jit_compile
         if variables:  # None where every layer is frozen.
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         # What such a step would leave behind would stay: none of it must.

@@ -12,6 +12,9 @@ from keras_alexnet.layers.implementations import choose
 from keras_alexnet.registry import register_layer
 
 IMPLEMENTATIONS = ("split", "native", "dense")
+STRIDED_IMPLEMENTATIONS = ("direct", "space_to_depth")
+# Images have few channels, of which a GPU's matrix units make poor use.
+MAX_IMAGE_CHANNELS = 4
 
 
 @register_layer("grouped_conv")
@@ -114,10 +117,12 @@ def grouped_convolution(
         padding: `"valid"` or `"same"`.
         dilations: Distances between the kernel's elements.
         channels_last: Whether channels are on the last axis, or else on axis 1.
-        implementation: `"split"`: a convolution for each group. `"native"`:
-            TensorFlow's grouped convolution, whose gradient on CPUs needs oneDNN.
-            `"dense"`: one convolution with zeros between the groups. By default what
-            `layers/implementations.py` names.
+        implementation: Of a grouped convolution `"split"`: a convolution for each
+            group; `"native"`: TensorFlow's grouped convolution, whose gradient on CPUs
+            needs oneDNN; `"dense"`: one convolution with zeros between the groups. Of
+            one with strides over an image, without groups, `"direct"`, or
+            `"space_to_depth"`: blocks of as many pixels as the strides become channels
+            first. By default what `layers/implementations.py` names.
 
     Returns:
         `(batch, height, width, filters)`, or with the filters on axis 1.
@@ -125,12 +130,24 @@ def grouped_convolution(
     Raises:
         ValueError: There is no such implementation.
     """
-    implementation = implementation or choose("grouped_conv", x)
-    if implementation not in IMPLEMENTATIONS:
+    image = (
+        groups == 1
+        and channels_last
+        and None not in x.shape[1:]
+        and x.shape[3] <= MAX_IMAGE_CHANNELS
+        and min(_pair(strides)) > 1
+        and _pair(dilations) == (1, 1)
+    )
+    known = STRIDED_IMPLEMENTATIONS if image else IMPLEMENTATIONS
+    operation = "strided_conv" if image else "grouped_conv"
+    implementation = implementation or choose(operation, x)
+    if implementation not in known:
         raise UserError(
-            f"implementation must be one of {', '.join(IMPLEMENTATIONS)}. "
+            f"implementation must be one of {', '.join(known)}. "
             f"Received: {implementation}"
         )
+    if implementation == "space_to_depth":
+        return _space_to_depth_convolution(x, kernel, _pair(strides), padding)
     convolve = functools.partial(
         tf.nn.conv2d,
         strides=strides,
@@ -157,3 +174,48 @@ def _block_diagonal(kernel: tf.Tensor, groups: int) -> tf.Tensor:
         for g, part in enumerate(tf.split(kernel, groups, axis=-1))
     ]
     return tf.concat(blocks, axis=-1)
+
+
+def _space_to_depth_convolution(
+    x: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int], padding: str
+) -> tf.Tensor:
+    """Convolves with strides as if without, over blocks of strides[0] x strides[1].
+
+    The kernel gets zeros up to a whole number of blocks, so conv1 of AlexNet, 11 x 11
+    over 3 channels with strides of 4, becomes 3 x 3 over 48 channels. (As in MLPerf's
+    ResNet-50: https://arxiv.org/abs/1909.09756, section 3.)
+    """
+    borders, blocks = [], []
+    for size, length, stride in zip(x.shape[1:3], kernel.shape, strides, strict=False):
+        whole = -(-length // stride)  # Blocks that the kernel spans.
+        if padding.lower() == "same":
+            outputs = -(-size // stride)
+            before = max((outputs - 1) * stride + length - size, 0) // 2
+        else:
+            outputs, before = (size - length) // stride + 1, 0
+        after = (outputs - 1 + whole) * stride - size - before
+        borders.append((before, after))
+        blocks.append(whole)
+    (top, bottom), (left, right) = borders
+    # A valid convolution may leave pixels at the end unread: a negative border.
+    x = x[:, : bottom if bottom < 0 else None, : right if right < 0 else None]
+    x = tf.pad(x, ((0, 0), (top, max(bottom, 0)), (left, max(right, 0)), (0, 0)))
+    (rows, columns), (down, across) = blocks, strides
+    channels, filters = kernel.shape[2:]
+    height, width = x.shape[1] // down, x.shape[2] // across
+    depth = down * across * channels
+    x = tf.reshape(x, (-1, height, down, width, across, channels))
+    x = tf.reshape(tf.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height, width, depth))
+    borders = [
+        (0, whole * stride - length)
+        for whole, stride, length in zip(blocks, strides, kernel.shape, strict=False)
+    ]
+    kernel = tf.pad(kernel, (*borders, (0, 0), (0, 0)))
+    kernel = tf.reshape(kernel, (rows, down, columns, across, channels, filters))
+    kernel = tf.transpose(kernel, (0, 2, 1, 3, 4, 5))
+    kernel = tf.reshape(kernel, (rows, columns, depth, filters))
+    return tf.nn.conv2d(x, kernel, 1, "VALID")
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)

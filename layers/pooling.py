@@ -1,7 +1,9 @@
-"""Max pooling whose windows overlap."""
+"""Max pooling with overlapping windows."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import warnings
 from typing import Literal
 
@@ -9,7 +11,10 @@ import keras
 import tensorflow as tf
 
 from keras_alexnet.errors import UserError
+from keras_alexnet.layers.implementations import choose
 from keras_alexnet.registry import register_layer
+
+IMPLEMENTATIONS = ("native", "argmax")
 
 
 @register_layer("overlapping_max_pooling")
@@ -82,11 +87,20 @@ class OverlappingMaxPooling2D(keras.layers.MaxPooling2D):
             )
         self.rounding = rounding
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns the maximum of each window."""
         if self.rounding == "ceil":
             inputs = self._pad_to_whole_windows(inputs)
-        return super().call(inputs)
+        spatial = (1, 2) if self.data_format == "channels_last" else (2, 3)
+        # Only its gradient is faster.
+        if not training or choose("max_pool", inputs, training) == "native":
+            return super().call(inputs)
+        if self.padding == "same":
+            inputs = _pad_same(inputs, self.pool_size, self.strides, spatial)
+        if any(inputs.shape[axis] is None for axis in spatial):
+            return super().call(inputs)
+        pool = _argmax_pooling(tuple(self.pool_size), tuple(self.strides), spatial)
+        return pool(inputs)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns the shape of the output for an input of `input_shape`."""
@@ -125,3 +139,126 @@ class OverlappingMaxPooling2D(keras.layers.MaxPooling2D):
         ]
         padding = [[0, extra] for extra in self._missing(shape)]
         return tf.pad(inputs, padding, constant_values=float("-inf"))
+
+
+# Made once for each kind of window; holds no variables and may be shared by replicas.
+@functools.cache
+def _argmax_pooling(
+    pool_size: tuple[int, int], strides: tuple[int, int], spatial: tuple[int, int]
+):
+    """Makes max pooling that keeps where each maximum was, compiled by XLA.
+
+    XLA's own gradient searches each window again and scatters into it with atomic
+    additions. Here the position in the window, one byte, is kept from the forward
+    pass, and each pixel gathers from the few windows that hold it: a quarter of the
+    time on a GPU, and deterministic. Of equal maxima the first has the gradient.
+
+    Args:
+        pool_size: Height and width of a window.
+        strides: Steps between windows.
+        spatial: The axes of height and width.
+
+    Returns:
+        A function of images of known height and width, padded already.
+    """
+    compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
+    offsets = list(itertools.product(*map(range, pool_size)))
+
+    @compiled
+    def forward(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        counts = _windows(x.shape, pool_size, strides, spatial)
+        largest, where = None, None
+        for number, offset in enumerate(offsets):
+            index = [slice(None)] * 4
+            for axis, first, step, count in zip(
+                spatial, offset, strides, counts, strict=True
+            ):
+                index[axis] = slice(first, first + (count - 1) * step + 1, step)
+            candidate = x[tuple(index)]
+            if largest is None:
+                largest, where = candidate, tf.zeros(tf.shape(candidate), tf.uint8)
+                continue
+            better = (candidate > largest) | tf.math.is_nan(candidate)
+            largest = tf.where(better, candidate, largest)
+            where = tf.where(better, tf.constant(number, tf.uint8), where)
+        return largest, where
+
+    @functools.cache
+    def backward(size: tuple[int, int]):
+        return compiled(
+            functools.partial(
+                _scatter_to_maxima, size, pool_size, strides, spatial, offsets
+            )
+        )
+
+    @tf.custom_gradient
+    def pool(x: tf.Tensor):
+        largest, where = forward(x)
+        gradient = backward(tuple(x.shape[axis] for axis in spatial))
+        return largest, lambda dy: gradient(dy, where)
+
+    return pool
+
+
+def _scatter_to_maxima(
+    size: tuple[int, int],
+    pool_size: tuple[int, int],
+    strides: tuple[int, int],
+    spatial: tuple[int, int],
+    offsets: list[tuple[int, int]],
+    dy: tf.Tensor,
+    where: tf.Tensor,
+) -> tf.Tensor:
+    """Adds each window's gradient to the pixel that was its maximum.
+
+    Pixels whose row and column have the same remainders by the strides form a plane of
+    the size of the output; a window adds to one place of one plane. The planes are
+    added up in float32 and interleaved.
+    """
+    reach = [(k - 1) // s for k, s in zip(pool_size, strides, strict=True)]
+    zero = tf.zeros((), dy.dtype)
+    planes: dict[tuple[int, int], list[tf.Tensor]] = {}
+    for number, offset in enumerate(offsets):
+        part = tf.cast(tf.where(where == number, dy, zero), tf.float32)
+        padding = [[0, 0]] * 4
+        for axis, first, step, most in zip(
+            spatial, offset, strides, reach, strict=True
+        ):
+            padding[axis] = [first // step, most - first // step]
+        plane = tuple(o % s for o, s in zip(offset, strides, strict=True))
+        planes.setdefault(plane, []).append(tf.pad(part, padding))
+    rows = [
+        tf.stack(
+            [tf.add_n(planes[down, across]) for across in range(strides[1])],
+            spatial[1] + 1,
+        )
+        for down in range(strides[0])
+    ]
+    dx = tf.stack(rows, spatial[0] + 1)
+    shape = [tf.shape(dy)[axis] for axis in range(4)]
+    padding, index = [[0, 0]] * 4, [slice(None)] * 4
+    for axis, length, step, most in zip(spatial, size, strides, reach, strict=True):
+        covered = (dy.shape[axis] + most) * step
+        shape[axis] = covered
+        padding[axis] = [0, max(length - covered, 0)]
+        index[axis] = slice(length)
+    dx = tf.pad(tf.reshape(dx, shape)[tuple(index)], padding)
+    return tf.cast(dx, dy.dtype)
+
+
+def _windows(shape, pool_size, strides, spatial) -> list[int]:
+    return [
+        (shape[axis] - size) // step + 1
+        for axis, size, step in zip(spatial, pool_size, strides, strict=True)
+    ]
+
+
+def _pad_same(inputs, pool_size, strides, spatial) -> tf.Tensor:
+    """Pads with minus infinity, which loses against every pixel."""
+    padding = [[0, 0]] * 4
+    for axis, size, step in zip(spatial, pool_size, strides, strict=True):
+        length = inputs.shape[axis]
+        if length is not None:
+            total = max((-(-length // step) - 1) * step + size - length, 0)
+            padding[axis] = [total // 2, total - total // 2]
+    return tf.pad(inputs, padding, constant_values=float("-inf"))

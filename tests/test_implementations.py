@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from keras_alexnet.layers import grouped_conv, lrn_implementations
+from keras_alexnet.layers import grouped_conv, lrn_implementations, pooling
 from keras_alexnet.layers.implementations import (
     CHOICES,
     choose,
@@ -14,6 +14,9 @@ from keras_alexnet.layers.implementations import (
 KNOWN = {
     "lrn": lrn_implementations.IMPLEMENTATIONS,
     "grouped_conv": grouped_conv.IMPLEMENTATIONS,
+    "strided_conv": grouped_conv.STRIDED_IMPLEMENTATIONS,
+    "max_pool": pooling.IMPLEMENTATIONS,
+    "momentum": ("in_place", "xla"),
 }
 
 
@@ -23,7 +26,7 @@ def test_every_entry_names_an_implementation(entry):
     assert CHOICES[entry] in KNOWN[operation]
     assert device in ("CPU", "GPU") and kind in ("compiled", "plain")
     # What an export is traced with must hold no compiled function.
-    assert kind == "compiled" or CHOICES[entry] != "xla"
+    assert kind == "compiled" or CHOICES[entry] not in ("xla", "xla_fused", "argmax")
 
 
 def test_compiled_functions_are_for_training_or_where_they_are_asked_for():

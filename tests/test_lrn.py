@@ -288,7 +288,7 @@ def test_the_layer_runs_the_implementation_that_the_table_names(training):
 
 
 def test_an_unknown_implementation_is_refused():
-    with pytest.raises(ValueError, match="xla, windowed, native. Received: mkl"):
+    with pytest.raises(ValueError, match="xla_fused, windowed, native. Received: mkl"):
         normalise(normal(1, 8), "mkl")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_alexnet.errors import UserError, unknown
+from keras_alexnet.layers.implementations import choose
 
 # The key of `multipliers` that stands for the biases of all layers.
 BIASES = "biases"
@@ -37,7 +39,9 @@ class DecayedMomentum(keras.optimizers.Optimizer):
     their norm, are not finite changes neither weights nor velocities; it counts as a
     step all the same, and in `skipped_steps` and `skipped_in_row`.
 
-    The update is one fused TensorFlow operation per variable, and one for the decay.
+    The update is one fused TensorFlow operation per variable, and one for the decay; on
+    GPUs one compiled pass over all weights where `jit_compile` is set, which `AlexNet`
+    does when it is compiled with `jit_compile=True`.
 
     Args:
         learning_rate: A float, a `LearningRateSchedule`, or a callable. Defaults to
@@ -95,6 +99,9 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         }
         self.dynamic_loss_scale = dynamic_loss_scale
 
+    # Whether XLA may compile the update.
+    jit_compile: bool = False
+
     # === Variables ===
 
     def build(self, variables: list[keras.Variable]) -> None:
@@ -106,7 +113,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         # Biases, and the scales of other normalisations, are vectors.
         self._decays = [self.decay if len(v.shape) > 1 else 0.0 for v in variables]
         self.skipped_steps = self._add_scalar("skipped_steps", 0, "int64")
-        self.skipped_in_row = self._add_scalar("skipped_in_row", 0, "int32")
+        self.skipped_in_row = self._add_scalar("skipped_in_row", 0, "int64")
         if self.dynamic_loss_scale:
             self._loss_scale = self._add_scalar("loss_scale", FIRST_LOSS_SCALE)
             self._steps_at_scale = self._add_scalar("steps_at_scale", 0, "int32")
@@ -192,19 +199,18 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         grads, variables = self._filter_empty_gradients(grads, list(variables))
         with tf.name_scope(self.name):
             grads = [tf.convert_to_tensor(g) for g in grads]
-            self._settings.own_finite.assign(_are_finite(grads))
-            if self._distribution_strategy.num_replicas_in_sync > 1:
+            several = self._distribution_strategy.num_replicas_in_sync > 1
+            if several:
+                self._settings.own_finite.assign(_are_finite(grads))
                 grads = _replica_context().all_reduce(tf.distribute.ReduceOp.SUM, grads)
-            finite = _are_finite(grads)
-            grads = self._clip_gradients(self._unscaled(grads))
-
-            def update() -> tf.Tensor:
-                for gradient, variable in zip(grads, variables, strict=True):
-                    self.update_step(gradient, variable.value, self.learning_rate)
-                return tf.constant(0)
-
-            skipped = tf.cond(finite, update, lambda: self.skipped_in_row.value + 1)
-            self.skipped_in_row.assign(skipped)
+            way = choose("momentum", variables[0].value, training=self.jit_compile)
+            update = self._update if way == "xla" else self._update_in_place
+            finite = update(grads, variables)
+            if not several:
+                self._settings.own_finite.assign(finite)
+            # Not by tf.cond, for whose predicate the host would wait.
+            in_row = tf.where(finite, tf.zeros((), tf.int64), self.skipped_in_row + 1)
+            self.skipped_in_row.assign(in_row)
             self.skipped_steps.assign_add(tf.cast(~finite, tf.int64))
             if self.dynamic_loss_scale:
                 self._adapt_loss_scale(finite)
@@ -212,6 +218,51 @@ class DecayedMomentum(keras.optimizers.Optimizer):
                 if variable.constraint is not None:
                     variable.assign(variable.constraint(variable))
         self.iterations.assign_add(1)
+
+    def _update_in_place(
+        self, grads: list[tf.Tensor], variables: list[keras.Variable]
+    ) -> tf.Tensor:
+        """Updates by TensorFlow's fused operations; returns whether it did."""
+        finite = _are_finite(grads)
+        grads = self._clip_gradients(self._unscaled(grads))
+
+        def update() -> tf.Tensor:
+            for gradient, variable in zip(grads, variables, strict=True):
+                self.update_step(gradient, variable.value, self.learning_rate)
+            return tf.constant(0)  # A branch must return something.
+
+        tf.cond(finite, update, lambda: tf.constant(0))
+        return finite
+
+    def _update(
+        self, grads: list[tf.Tensor], variables: list[keras.Variable]
+    ) -> tf.Tensor:
+        """Updates in one compiled pass over the weights; returns whether it did.
+
+        Nothing waits for the host here: a step that is skipped writes the old values.
+        """
+
+        # A new function for each trace, because it holds one replica's variables.
+        @functools.partial(tf.function, jit_compile=True, autograph=False)
+        def update(grads: list[tf.Tensor]) -> tf.Tensor:
+            finite = _are_finite(grads)
+            grads = self._clip_gradients(self._unscaled(grads))
+            for gradient, variable in zip(grads, variables, strict=True):
+                index = self._get_variable_index(variable)
+                velocity, weight = self._velocities[index].value, variable.value
+                rate = tf.cast(self.learning_rate, weight.dtype)
+                applied = finite
+                for factor in self._factors[index]:
+                    rate *= tf.cast(factor.value, weight.dtype)
+                    applied &= factor.value != 0
+                total = tf.cast(gradient, weight.dtype) + self._decays[index] * weight
+                momentum = tf.cast(self.momentum, weight.dtype)
+                moved = tf.where(applied, momentum * velocity - rate * total, velocity)
+                weight.assign(tf.where(applied, weight + moved, weight))
+                velocity.assign(moved)
+            return finite
+
+        return update(grads)
 
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
