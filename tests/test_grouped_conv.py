@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from layer_checks import implement
 
 from keras_alexnet.layers import GroupedConv2D
 from keras_alexnet.layers.grouped_conv import IMPLEMENTATIONS, grouped_convolution
@@ -278,3 +279,34 @@ def test_an_unknown_implementation_is_refused(groups):
             groups=groups,
             implementation="fast",
         )
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(
+    "kernel_size, strides, size",
+    # The last leaves pixels unread; the first is conv1 of the 2012 network, smaller.
+    [((11, 11), (4, 4), (19, 23)), ((3, 2), (2, 3), (8, 9)), ((1, 2), (3, 2), (9, 9))],
+)
+def test_space_to_depth_is_the_convolution(
+    kernel_size, strides, size, padding, monkeypatch
+):
+    implement(monkeypatch, "strided_conv", "space_to_depth")
+    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
+    layer = GroupedConv2D(
+        FILTERS, kernel_size, groups=1, strides=strides, padding=padding
+    )
+    layer = with_random_weights(layer, x.shape)
+    kernel, bias = (value.astype("float64") for value in layer.get_weights())
+    arguments = 1, strides, padding, (1, 1)
+    np.testing.assert_allclose(
+        layer(x), expected(x, kernel, bias, *arguments), rtol=1e-4, atol=1e-4
+    )
+    # The convolution is linear in its kernel: its gradient is the response to ones.
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(x))
+    gradient = tape.gradient(loss, layer.kernel.value).numpy()
+    for index in [(0, 0, 0, 0), (-1, -1, 2, 1), (0, -1, 1, 5)]:
+        unit = np.zeros_like(kernel)
+        unit[index] = 1.0
+        response = expected(x, unit, 0.0, *arguments).sum()
+        np.testing.assert_allclose(gradient[index], response, rtol=1e-4, atol=1e-4)

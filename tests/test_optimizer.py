@@ -5,11 +5,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from devices import logical_cpus
+from layer_checks import implement
 
 import keras_alexnet
 from keras_alexnet.training.optimizer import DecayedMomentum
 
 MOMENTUM, DECAY = 0.9, 0.1  # A decay that shows within a few steps.
+
+
+@pytest.fixture(params=["in_place", "xla"])
+def way(request, monkeypatch):
+    """The ways to update: TensorFlow's operations, and one compiled function."""
+    implement(monkeypatch, "momentum", request.param)
+    monkeypatch.setattr(DecayedMomentum, "jit_compile", True)
+    return request.param
 
 
 def expected(weights, gradients, rates, decay=DECAY):
@@ -28,6 +37,7 @@ def optimizer(learning_rate=0.05, **arguments):
 
 
 @pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.usefixtures("way")
 def test_update_is_that_of_the_paper_over_a_drop_of_the_rate(traced):
     rng = np.random.default_rng(0)
     rates = [0.1] * 15 + [0.01] * 15
@@ -63,14 +73,16 @@ def test_drop_of_the_rate_leaves_the_velocity_as_it_is():
 
 
 @pytest.mark.parametrize("momentum", [0.0, 1e-3, MOMENTUM])
+@pytest.mark.usefixtures("way")
 def test_steps_are_those_of_the_formula(momentum):
     kernel = keras.Variable([[1.0, -2.0]], name="kernel")
     ours = optimizer(0.5, momentum=momentum, weight_decay=0.1)
     ours.build([kernel])
     w, v = np.array([[1.0, -2.0]]), np.zeros((1, 2))
+    apply = tf.function(ours.apply)
     for step in range(5):
         gradient = np.array([[0.3, step - 1.0]])
-        ours.apply([tf.constant(gradient, tf.float32)])
+        apply([tf.constant(gradient, tf.float32)])
         v = momentum * v - 0.5 * (gradient + 0.1 * w)
         w = w + v
         np.testing.assert_allclose(kernel.numpy(), w, rtol=1e-6)
@@ -318,6 +330,7 @@ def replicated(initial, rate=1.0, **arguments):
     return weight, ours
 
 
+@pytest.mark.usefixtures("way")
 def test_clipping_limits_the_norm_of_the_summed_gradients():
     # Keras clips on each replica; the sum of two unit vectors may then be 2 long.
     weight, ours = replicated([0.0, 0.0], global_clipnorm=1.0)
@@ -328,6 +341,7 @@ def test_clipping_limits_the_norm_of_the_summed_gradients():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("replica", [0, 1])
+@pytest.mark.usefixtures("way")
 def test_a_step_that_is_not_finite_on_one_replica_changes_none(replica, bad):
     weight, ours = replicated([1.0, 2.0])
     gradients = np.ones((2, 2), "float32")
@@ -345,6 +359,7 @@ def test_a_step_that_is_not_finite_on_one_replica_changes_none(replica, bad):
         np.testing.assert_array_equal(copy, [-1.0, 0.0])
 
 
+@pytest.mark.usefixtures("way")
 def test_loss_scale_is_halved_by_the_reduced_gradients_and_doubled_in_time(monkeypatch):
     from keras_alexnet.training import optimizer as module
 

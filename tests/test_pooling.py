@@ -7,8 +7,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from layer_checks import central_differences, implement
 
 from keras_alexnet.layers import OverlappingMaxPooling2D
+from keras_alexnet.layers.pooling import IMPLEMENTATIONS
 
 
 def expected(x, pool_size, strides, rounding):
@@ -102,19 +104,59 @@ def test_ceil_works_on_images_of_unknown_size():
 
 
 @pytest.mark.parametrize("rounding", ["floor", "ceil"])
-def test_gradient_goes_to_the_maximum_of_each_window(rounding):
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    "pool_size, strides", [((3, 3), (2, 2)), ((5, 2), (3, 1)), ((2, 4), (2, 3))]
+)
+def test_gradient_goes_to_the_maximum_of_each_window(
+    rounding, implementation, pool_size, strides, monkeypatch
+):
+    implement(monkeypatch, "max_pool", implementation)
     # Distinct values: every window has one maximum.
-    x = np.random.default_rng(0).permutation(36).reshape(1, 6, 6, 1) - 50.0
+    x = np.random.default_rng(0).permutation(56).reshape(1, 7, 8, 1) - 70.0
     inputs = tf.constant(x, "float32")
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        y = OverlappingMaxPooling2D(rounding=rounding)(inputs)
+        layer = OverlappingMaxPooling2D(pool_size, strides, rounding)
+        y = layer(inputs, training=True)
+    np.testing.assert_array_equal(y, expected(x, pool_size, strides, rounding))
     gradient = tape.gradient(y, inputs).numpy()
-    maxima, times = np.unique(expected(x, (3, 3), (2, 2), rounding), return_counts=True)
+    maxima, times = np.unique(
+        expected(x, pool_size, strides, rounding), return_counts=True
+    )
     written_out = np.zeros_like(x)
     for value, count in zip(maxima, times, strict=True):
         written_out[x == value] = count
     np.testing.assert_array_equal(gradient, written_out)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_kept_positions_work_for_same_padding_and_channels_first(
+    data_format, monkeypatch
+):
+    implement(monkeypatch, "max_pool", "argmax")
+    x = np.random.default_rng(0).permutation(72).reshape(1, 6, 4, 3).astype("float32")
+    x = x / 10 if data_format == "channels_last" else np.moveaxis(x, -1, 1) / 10
+    layer = OverlappingMaxPooling2D(padding="same", data_format=data_format)
+
+    def loss(inputs):
+        return tf.reduce_sum(tf.sin(layer(inputs, training=True)))
+
+    inputs = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        value = loss(inputs)
+    gradient = tape.gradient(value, inputs)
+    differences = central_differences(lambda v: loss(tf.constant(v)), x, 1e-2)
+    np.testing.assert_allclose(gradient, differences, atol=2e-3)
+
+
+def test_a_window_with_a_nan_gives_nan(monkeypatch):
+    implement(monkeypatch, "max_pool", "argmax")
+    x = np.arange(25, dtype="float32").reshape(1, 5, 5, 1)
+    x[0, 1, 1] = np.nan
+    y = OverlappingMaxPooling2D()(x, training=True)
+    np.testing.assert_array_equal(np.isnan(y[0, ..., 0]), [[True, False], [False] * 2])
 
 
 @pytest.mark.parametrize(
