@@ -7,6 +7,8 @@ the command line's help cost nothing.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from keras_alexnet._version import __version__
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
     from keras_alexnet.builder import build
     from keras_alexnet.features import feature_extractor
     from keras_alexnet.images.preprocessing import Preprocessing, preprocess_input
-    from keras_alexnet.model import AlexNet, load_model
-    from keras_alexnet.networks import open_network
+    from keras_alexnet.model import AlexNet
+    from keras_alexnet.networks import load_model, open_network
     from keras_alexnet.registry import get_layer, list_layers, register_layer
     from keras_alexnet.training.config import TrainConfig, get_recipe
     from keras_alexnet.training.train import TrainResult, train
@@ -43,7 +45,7 @@ _HOME = {
     "list_architectures": "architectures",
     "list_layers": "registry",
     "list_weights": "weights.catalog",
-    "load_model": "model",
+    "load_model": "networks",
     "open_network": "networks",
     "preprocess_input": "images.preprocessing",
     "Preprocessing": "images.preprocessing",
@@ -77,6 +79,20 @@ __all__ = [
     "register_layer",
     "train",
 ]
+
+
+_backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+if "keras" in sys.modules:
+    _backend = sys.modules["keras"].config.backend()
+if _backend != "tensorflow":
+    raise ImportError(
+        "keras_alexnet works with Keras on TensorFlow only. Set KERAS_BACKEND to "
+        f"tensorflow before Keras is imported. Received: {_backend}"
+    )
+if "keras" in sys.modules:
+    # `keras.models.load_model` finds the classes that have been imported.
+    for _module in ("layers", "model", "training.optimizer"):
+        importlib.import_module(f"keras_alexnet.{_module}")
 
 
 def __getattr__(name: str) -> Any:

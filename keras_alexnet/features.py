@@ -29,8 +29,7 @@ from keras_alexnet.data.folder import IMAGE_SUFFIXES, is_image, visible_files
 from keras_alexnet.data.skipped import reason
 from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.images.preprocessing import MODES, Preprocessing, get_preprocessing
-from keras_alexnet.model import load_model
-from keras_alexnet.training.run_directory import RunDirectory
+from keras_alexnet.networks import open_network
 
 # torchvision's names for the layers of its AlexNet, as brain-score and thingsvision tap
 # them. LPIPS takes relu1 to relu5, which are features.1, .4, .7, .9 and .11. A hook in
@@ -140,21 +139,14 @@ def load_network(
     """Opens a run or a model file, and says what its network expects of images.
 
     Args:
-        path: A run's directory, or a `.keras` file.
+        path: What `open_network` opens.
         mode: `"model"`, or the preprocessing mode of one that does not know its own.
 
     Raises:
         ValueError: There is neither, or nobody says what the network expects.
     """
-    if Path(path).is_dir():
-        run = RunDirectory.open(path)
-        model, preprocessing = run.model(), run.preprocessing()
-    elif Path(path).is_file():
-        model = load_model(path)
-        metadata = getattr(model, "metadata", None)
-        preprocessing = metadata and metadata.preprocessing
-    else:
-        raise UserError(f"There is no run and no model file: {path}")
+    model = open_network(path)
+    preprocessing = model.metadata.preprocessing
     if mode != "model":
         preprocessing = get_preprocessing(mode)
     if preprocessing is None:

@@ -1,4 +1,4 @@
-"""The model class: a functional Keras model whose XLA compilation stays in the replica.
+"""The model class: a functional Keras model that knows itself, compiled in the replica.
 
 Keras compiles the whole distributed step when asked for `jit_compile=True`, which fails
 with more than one replica, because XLA cannot compile what happens between devices.
@@ -9,23 +9,23 @@ leaves the exchange between replicas, the update and the metrics outside.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import functools
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_alexnet.architectures import list_architectures
 from keras_alexnet.errors import UserError
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.layers.implementations import compiling
-from keras_alexnet.registry import list_layers
-from keras_alexnet.training.accumulation import averaged_over_parts
-
-# The key of a model's config under which its metadata are kept.
-METADATA = "keras_alexnet_metadata"
+from keras_alexnet.weights.labels import imagenet_classes, name_classes
+from keras_alexnet.weights.weight_file import METADATA
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +75,16 @@ class AlexNet(keras.Model):
     `save`, `export`, under any `tf.distribute` strategy that Keras supports. With
     `compile(jit_compile=True)`, `fit` works under several replicas too.
 
-    A model with published weights carries what those expect, through `save` and
-    `load_model` too: `preprocess(images)` makes its input, `decode_predictions(p)`
+    A model with published or trained weights carries what those expect, through `save`
+    and `load_model` too: `preprocess(images)` makes its input, `decode_predictions(p)`
     names its output. A clone has new weights, and therefore carries nothing.
     """
 
     # On the class, because Keras alone makes the instances.
     metadata: Metadata = Metadata()
-    # Into how many parts `train_step` cuts each replica's batch, one after the other.
-    # The gradients are averaged, so only memory and rounding change. The batch must be
-    # a multiple of it.
+    # Into how many micro-batches `train_step` cuts each replica's batch, one after the
+    # other. The gradients are averaged, so only memory and rounding change. The batch
+    # must be a multiple of it.
     micro_batches: int = 1
 
     # === What the weights expect ===
@@ -133,8 +133,6 @@ class AlexNet(keras.Model):
         self, names: Sequence[str] | None, order: str | None
     ) -> tuple[str, ...]:
         if order is not None and not names:
-            from keras_alexnet.weights.labels import imagenet_classes
-
             names = [name for _, name in imagenet_classes(order)]
         outputs = self.output_shape[-1]
         if names and len(names) != outputs:
@@ -160,9 +158,9 @@ class AlexNet(keras.Model):
         """
         if self.metadata.preprocessing is None:
             raise UserError(
-                f"{self.name} has no preprocessing of its own, because it has no "
-                "published weights. Use keras_alexnet.preprocess_input, or say what it "
-                "expects with model.bind(preprocessing)."
+                f"{self.name} does not know its preprocessing, because its weights are "
+                "neither published nor trained here. Use preprocess_input, or say what "
+                "it expects with model.bind(preprocessing)."
             )
         batch = self.metadata.preprocessing(images)
         if keras.config.image_data_format() == "channels_first":
@@ -185,10 +183,8 @@ class AlexNet(keras.Model):
         Raises:
             ValueError: Nobody has said what the classes are, or the shape is wrong.
         """
-        from keras_alexnet.weights import labels
-
         if self.metadata.class_order is not None:
-            classes = labels.imagenet_classes(self.metadata.class_order)
+            classes = imagenet_classes(self.metadata.class_order)
         elif self.metadata.class_names:
             classes = [(name, name) for name in self.metadata.class_names]
         else:
@@ -196,7 +192,7 @@ class AlexNet(keras.Model):
                 f"The classes of {self.name} have no names. Give them with "
                 "model.bind(preprocessing, class_names=...)."
             )
-        return labels.name_classes(predictions, classes, top)
+        return name_classes(predictions, classes, top)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the functional model's config, and what the weights expect."""
@@ -209,15 +205,36 @@ class AlexNet(keras.Model):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> AlexNet:
-        """Rebuilds the model, with new weights, from what `get_config` returned."""
+        """Rebuilds the model, with new weights, from what `get_config` returned.
+
+        Arguments of layers that this version of Keras does not know, because another
+        one saved the model, are left out.
+        """
         config = dict(config)
-        metadata = config.pop(METADATA, None)
-        model = super().from_config(config, custom_objects)
-        if metadata is not None:
-            model.metadata = Metadata.from_config(metadata)
+        metadata = Metadata.from_config(config.pop(METADATA, {}))
+        if metadata.architecture is None and config["name"] in list_architectures():
+            # Of an earlier version of this package.
+            metadata = dataclasses.replace(metadata, architecture=config["name"])
+        try:
+            model = super().from_config(copy.deepcopy(config), custom_objects)
+        except (TypeError, ValueError):
+            known = _without_unknown_arguments(config)
+            if known == config:
+                raise
+            model = super().from_config(known, custom_objects)
+        model.metadata = metadata
         return model
 
     # === Steps ===
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Returns the outputs; for no images, no outputs."""
+        shape = getattr(inputs, "shape", ())
+        if len(shape) > 1 and shape[0] == 0 and not training:
+            # TensorFlow's convolution returns a wrong shape for them.
+            one = tf.zeros((1, *shape[1:]), inputs.dtype)
+            return super().call(one, training=training, mask=mask)[:0]
+        return super().call(inputs, training=training, mask=mask)
 
     def make_train_function(self, force: bool = False) -> None:
         """Creates the function that `fit` calls for each step."""
@@ -237,7 +254,7 @@ class AlexNet(keras.Model):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Updates the weights once, from one batch.
 
-        Runs on each replica, with that replica's share of the batch.
+        Runs on each replica, with that replica's shard of the batch.
 
         Args:
             data: `(images, labels)` or `(images, labels, sample_weight)`.
@@ -259,7 +276,7 @@ class AlexNet(keras.Model):
         before = [tf.identity(variable.value) for variable in statistics]
         compute = self._on_replica(forward_backward)
         if self.micro_batches > 1:
-            compute = averaged_over_parts(compute, self.micro_batches)
+            compute = averaged_over_micro_batches(compute, self.micro_batches)
         loss, predictions, gradients = compute(x, y, sample_weight)
         if hasattr(self.optimizer, "jit_compile"):
             self.optimizer.jit_compile = self.jit_compile
@@ -275,11 +292,19 @@ class AlexNet(keras.Model):
         )
 
     def _statistics(self) -> list[keras.Variable]:
-        """Returns what a forward pass changes, such as moving averages; not seeds."""
+        """Returns what a training step changes besides weights: moving averages."""
+        layers = self._flatten_layers(include_self=False)
+        frozen = {
+            id(variable)
+            for layer in layers
+            if not layer.trainable
+            for variable in layer.variables
+        }
+        # Seeds are integers.
         return [
             variable
             for variable in self.non_trainable_variables
-            if tf.as_dtype(variable.dtype).is_floating
+            if tf.as_dtype(variable.dtype).is_floating and id(variable) not in frozen
         ]
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -355,20 +380,127 @@ def _mean_over_replicas(value: tf.Tensor) -> tf.Tensor:
     return context.all_reduce("MEAN", tf.identity(value))
 
 
-def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
-    """Loads a `.keras` file, with this package's and all plugins' layers known.
+# (x, y, sample_weight) -> (loss, predictions, gradients)
+Compute = Callable[[Any, Any, Any], tuple[tf.Tensor, tf.Tensor, list[tf.Tensor | None]]]
+
+
+def averaged_over_micro_batches(compute: Compute, count: int) -> Compute:
+    """Makes a function that computes a batch in equal parts, one after the other.
+
+    Only one part's activations are in memory at a time. What is returned is what the
+    whole batch would give, but for rounding: the mean of the losses and of the
+    gradients, and all predictions.
 
     Args:
-        path: The file.
-        **kwargs: Arguments of `keras.models.load_model`.
+        compute: From `(x, y, sample_weight)` to loss, predictions and gradients, the
+            loss a mean over the examples.
+        count: How many micro-batches. The batch size must be a multiple.
 
     Returns:
-        The model, an `AlexNet` where one was saved.
-
-    Raises:
-        ValueError: There is no such file, or it is of no known format.
+        A function of the same form.
     """
-    # Keras finds classes that have been imported; it imports none by itself.
-    importlib.import_module("keras_alexnet.training.optimizer")
-    list_layers()
-    return keras.models.load_model(path, **kwargs)
+
+    def each(function, structure):
+        # To tf.nest None, where there are no weights, would be a leaf.
+        return None if structure is None else tf.nest.map_structure(function, structure)
+
+    def whole(x, y, sample_weight):
+        batch = [each(lambda t: _split(t, count), one) for one in (x, y, sample_weight)]
+
+        def part(index):
+            return compute(*(each(lambda t: t[index], one) for one in batch))
+
+        # The first one tells what the others add up to.
+        loss, predictions, gradients = part(0)
+        known = [index for index, g in enumerate(gradients) if g is not None]
+        collected = tf.TensorArray(
+            predictions.dtype, count, element_shape=predictions.shape
+        ).write(0, predictions)
+
+        def add(index, loss, collected, sums):
+            one_loss, predictions, gradients = part(index)
+            sums = [total + gradients[i] for total, i in zip(sums, known, strict=True)]
+            return index + 1, loss + one_loss, collected.write(index, predictions), sums
+
+        _, loss, collected, sums = tf.while_loop(
+            lambda index, *_: index < count,
+            add,
+            (1, loss, collected, [tf.convert_to_tensor(gradients[i]) for i in known]),
+            # At once, they would take as much memory as the whole batch.
+            parallel_iterations=1,
+        )
+        for index, total in zip(known, sums, strict=True):
+            gradients[index] = total / count
+        return loss / count, collected.concat(), gradients
+
+    return whole
+
+
+def _split(tensor: tf.Tensor, count: int) -> tf.Tensor:
+    """Reshapes `(batch, ...)` to `(count, batch / count, ...)`."""
+    batch = tensor.shape[0]
+    if batch is not None and batch % count:
+        raise UserError(
+            f"A replica's batch of {batch} cannot be cut into {count} equal parts."
+        )
+    shape = tf.concat([[count, -1], tf.shape(tensor)[1:]], axis=0)
+    size = None if batch is None else batch // count
+    return tf.ensure_shape(tf.reshape(tensor, shape), (count, size, *tensor.shape[1:]))
+
+
+# === Other versions of Keras ===
+
+
+def _without_unknown_arguments(config: Any) -> Any:
+    """Returns a configuration without what no constructor of this Keras takes."""
+    if isinstance(config, (list, tuple)):
+        return [_without_unknown_arguments(one) for one in config]
+    if not isinstance(config, dict):
+        return config
+    config = {name: _without_unknown_arguments(one) for name, one in config.items()}
+    cls, arguments = _class_of(config), config.get("config")
+    if cls is None or not isinstance(arguments, dict):
+        return config
+    unknown = {name: arguments[name] for name in arguments.keys() - _arguments(cls)}
+    if ignored := {n: v for n, v in unknown.items() if v not in (None, False)}:
+        warnings.warn(
+            f"Another version of Keras saved this model; {cls.__name__} does not know "
+            f"{ignored}, which is ignored.",
+            stacklevel=2,
+        )
+    known = {name: one for name, one in arguments.items() if name not in unknown}
+    return {**config, "config": known}
+
+
+def _class_of(config: dict[str, Any]) -> type | None:
+    """Returns the class of a serialised object, if it is Keras's or ours."""
+    name, module = str(config.get("class_name")), config.get("module")
+    cls = keras.saving.get_registered_object(config.get("registered_name") or name)
+    if cls is None:
+        # Legacy .h5 files name no modules.
+        places = [module] if module else ["keras.layers", "keras.initializers"]
+        for place in [one.split(".") for one in places]:
+            if cls is None and place[0] == "keras":
+                parts = [*place[1:], name]
+                cls = functools.reduce(lambda o, n: getattr(o, n, None), parts, keras)
+    own = isinstance(cls, type) and cls.__module__.split(".")[0] in (
+        "keras",
+        "keras_alexnet",
+    )
+    return cls if own and not issubclass(cls, keras.Model) else None
+
+
+def _arguments(cls: type) -> set[str]:
+    """Returns what a constructor takes, as far as it passes arguments on to others."""
+    names = set()
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            names |= {one.name for one in parameters}
+            if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+                break
+    return names
+
+
+# Keras's .h5 files call a model by the name of its class alone.
+keras.saving.get_custom_objects()["AlexNet"] = AlexNet

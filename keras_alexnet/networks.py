@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import h5py
 import keras
@@ -20,9 +20,13 @@ from keras_alexnet.architectures import get_architecture
 from keras_alexnet.builder import build
 from keras_alexnet.errors import UserError
 from keras_alexnet.images.preprocessing import Preprocessing
-from keras_alexnet.model import AlexNet, load_model
-from keras_alexnet.training.checkpoint import CheckpointStore, restore
+from keras_alexnet.model import AlexNet
+from keras_alexnet.registry import list_layers
+from keras_alexnet.training import optimizer  # noqa: F401, loaded models may have it
+from keras_alexnet.training.checkpoint import Checkpoint, CheckpointStore, restore
+from keras_alexnet.training.loop import epoch_ends
 from keras_alexnet.training.preparation import build_network
+from keras_alexnet.training.rates import dropouts
 from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.weights.assignment import assign_weights
 from keras_alexnet.weights.catalog import find_weights
@@ -41,6 +45,28 @@ CONVERSIONS: Mapping[str, Callable[[WeightFile], WeightFile]] = MappingProxyType
         "lrn-k2": functools.partial(convert_lrn, from_k=1.0, to_k=2.0),
     }
 )
+
+
+def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
+    """Loads what Keras saved, with this package's and all plugins' layers known.
+
+    Args:
+        path: A `.keras` or `.h5` file, of any version of Keras 3 that is supported.
+        **kwargs: Arguments of `keras.models.load_model`.
+
+    Returns:
+        The model, an `AlexNet` where one was saved.
+
+    Raises:
+        ValueError: There is no such file, or it holds no model.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"No such model file: {path}")
+    if not _is_model(Path(path)):
+        raise UserError(f"{path} is no model that Keras saved.")
+    # Keras finds classes that have been imported; it imports none by itself.
+    list_layers()
+    return keras.models.load_model(path, **kwargs)
 
 
 def open_network(
@@ -81,25 +107,37 @@ def open_network(
 def _open_run(run: RunDirectory, checkpoint: str | None) -> AlexNet:
     if checkpoint not in (None, "best", "last"):
         raise UserError(f"checkpoint must be best or last. Received: {checkpoint!r}")
+    finished = checkpoint is None and (run / "model.keras").is_file()
+    store = CheckpointStore(run / "checkpoints")
+    if not finished and not store.steps():
+        raise UserError(f"{run.path} has no trained model yet, and no checkpoint.")
     data = run.read_json("data.json")
-    preprocessing = Preprocessing.from_config(data["preprocessing"])
-    names = tuple(data["class_names"])
-    if checkpoint is None and (run / "model.keras").is_file():
+    if finished:
         model = _as_alexnet(load_model(run / "model.keras"), run / "model.keras")
     else:
-        saved = CheckpointStore(run / "checkpoints").load(checkpoint or "best")
-        if saved is None:
-            raise UserError(f"{run.path} has no trained model and no checkpoint yet.")
-        model = build_network(
-            run.config(), channels=preprocessing.channels, classes=len(names)
-        )
-        restore(saved, model)
-        model.bind(weights=f"step {saved.step} of {run.path}")
+        model = _from_checkpoint(run, store.load(checkpoint or "best"), data)
     # Runs of earlier versions keep these here only.
-    if model.metadata.preprocessing is None:
-        model.bind(preprocessing)
+    model.bind(Preprocessing.from_config(data["preprocessing"]))
     if not model.metadata.class_names:
-        model.bind(class_names=names)
+        model.bind(class_names=data["class_names"])
+    return model
+
+
+def _from_checkpoint(
+    run: RunDirectory, saved: Checkpoint, data: dict[str, Any]
+) -> AlexNet:
+    config = run.config()
+    model = build_network(
+        config,
+        channels=data["preprocessing"]["channels"],
+        classes=len(data["class_names"]),
+    )
+    restore(saved, model)
+    # Not among the variables, but the dropout of 2012 scales by it in inference.
+    last = epoch_ends(data["train"], config.global_batch_size, config.epochs)[-1]
+    for name, schedule in dropouts(config, model).items():
+        model.get_layer(name).rate = schedule(saved.step / last)
+    model.bind(weights=f"step {saved.step} of {run.path}")
     return model
 
 

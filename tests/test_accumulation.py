@@ -7,7 +7,7 @@ import tensorflow as tf
 from devices import logical_cpus
 
 import keras_alexnet
-from keras_alexnet.training.accumulation import averaged_over_parts
+from keras_alexnet.model import averaged_over_micro_batches
 from keras_alexnet.training.optimizer import DecayedMomentum
 
 
@@ -89,6 +89,6 @@ def test_the_reported_loss_is_the_mean_over_the_examples_that_count():
 
 
 def test_a_batch_that_cannot_be_cut_is_refused():
-    compute = averaged_over_parts(lambda x, y, w: (0.0, x, []), 5)
+    compute = averaged_over_micro_batches(lambda x, y, w: (0.0, x, []), 5)
     with pytest.raises(ValueError, match="batch of 24 cannot be cut into 5 equal"):
         compute(*map(tf.constant, batch()))

@@ -260,5 +260,5 @@ def test_a_model_that_does_not_know_what_it_expects_must_be_told(tmp_path):
     with pytest.raises(ValueError, match="--preprocessing: caffe, torch"):
         load_network(path)
     assert load_network(path, "torch")[1] == get_preprocessing("torch")
-    with pytest.raises(ValueError, match="no run and no model file"):
+    with pytest.raises(ValueError, match="No such weights file"):
         load_network(tmp_path / "nothing.keras")

@@ -163,6 +163,7 @@ def run(own, tmp_path):
     config = TrainConfig(architecture="alexnet_mini", image_size=16)
     (tmp_path / "config.json").write_text(config.to_json())
     data = {"preprocessing": PREPROCESSING.to_config(), "class_names": NAMES}
+    data["train"] = 1000
     (tmp_path / "data.json").write_text(json.dumps(data))
     model = keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 1), classes=3)
     model.compile("sgd", "sparse_categorical_crossentropy")

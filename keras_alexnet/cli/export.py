@@ -31,10 +31,11 @@ class Export:
             largest_difference,
         )
         from keras_alexnet.images.limits import checked
+        from keras_alexnet.networks import open_network
         from keras_alexnet.training.run_directory import RunDirectory
 
         run = RunDirectory.open(self.run_dir)
-        model, preprocessing = run.model(), run.preprocessing()
+        model, preprocessing = open_network(run.path), run.preprocessing()
         path = self.out or str(run / "export")
         examples = run_source(run).test
         Path(path).mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ class Predict:
 
         from keras_alexnet.data.skipped import reason
         from keras_alexnet.inspect.tables import console, make_table
+        from keras_alexnet.networks import open_network
         from keras_alexnet.training.run_directory import RunDirectory
 
         run = RunDirectory.open(self.run_dir)
@@ -36,7 +37,7 @@ class Predict:
             raise UserError("No image files were given.")
         if self.top < 1:
             raise UserError(f"--top must be at least 1. Received: {self.top}")
-        model, preprocessing = run.model(), run.preprocessing()
+        model, preprocessing = open_network(run.path), run.preprocessing()
         names = run.class_names()
         table = make_table(None, ("file", "class", ">probability"))
         failed = 0

@@ -32,7 +32,6 @@ from keras_alexnet.training.config import DEFAULTS, TrainConfig, read_settings
 
 if TYPE_CHECKING:
     from keras_alexnet.images.preprocessing import Preprocessing
-    from keras_alexnet.model import AlexNet
 
 # A continued run must be the same run; these settings do not decide what it computes.
 MAY_CHANGE_ON_RESUME = {
@@ -223,18 +222,6 @@ class RunDirectory:
     def class_names(self) -> list[str]:
         """Reads the run's classes, in the order of the model's outputs."""
         return self.read_json("data.json")["class_names"]
-
-    def model(self) -> AlexNet:
-        """Loads the trained model.
-
-        Raises:
-            ValueError: Training has not finished.
-        """
-        from keras_alexnet.model import load_model
-
-        if not (self / "model.keras").is_file():
-            raise UserError(f"{self.path} has no trained model yet.")
-        return load_model(self / "model.keras")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
