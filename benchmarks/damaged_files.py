@@ -19,8 +19,8 @@ from PIL import Image
 from keras_alexnet.benchmarks.data_pipeline import BATCH_SIZE, PREPROCESSING
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
+from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.data.pipeline import evaluation_batches
-from keras_alexnet.data.sources import open_source
 
 FILES = 5000
 
@@ -68,7 +68,7 @@ def run(options: Options) -> None:
     """Goes once through all of them and reports."""
     with tempfile.TemporaryDirectory() as temporary:
         write_files(Path(temporary), 100 if options.quick else FILES)
-        source = open_source(f"folder:{temporary}", seed=0)
+        source = open_dataset(f"folder:{temporary}", seed=0)
         started = time.perf_counter()
         used = 0
         for part in (source.train, source.test):

@@ -26,10 +26,10 @@ from keras_alexnet.benchmarks.photographs import write_photographs
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.data.augmentation import Augmentation
-from keras_alexnet.data.examples import Examples
+from keras_alexnet.data.dataset import Split
+from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.data.pipeline import training_batches
 from keras_alexnet.data.shards import write_shards
-from keras_alexnet.data.sources import open_source
 from keras_alexnet.images.preprocessing import get_preprocessing
 
 BATCH_SIZE = 128
@@ -79,7 +79,7 @@ def take(results: Iterator, count: int) -> None:
         next(results)
 
 
-def ours(examples: Examples) -> tf.data.Dataset:
+def ours(examples: Split) -> tf.data.Dataset:
     """The training pipeline."""
     return training_batches(
         examples,
@@ -135,9 +135,9 @@ def compare(report: Report, folder: Path, size: tuple[int, int]) -> None:
     """Times the pipeline and its peers on images of one size."""
     quick = report.options.quick
     names = write_photographs(folder / "few", 16 if quick else FILES, size)
-    files = open_source(f"folder:{folder / 'few'}", seed=0)
+    files = open_dataset(f"folder:{folder / 'few'}", seed=0)
     write_shards(files, folder / "records", 4)
-    records = open_source(f"tfrecord:{folder / 'records'}", seed=0)
+    records = open_dataset(f"tfrecord:{folder / 'records'}", seed=0)
     chosen = (names * (IMAGES // len(names) + 1))[:IMAGES]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         candidates: dict[str, tuple[Callable[[], Iterable], int]] = {

@@ -20,8 +20,8 @@ from keras_alexnet.benchmarks.photographs import write_photographs
 from keras_alexnet.benchmarks.processes import call_in_a_process
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import write_json
+from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.data.pipeline import training_batches
-from keras_alexnet.data.sources import open_source
 
 FILES = 1_000_000
 CLASSES = 1000
@@ -52,7 +52,7 @@ def first_batch(few: str, many: str) -> dict[str, float]:
     options = {"batch_size": 32, "seed": 0, "first_step": 0, "last_step": 1}
     for path in (few, many):
         memory, started = peak_memory(), time.perf_counter()
-        source = open_source(f"folder:{path}", seed=0)
+        source = open_dataset(f"folder:{path}", seed=0)
         opened = time.perf_counter() - started
         list(training_batches(source.train, PREPROCESSING, AUGMENTATION, **options))
     return {

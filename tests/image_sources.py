@@ -4,27 +4,31 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_alexnet.data.examples import Examples
+from keras_alexnet.data.dataset import Split
+from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.data.strings import Strings
 
 
+def opened(spec, **options):
+    """A dataset by name, seed 0 unless given, without a validation split."""
+    return open_dataset(spec, **{"seed": 0, "validation_fraction": 0, **options})
+
+
 def pixel_examples(pixels, labels=None, **options):
-    """Examples that are arrays, their labels their numbers unless given."""
+    """A split of images that are arrays, their labels their numbers unless given."""
     files = Strings(tf.io.encode_png(image).numpy() for image in pixels)
     labels = np.arange(len(pixels), dtype=np.int32) if labels is None else labels
 
     def read(index):
         return files.tensor(index), tf.gather(tf.constant(labels), index)
 
-    return Examples(
-        len(pixels), int(max(labels)) + 1, str, read, labels=labels, **options
-    )
+    return Split(len(pixels), int(max(labels)) + 1, str, read, labels=labels, **options)
 
 
 def streamed(examples, window):
     """The same examples as a stream."""
     numbers = tf.data.Dataset.range(len(examples))
-    return Examples(
+    return Split(
         len(examples),
         examples.classes,
         examples.name,

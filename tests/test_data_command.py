@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from image_sources import two_classes, write
+from image_sources import opened, two_classes, write
 from PIL import Image
 
 from keras_alexnet.cli import main
 from keras_alexnet.data.report import count_labels, measure_sizes
-from keras_alexnet.data.sources import open_source
 
 
 def data(*arguments):
@@ -59,8 +58,8 @@ def test_tfrecords_are_written_and_described_alike(tmp_path, capsys):
     assert data(f"tfrecord:{out}", "--contact-sheet", tmp_path / "sheet.png") == 0
     read = capsys.readouterr().out
     assert "1,437" in written and "1,437" in read and "8 x 8" in read
-    source = open_source(f"tfrecord:{out}", seed=0)
-    digits = open_source("digits", seed=0)
+    source = opened(f"tfrecord:{out}")
+    digits = opened("digits")
     np.testing.assert_array_equal(
         count_labels(source.train, 10), np.bincount(digits.train.labels)
     )

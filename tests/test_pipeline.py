@@ -9,7 +9,7 @@ from image_sources import pixel_examples, streamed
 
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.mixing import Mixing
-from keras_alexnet.data.order import Share
+from keras_alexnet.data.order import Shard
 from keras_alexnet.data.pipeline import (
     augment_batch,
     evaluation_batches,
@@ -36,7 +36,7 @@ def preprocessing(size=4, channels=1, mean=None, scale=1.0):
     return Preprocessing(size, size, channels, mean or (0.0,) * channels, scale)
 
 
-def batches(first, last, batch=5, seed=0, augmentation=PLAIN, source=None, share=None):
+def batches(first, last, batch=5, seed=0, augmentation=PLAIN, source=None, shard=None):
     dataset = training_batches(
         source or examples(),
         preprocessing(),
@@ -45,7 +45,7 @@ def batches(first, last, batch=5, seed=0, augmentation=PLAIN, source=None, share
         seed=seed,
         first_step=first,
         last_step=last,
-        share=share,
+        shard=shard,
     )
     return list(dataset.as_numpy_iterator())
 
@@ -190,7 +190,7 @@ def test_replicas_and_hosts_share_what_one_would_see(hosts, replicas, window):
     options = {"source": source, "augmentation": RANDOM, "batch": 12}
     whole = batches(2, 6, **options)
     shares = [
-        batches(2, 6, **options, share=Share(host, hosts, replicas))
+        batches(2, 6, **options, shard=Shard(host, hosts, replicas))
         for host in range(hosts)
     ]
     for step, expected in enumerate(whole):
@@ -201,7 +201,7 @@ def test_replicas_and_hosts_share_what_one_would_see(hosts, replicas, window):
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ValueError, match="batch of 5 cannot be shared .* by 6 devices"):
-        batches(0, 1, share=Share(0, 2, 3))
+        batches(0, 1, shard=Shard(0, 2, 3))
 
 
 def test_a_host_reads_only_its_share():
@@ -213,7 +213,7 @@ def test_a_host_reads_only_its_share():
         return source.read(index)
 
     watched = dataclasses.replace(source, read=read)
-    batches(0, 4, batch=4, source=watched, share=Share(1, 4, 1))
+    batches(0, 4, batch=4, source=watched, shard=Shard(1, 4, 1))
     assert len(seen) == 4
 
 
@@ -269,8 +269,8 @@ def test_replicas_and_hosts_share_evaluation(window):
     source = examples() if window is None else streamed(examples(), window)
     seen = []
     for host in range(2):
-        share = Share(host, 2, 2)
-        parts = list(evaluation_batches(source, preprocessing(), 8, share))
+        shard = Shard(host, 2, 2)
+        parts = list(evaluation_batches(source, preprocessing(), 8, shard))
         assert [len(images) for images, _, _ in parts] == [2] * 6
         for _, labels, weights in parts:
             seen += labels.numpy()[weights.numpy() > 0].tolist()

@@ -11,14 +11,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from image_sources import picture, two_classes, write
+from image_sources import opened, picture, two_classes, write
 
 import keras_alexnet
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.measure import measure
 from keras_alexnet.data.pipeline import evaluation_batches, training_batches
 from keras_alexnet.data.skipped import Skipped
-from keras_alexnet.data.sources import open_source
 from keras_alexnet.images.limits import MAX_PIXELS, gif_pixels, image_size
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.training.train import train
@@ -88,7 +87,7 @@ def damage(path):
 
 
 def folder(path):
-    return open_source(f"folder:{path}", seed=0)
+    return opened(f"folder:{path}")
 
 
 def epoch(examples, first=0, last=None, batch=1):

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from image_sources import picture
+from image_sources import opened, picture
 
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.pipeline import evaluation_batches, training_batches
 from keras_alexnet.data.records import find_records
-from keras_alexnet.data.sources import open_source
 from keras_alexnet.images.preprocessing import Preprocessing
 
 COUNT = 23
@@ -22,7 +21,7 @@ def mocked(tmp_path):
 
 def imagenet(tmp_path, options="window=10"):
     spec = f"tfds:imagenet2012?train=train&test=validation&dir={tmp_path}&{options}"
-    return open_source(spec, seed=0)
+    return opened(spec)
 
 
 def small(channels):
@@ -77,7 +76,7 @@ def test_training_sees_every_image_once_and_may_start_anywhere(mocked, tmp_path)
 
 @pytest.mark.parametrize(("name", "channels"), [("mnist", 1), ("cifar10", 3)])
 def test_other_sets_of_images_do_as_well(mocked, tmp_path, name, channels):
-    source = open_source(f"tfds:{name}?dir={tmp_path}", seed=0)
+    source = opened(f"tfds:{name}?dir={tmp_path}")
     assert source.channels == channels and len(source.class_names) == 10
     assert source.train.name(0).endswith("/train[:80%]/0")
     assert source.test.name(0).endswith("/train[80%:]/0")
@@ -96,7 +95,7 @@ def test_other_sets_of_images_do_as_well(mocked, tmp_path, name, channels):
 )
 def test_what_cannot_be_used_is_refused(mocked, spec, message):
     with pytest.raises(ValueError, match=message):
-        open_source(spec, seed=0)
+        opened(spec)
 
 
 # === Sets on the disk ===
@@ -139,7 +138,7 @@ def prepared(tmp_path):
 
 
 def pictures(folder, train, test):
-    return open_source(f"tfds:pictures?train={train}&test={test}&dir={folder}", seed=0)
+    return opened(f"tfds:pictures?train={train}&test={test}&dir={folder}")
 
 
 def used(part):

@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from image_sources import picture, two_classes
+from image_sources import opened, picture, two_classes
 
 from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.data.records import find_records
 from keras_alexnet.data.shards import write_shards
-from keras_alexnet.data.sources import open_source
 from keras_alexnet.images.preprocessing import Preprocessing
 
 SMALL = Preprocessing(4, 4, 3, (0.0,) * 3, 1.0)
@@ -37,7 +36,7 @@ def write_records(path, labels, texts=None, names=NAMES):
 
 
 def tfrecord(path, options="", **more):
-    return open_source(f"tfrecord:{path}{options}", **{"seed": 0, **more})
+    return opened(f"tfrecord:{path}{options}", **more)
 
 
 def used(part):
@@ -203,7 +202,7 @@ def contents(part):
 
 @pytest.mark.parametrize("shards", [1, 3, 16])
 def test_what_is_written_is_read_again(tmp_path, shards):
-    source = open_source(f"folder:{two_classes(tmp_path / 'a', each=10)}", seed=0)
+    source = opened(f"folder:{two_classes(tmp_path / 'a', each=10)}")
     write_shards(source, tmp_path / "b", shards)
     again = tfrecord(tmp_path / "b", seed=1)
     assert again.class_names == ("cat", "dog")
@@ -218,7 +217,7 @@ def test_bytes_are_written_as_they_are(tmp_path):
     folder = two_classes(tmp_path / "a", each=4)
     for name in ("cat", "dog"):
         (folder / name / "odd.jpg").write_bytes(b"\0\xff\0\0")
-    source = open_source(f"folder:{folder}", seed=0)
+    source = opened(f"folder:{folder}")
     write_shards(source, tmp_path / "b")
     again = tfrecord(tmp_path / "b")
     assert contents(again.train) == contents(source.train)
@@ -226,7 +225,7 @@ def test_bytes_are_written_as_they_are(tmp_path):
 
 
 def test_writing_goes_on_where_it_was_stopped(tmp_path):
-    source = open_source(f"folder:{two_classes(tmp_path / 'a', each=10)}", seed=0)
+    source = opened(f"folder:{two_classes(tmp_path / 'a', each=10)}")
     write_shards(source, tmp_path / "b", 4)
     files = sorted((tmp_path / "b" / "train").iterdir())
     whole = [file.read_bytes() for file in files]
@@ -242,7 +241,7 @@ def test_writing_goes_on_where_it_was_stopped(tmp_path):
 
 def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path):
     folder = two_classes(tmp_path / "a", each=10)
-    source = open_source(f"folder:{folder}", seed=0)
+    source = opened(f"folder:{folder}")
     (folder / "cat" / "3.png").unlink()
     write_shards(source, tmp_path / "b")
     again = tfrecord(tmp_path / "b")
@@ -251,8 +250,8 @@ def test_images_that_cannot_be_read_are_left_out_and_named(tmp_path):
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
-    source = open_source(f"folder:{two_classes(tmp_path / 'a')}", seed=0)
-    other = open_source(f"folder:{tmp_path / 'a'}", seed=1)
+    source = opened(f"folder:{two_classes(tmp_path / 'a')}")
+    other = opened(f"folder:{tmp_path / 'a'}", seed=1)
     with pytest.raises(ValueError, match="holds other things"):
         write_shards(source, tmp_path / "a")
     write_shards(source, tmp_path / "b")

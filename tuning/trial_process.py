@@ -33,7 +33,7 @@ import keras
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from keras_alexnet.data.sources import open_source
+from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.errors import TrainingFailed, UserError
 from keras_alexnet.registry import get_layer, list_layers
 from keras_alexnet.training.config import TrainConfig
@@ -341,7 +341,7 @@ def check(config: TrainConfig) -> Outcome:
     Raises:
         UserError: There are no such data.
     """
-    source = open_source(
+    source = open_dataset(
         config.data,
         seed=config.seed,
         test_fraction=config.test_fraction,

@@ -11,7 +11,7 @@ import tyro
 from keras_alexnet.errors import UserError
 
 if TYPE_CHECKING:
-    from keras_alexnet.data.sources import Source
+    from keras_alexnet.data.dataset import Dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +35,16 @@ class Data:
     """How many files of training images to write; by default 1,250 images in each."""
     test_fraction: float = 0.2
     """Share of each class that is kept for testing, where the data are not split."""
+    validation_fraction: float = 0.0
+    """The same for validation, of the training images that are left."""
     seed: int = 0
-    """Seed of that split."""
+    """Seed of these splits."""
 
     def run(self) -> int:
         """Prints what a source of images holds, and does with it what is asked for."""
         from keras_alexnet.data import report
+        from keras_alexnet.data.opening import open_dataset
         from keras_alexnet.data.shards import write_shards
-        from keras_alexnet.data.sources import open_source
 
         if not 0 <= self.test_fraction < 1:
             raise UserError(
@@ -50,8 +52,11 @@ class Data:
             )
         if self.shards is not None and self.to_tfrecord is None:
             raise UserError("--shards says how --to-tfrecord writes; give both.")
-        source = open_source(
-            self.source, seed=self.seed, test_fraction=self.test_fraction
+        source = open_dataset(
+            self.source,
+            seed=self.seed,
+            test_fraction=self.test_fraction,
+            validation_fraction=self.validation_fraction,
         )
         self._print_summary(source)
         if self.contact_sheet:
@@ -69,22 +74,22 @@ class Data:
         source.skipped.print()
         return 0
 
-    def _print_summary(self, source: Source) -> None:
+    def _print_summary(self, source: Dataset) -> None:
         """Prints the images of each class, and how large they are."""
         from keras_alexnet.data import report
         from keras_alexnet.inspect.tables import console, make_table
 
         names = source.class_names
         counts = [
-            report.count_labels(part, len(names))
-            for part in (source.train, source.test)
+            report.count_labels(split, len(names)) for split in source.splits.values()
         ]
+        headings = {"train": "training", "validation": "validation", "test": "test"}
         table = make_table(
             f"{self.source}: {len(names):,} classes",
-            ("class", ">training images", ">test images"),
+            ("class", *(f">{headings[name]} images" for name in source.splits)),
             (
-                (name, f"{train:,}", f"{test:,}")
-                for name, train, test in zip(names, *counts, strict=True)
+                (name, *(f"{number:,}" for number in numbers))
+                for name, *numbers in zip(names, *counts, strict=True)
             ),
         )
         table.add_section()
@@ -98,7 +103,7 @@ class Data:
                 )
             )
 
-    def _measure(self, source: Source) -> None:
+    def _measure(self, source: Dataset) -> None:
         """Measures training images as the 2012 network sees them, before its crop."""
         from keras_alexnet.data.measure import measure
         from keras_alexnet.files import write_whole

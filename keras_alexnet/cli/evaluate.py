@@ -14,7 +14,7 @@ from keras_alexnet.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_alexnet.data.examples import Examples
+    from keras_alexnet.data.dataset import Split
     from keras_alexnet.evaluation import Evaluation
 
 
@@ -25,7 +25,10 @@ class Evaluate:
     model: tyro.conf.Positional[str]
     """Directory of the run, or a .keras file."""
     data: str | None = None
-    """Images to judge by, all of them; by default the run's own test images."""
+    """Images to judge by; by default the run's own test images."""
+    split: Literal["train", "val", "test", "all"] | None = None
+    """Which of the images, where they come in splits: by default the test split, or the
+    validation split where there is no other; all images where they are not split."""
     views: Literal[1, 10] = 1
     """Views of each image: its centre; or corners and centre, and these mirrored."""
     batch_size: int = 128
@@ -38,9 +41,9 @@ class Evaluate:
         """Prints and draws what a network makes of labelled images."""
         import numpy as np
 
-        from keras_alexnet.cli.common import run_source
+        from keras_alexnet.cli.common import run_dataset
+        from keras_alexnet.data.opening import open_for_evaluation
         from keras_alexnet.data.pipeline import evaluation_batches
-        from keras_alexnet.data.sources import open_source
         from keras_alexnet.evaluation import Evaluation, Evaluator, match_classes
         from keras_alexnet.features import load_network
         from keras_alexnet.model import Metadata
@@ -61,15 +64,17 @@ class Evaluate:
         preprocessing = preprocessing.with_image_size(model.inputs[0].shape[1])
         if run is not None:
             metadata = Metadata(class_names=tuple(run.class_names()))
-            others = self.data if self.data != run.config().data else None
-            source = run_source(run, others)
         else:
-            metadata, others = getattr(model, "metadata", Metadata()), self.data
-            source = open_source(others, seed=0, channels=preprocessing.channels)
-        outputs = match_classes(source.class_names, metadata)
+            metadata = getattr(model, "metadata", Metadata())
+        if run is not None and self.data in (None, run.config().data):
+            dataset = run_dataset(run).choose(self.split)
+        else:
+            dataset = open_for_evaluation(
+                self.data, split=self.split, channels=preprocessing.channels
+            )
+        outputs = match_classes(dataset.class_names, metadata)
         evaluator = Evaluator(model, views=self.views, preprocessing=preprocessing)
-        # Other images were not trained on, so all of them count.
-        parts = [source.train, source.test] if others else [source.test]
+        parts = list(dataset.splits.values())
         evaluations = [
             evaluator(
                 evaluation_batches(
@@ -78,12 +83,12 @@ class Evaluate:
             )
             for part in parts
         ]
-        source.skipped.print()
+        dataset.skipped.print()
         evaluation = Evaluation(
             np.concatenate([one.probabilities for one in evaluations]),
             outputs[np.concatenate([one.labels for one in evaluations])],
         )
-        self._print(evaluation, source.class_names, outputs)
+        self._print(evaluation, dataset.class_names, outputs)
         if out := self.out or (run and run.path):
             readers = [
                 (part, position)
@@ -119,7 +124,7 @@ class Evaluate:
         out: Path,
         evaluation: Evaluation,
         class_names: Sequence[str],
-        readers: Sequence[tuple[Examples, int]],
+        readers: Sequence[tuple[Split, int]],
     ) -> None:
         """Writes evaluation.json, the confusion matrix and the surest mistakes."""
         from keras_alexnet.images.decoding import decode

@@ -25,7 +25,7 @@ class Export:
         import numpy as np
         import tensorflow as tf
 
-        from keras_alexnet.cli.common import run_source
+        from keras_alexnet.cli.common import run_dataset
         from keras_alexnet.export.saved_model import (
             export_saved_model,
             largest_difference,
@@ -37,7 +37,7 @@ class Export:
         run = RunDirectory.open(self.run_dir)
         model, preprocessing = open_network(run.path), run.preprocessing()
         path = self.out or str(run / "export")
-        examples = run_source(run).test
+        examples = run_dataset(run).test
         Path(path).mkdir(parents=True, exist_ok=True)
         export_saved_model(model, path, preprocessing, run.class_names())
         images = []

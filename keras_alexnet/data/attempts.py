@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.data.examples import Examples
+from keras_alexnet.data.dataset import Split
 from keras_alexnet.data.skipped import reason
 from keras_alexnet.training.processor import cores
 
@@ -30,7 +30,7 @@ def read_or_skip(
     items: tf.data.Dataset,
     function: Callable[..., tuple[tf.Tensor, ...]],
     *,
-    examples: Examples,
+    examples: Split,
     number: Callable[..., tf.Tensor],
     blank: tuple[tf.Tensor, ...],
 ) -> tf.data.Dataset:

@@ -1,4 +1,4 @@
-"""A CSV file that lists images with their labels."""
+"""CSV dataset: a table of image files with their labels, and perhaps splits."""
 
 from __future__ import annotations
 
@@ -8,82 +8,63 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_alexnet.data.examples import Examples, Source
-from keras_alexnet.data.folder import file_examples
+from keras_alexnet.data.dataset import SPLIT_NAMES, Dataset, digest_of
+from keras_alexnet.data.folder import file_split
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.data.strings import Strings
 from keras_alexnet.errors import UserError
 
-PARTS = {"train": 0, "val": 1, "validation": 1, "test": 1}
 
-
-def csv_file(path: Path, seed: int, test_fraction: float, channels: int) -> Source:
+def open_csv(path: Path, channels: int) -> Dataset:
     """Opens the images that a CSV file lists.
 
     Its first row names the columns: `path` (relative to the file), `label` (a name or a
-    number; the classes are all that occur, in order) and perhaps `split` (train, and
-    val, validation or test). Other columns are ignored. Rows without a path or a label
-    are named among what is skipped.
+    number; the classes are all that occur, in order) and perhaps `split` (train, val,
+    test, or their longer names). Other columns are ignored. Rows without a path or a
+    label are named among what is skipped.
 
     Args:
         path: The file.
-        seed: Decides which images are kept for testing.
-        test_fraction: Share of each class that is kept for testing, where there is no
-            column `split`.
         channels: 1 for grey, 3 for RGB.
 
     Raises:
-        ValueError: The file is missing, is no such table, or holds nothing to learn
-            from.
+        ValueError: The file is missing, or is no such table.
     """
     skipped = Skipped()
     # Classes are numbered as they occur, then in their own order.
     numbers: dict[str, int] = {}
     labels: list[int] = []
-    parts: list[int] = []
+    said: list[str] = []
 
     def paths() -> Iterator[str]:
-        for file, label, part in _rows(path, skipped):
+        for file, label, split in _rows(path, skipped):
             labels.append(numbers.setdefault(label, len(numbers)))
-            parts.append(part)
+            said.append(split)
             yield file
 
     files = Strings(paths())
+    if not len(files):
+        raise UserError(f"{path} lists no images.")
     class_names = _in_order(numbers)
-    if len(class_names) < 2:
-        raise UserError(
-            f"{path} lists {len(files)} images of {len(class_names)} classes: nothing "
-            "to tell apart."
-        )
-    places = {name: place for place, name in enumerate(class_names)}
-    renumbered = np.array([places[name] for name in numbers], np.int32)[labels]
-    examples = file_examples(path.parent, files, renumbered, len(places), skipped)
-    if -1 in parts:
-        return Source.split(class_names, channels, examples, seed, test_fraction)
-    return _split_already(path, class_names, channels, examples, np.array(parts))
+    order = {name: position for position, name in enumerate(class_names)}
+    renumbered = np.array([order[name] for name in numbers], np.int32)[labels]
+    images = file_split(path.parent, files, renumbered, len(order), skipped)
+    found = {
+        name: images.select(np.flatnonzero(np.array(said) == name))
+        for name in ("train", "validation", "test")
+        if name in said
+    }
+    earlier = ()
+    if len(found) == 3:
+        # Earlier versions tested by both.
+        held_out = images.select(np.flatnonzero(np.array(said) != "train"))
+        earlier = (digest_of(found["train"], held_out),)
+    splits = found or {"all": images}
+    return Dataset(str(path), class_names, channels, splits, skipped, 0, earlier)
 
 
-def _split_already(
-    path: Path,
-    class_names: tuple[str, ...],
-    channels: int,
-    examples: Examples,
-    parts: np.ndarray,
-) -> Source:
-    train, test = (examples.select(np.flatnonzero(parts == part)) for part in (0, 1))
-    if not len(test):
-        raise UserError(f"{path} keeps no images for testing: no split is val or test.")
-    untaught = set(np.unique(test.labels)) - set(np.unique(train.labels))
-    if untaught:
-        raise UserError(
-            f"{path} has a class {class_names[min(untaught)]!r} to test, of which "
-            "there is nothing to learn from."
-        )
-    return Source(class_names, channels, train, test, examples.skipped)
-
-
-def _rows(path: Path, skipped: Skipped) -> Iterator[tuple[str, str, int]]:
-    """Yields path, label and part of each image: 0 train, 1 test, -1 not said."""
+def _rows(path: Path, skipped: Skipped) -> Iterator[tuple[str, str, str]]:
+    """Yields path, label and split of each image; "" for one that is not said."""
     try:
         # Spreadsheets put a mark before the first character.
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -100,13 +81,16 @@ def _rows(path: Path, skipped: Skipped) -> Iterator[tuple[str, str, int]]:
                     what = "path" if not image else "label"
                     skipped.add(f"{path}:{rows.line_num}", f"the row has no {what}")
                     continue
-                part = row.get("split", "").strip() if "split" in columns else None
-                if part is not None and part not in PARTS:
-                    raise UserError(
-                        f"Row {rows.line_num} of {path}: the split must be one of "
-                        f"{', '.join(PARTS)}. Received: {part!r}"
-                    )
-                yield image, label, -1 if part is None else PARTS[part]
+                split = ""
+                if "split" in columns:
+                    given = (row["split"] or "").strip()
+                    split = SPLIT_NAMES.get(given.lower(), "")
+                    if not split:
+                        raise UserError(
+                            f"Row {rows.line_num} of {path}: the split must be one of "
+                            f"{', '.join(SPLIT_NAMES)}. Received: {given!r}"
+                        )
+                yield image, label, split
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:

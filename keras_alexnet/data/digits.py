@@ -1,22 +1,16 @@
-"""scikit-learn's 1,797 handwritten digits, which come inside the package."""
+"""Digits dataset: scikit-learn's 1,797 handwritten digits, 8 x 8, in the package."""
 
 from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.data.examples import Examples, Source, digest
+from keras_alexnet.data.dataset import Dataset, Split, digest
 from keras_alexnet.data.strings import Strings
 
 
-def digits(seed: int, test_fraction: float, channels: int) -> Source:
-    """Opens the digits.
-
-    Args:
-        seed: Decides which are kept for testing.
-        test_fraction: Share of each digit that is kept for testing.
-        channels: 1 for grey, 3 for RGB.
-    """
+def open_digits(channels: int) -> Dataset:
+    """Opens the digits; `channels` is 1 for grey, 3 for RGB."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -29,7 +23,7 @@ def digits(seed: int, test_fraction: float, channels: int) -> Source:
     def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return files.tensor(index), tf.gather(tf.constant(labels), index)
 
-    examples = Examples(
+    split = Split(
         len(labels),
         classes=10,
         name=lambda index: f"digits/{index}",
@@ -37,4 +31,4 @@ def digits(seed: int, test_fraction: float, channels: int) -> Source:
         digest=digest([b"digits", images.tobytes()]),
         labels=labels,
     )
-    return Source.split(tuple("0123456789"), channels, examples, seed, test_fraction)
+    return Dataset("digits", tuple("0123456789"), channels, {"all": split})

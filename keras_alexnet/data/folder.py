@@ -1,15 +1,15 @@
-"""Folders of images: one sub-folder per class."""
+"""Folder of images: one sub-folder per class, in `train/`, `val/`, `test/` or not."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.data.examples import Examples, Source, digest
+from keras_alexnet.data.dataset import SPLIT_NAMES, Dataset, Split, digest
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.data.strings import Strings
 from keras_alexnet.errors import UserError
@@ -17,70 +17,89 @@ from keras_alexnet.errors import UserError
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 
-def folder(path: Path, seed: int, test_fraction: float, channels: int) -> Source:
-    """Opens one sub-folder per class, in `path` itself or in its train/ and val/.
+def open_folder(path: Path, channels: int) -> Dataset:
+    """Opens one sub-folder per class, in `path` itself or in folders named as splits.
 
     No image is read: the contents decide later whether a file is one.
 
     Args:
-        path: The folder.
-        seed: Decides which images are kept for testing.
-        test_fraction: Share of each class that is kept for testing, unless the folder
-            is split already.
+        path: The folder. Where all of its sub-folders are named as splits are (train,
+            training, val, valid, validation, test, testing, whatever the case), they
+            are the splits. Hidden sub-folders, `__MACOSX` and those without any file
+            are ignored.
         channels: 1 for grey, 3 for RGB.
 
     Raises:
-        ValueError: The folder is missing or holds nothing to learn from.
+        ValueError: The folder is missing, has no classes, or a class has no images.
     """
     if not path.is_dir():
         raise UserError(f"No such folder: {path}")
-    parts = {part.name: part for part in _subfolders(path)}
-    held_out = parts.get("val", parts.get("test"))
     skipped = Skipped()
-    if "train" not in parts or not held_out or len(parts) != 2:
-        class_names = _class_names(path)
-        examples = _examples(path, class_names, skipped)
-        return Source.split(class_names, channels, examples, seed, test_fraction)
-    class_names = _class_names(parts["train"])
-    for subfolder in _subfolders(held_out):
-        if subfolder.name not in class_names:
-            raise UserError(
-                f"{held_out} has a class {subfolder.name!r}, which {parts['train']} "
-                "has not."
-            )
-    train = _examples(parts["train"], class_names, skipped)
-    test = _examples(held_out, class_names, skipped)
-    return Source(class_names, channels, train, test, skipped)
-
-
-def _subfolders(path: Path) -> list[Path]:
-    return sorted(
-        entry
-        for entry in path.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
-
-
-def _class_names(path: Path) -> tuple[str, ...]:
-    names = tuple(folder.name for folder in _subfolders(path))
-    if not names:
+    folders = _subfolders(path)
+    if not folders:
         raise UserError(
             f"{path} has no sub-folders: put the images of each class into a "
             "sub-folder of the class's name."
         )
-    if len(names) == 1:
-        raise UserError(
-            f"{path} holds only one class, {names[0]!r}: nothing to tell apart."
-        )
-    return names
+    names = [SPLIT_NAMES.get(folder.name.lower()) for folder in folders]
+    if None in names:
+        classes = [folder.name for folder in folders]
+        splits = {"all": _list_images(path, classes, classes, skipped)}
+        return Dataset(str(path), tuple(classes), channels, splits, skipped)
+    if len(set(names)) < len(names):
+        found = ", ".join(folder.name for folder in folders)
+        raise UserError(f"{path} has two folders for the same split: {found}")
+    inside = {
+        name: (folder, [one.name for one in _subfolders(folder)])
+        for name, folder in zip(names, folders, strict=True)
+    }
+    classes = sorted({one for _, there in inside.values() for one in there})
+    if not classes:
+        raise UserError(f"{folders[0]} has no sub-folders of classes.")
+    splits = {
+        name: _list_images(folder, classes, there, skipped)
+        for name, (folder, there) in inside.items()
+    }
+    return Dataset(str(path), tuple(classes), channels, splits, skipped)
 
 
-def _examples(path: Path, class_names: tuple[str, ...], skipped: Skipped) -> Examples:
-    """Lists the files below each class's folder, however deep."""
+def _subfolders(path: Path) -> list[Path]:
+    """Lists the sub-folders that hold files, in alphabetical order."""
+    return sorted(
+        entry
+        for entry in path.iterdir()
+        if entry.is_dir()
+        and not entry.name.startswith(".")
+        and entry.name != "__MACOSX"
+        and _holds_files(entry)
+    )
+
+
+def _holds_files(path: Path) -> bool:
+    with os.scandir(path) as entries:
+        # Nearly always the first one says so.
+        if any(not one.name.startswith(".") and not one.is_dir() for one in entries):
+            return True
+    return next(visible_files(path), None) is not None
+
+
+def _list_images(
+    path: Path, class_names: Sequence[str], there: Sequence[str], skipped: Skipped
+) -> Split:
+    """Lists the files below each class's folder, however deep.
+
+    Args:
+        path: The folder of the split.
+        class_names: All classes.
+        there: Those that have a folder in this split.
+        skipped: Where to name what is no image.
+    """
     counts = np.zeros(len(class_names), np.int64)
 
     def images() -> Iterator[str]:
         for label, name in enumerate(class_names):
+            if name not in there:
+                continue
             # Class by class: what is done file by file is done a million times.
             files = list(visible_files(path / name))
             found = [file for file in files if is_image(file)]
@@ -98,13 +117,13 @@ def _examples(path: Path, class_names: tuple[str, ...], skipped: Skipped) -> Exa
 
     files = Strings(images())
     labels = np.repeat(np.arange(len(class_names), dtype=np.int32), counts)
-    return file_examples(path, files, labels, len(class_names), skipped)
+    return file_split(path, files, labels, len(class_names), skipped)
 
 
-def file_examples(
+def file_split(
     root: Path, files: Strings, labels: np.ndarray, classes: int, skipped: Skipped
-) -> Examples:
-    """Returns files as examples.
+) -> Split:
+    """Returns image files as a split.
 
     Args:
         root: The folder that the paths start from.
@@ -123,7 +142,7 @@ def file_examples(
         path = tf.where(absolute, path, tf.strings.join([prefix, path]))
         return tf.io.read_file(path), tf.gather(label_tensor, index)
 
-    return Examples(
+    return Split(
         len(files),
         classes,
         name=lambda index: os.path.join(root, files.text(index)),

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_alexnet.data.attempts import read_or_skip
-from keras_alexnet.data.examples import Examples
+from keras_alexnet.data.dataset import Split
 from keras_alexnet.errors import UserError
 from keras_alexnet.images.limits import checked
 from keras_alexnet.images.mean_image import MeanImage
@@ -77,7 +77,7 @@ def published_axes() -> tuple[tuple[float, ...], ...]:
 
 
 def measure(
-    examples: Examples, preprocessing: Preprocessing, *, seed: int, most: int = 2000
+    examples: Split, preprocessing: Preprocessing, *, seed: int, most: int = 2000
 ) -> Statistics:
     """Measures images.
 
@@ -131,7 +131,7 @@ def measure(
     )
 
 
-def _some(examples: Examples, seed: int, most: int) -> tf.data.Dataset:
+def _some(examples: Split, seed: int, most: int) -> tf.data.Dataset:
     """Returns the numbers of some examples, and of a stream what is read of them."""
     if examples.stream is not None:
         chosen = examples.stream(0).take(most).enumerate()

@@ -10,12 +10,12 @@ import dataclasses
 
 import tensorflow as tf
 
-from keras_alexnet.data.examples import Examples
+from keras_alexnet.data.dataset import Split
 from keras_alexnet.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class Shard:
     """The part of every batch that a host takes.
 
     All replicas of all hosts stand in one row, and a batch is dealt out along it: the
@@ -109,7 +109,7 @@ def shuffled(
     return tf.random.experimental.index_shuffle(place, key, count - 1)
 
 
-def numbers_at(examples: Examples, positions: tf.Tensor, seed: int) -> tf.Tensor:
+def numbers_at(examples: Split, positions: tf.Tensor, seed: int) -> tf.Tensor:
     """Returns the numbers of the examples that stand at positions of training.
 
     Args:
@@ -132,12 +132,12 @@ def numbers_at(examples: Examples, positions: tf.Tensor, seed: int) -> tf.Tensor
 
 
 def from_stream(
-    examples: Examples,
+    examples: Split,
     seed: int,
     batch_size: int,
     first_step: int,
     last_step: int,
-    share: Share,
+    shard: Shard,
 ) -> tf.data.Dataset:
     """Returns what stands at the positions of training where the images are a stream.
 
@@ -146,7 +146,7 @@ def from_stream(
     before the first step only the part of one block is held. But images further apart
     than a window never meet: where the stream is sorted by class, a window should be
     several times as long as a class. Each host reads all of the stream, and decodes
-    its share.
+    its shard.
 
     Returns:
         For each position, the position, the number of the example, and what the stream
@@ -174,5 +174,5 @@ def from_stream(
         .unbatch()
         .skip(place % window)
         .take((last_step - first_step) * batch_size)
-        .filter(lambda position, *_: share.holds(position, batch_size))
+        .filter(lambda position, *_: shard.holds(position, batch_size))
     )

@@ -14,15 +14,15 @@ import tensorflow as tf
 
 from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.augmentation import Augmentation, device_image
-from keras_alexnet.data.examples import Examples
+from keras_alexnet.data.dataset import Split
 from keras_alexnet.data.mixing import Mixing
-from keras_alexnet.data.order import Share, from_stream, numbers_at
+from keras_alexnet.data.order import Shard, from_stream, numbers_at
 from keras_alexnet.images.limits import checked
 from keras_alexnet.images.preprocessing import Preprocessing
 
 
 def training_batches(
-    examples: Examples,
+    examples: Split,
     preprocessing: Preprocessing,
     augmentation: Augmentation,
     *,
@@ -30,7 +30,7 @@ def training_batches(
     seed: int,
     first_step: int,
     last_step: int,
-    share: Share | None = None,
+    shard: Shard | None = None,
     mixing: Mixing | None = None,
     on_device: bool = False,
 ) -> tf.data.Dataset:
@@ -44,7 +44,7 @@ def training_batches(
         seed: Decides order and augmentation.
         first_step: The first step, counted from 0.
         last_step: The step after the last.
-        share: The part of the batches that this host takes; all by default.
+        shard: The part of the batches that this host takes; all by default.
         mixing: Mixes the images of a replica's batch, which makes probabilities of
             labels.
         on_device: Whether to leave the random changes to `augment_batch`.
@@ -59,8 +59,8 @@ def training_batches(
     Raises:
         ValueError: The batch cannot be shared equally.
     """
-    share = share or Share()
-    size = share.per_replica(batch_size)
+    shard = shard or Shard()
+    size = shard.per_replica(batch_size)
 
     # Autograph takes a second of every start, and there is nothing for it to do.
     @tf.autograph.experimental.do_not_convert
@@ -95,15 +95,15 @@ def training_batches(
         if mixing is None:
             return parts
         # Where the replica's batch begins: no other mixing has the same seed.
-        position = share.start(batch_size, first_step, ordinal)
+        position = shard.start(batch_size, first_step, ordinal)
         random = tf.stack([tf.constant(seed, tf.int64), position])
         images, labels, weights = mixing(images[0], labels, weights, random)
         return preprocessing.normalize(images), labels, weights
 
     if examples.stream is None:
-        items = share.positions(batch_size, first_step, last_step)
+        items = shard.positions(batch_size, first_step, last_step)
     else:
-        items = from_stream(examples, seed, batch_size, first_step, last_step, share)
+        items = from_stream(examples, seed, batch_size, first_step, last_step, shard)
     blank = _blank(preprocessing)
     if on_device:
         side = preprocessing.resize_size
@@ -139,10 +139,10 @@ def augment_batch(
 
 
 def evaluation_batches(
-    examples: Examples,
+    examples: Split,
     preprocessing: Preprocessing,
     batch_size: int,
-    share: Share | None = None,
+    shard: Shard | None = None,
     *,
     whole: bool = False,
 ) -> tf.data.Dataset:
@@ -155,7 +155,7 @@ def evaluation_batches(
         examples: The images.
         preprocessing: What the network expects.
         batch_size: Images per step, over all replicas of all hosts.
-        share: The part of the batches that this host takes; all by default.
+        shard: The part of the batches that this host takes; all by default.
         whole: Whether images are as `Preprocessing.resize` leaves them, 0-255, for 10
             views. Otherwise they are the normalised centre.
 
@@ -167,7 +167,7 @@ def evaluation_batches(
     Raises:
         ValueError: The batch cannot be shared equally.
     """
-    share = share or Share()
+    shard = shard or Shard()
     steps = -(-len(examples) // batch_size)
     side = preprocessing.resize_size if whole else preprocessing.image_size
     blank = _blank(preprocessing, side)
@@ -185,7 +185,7 @@ def evaluation_batches(
         return tf.cond(position < len(examples), image, lambda: blank)
 
     if examples.stream is None:
-        items = share.positions(batch_size, 0, steps).map(lambda p: (p,))
+        items = shard.positions(batch_size, 0, steps).map(lambda p: (p,))
     else:
         filling = tf.data.Dataset.from_tensors((b"", 0)).repeat(steps * batch_size)
         items = (
@@ -194,11 +194,11 @@ def evaluation_batches(
             .concatenate(filling)
             .take(steps * batch_size)
             .enumerate()
-            .filter(lambda position, _: share.holds(position, batch_size))
+            .filter(lambda position, _: shard.holds(position, batch_size))
             .map(lambda position, record: (position, *record))
         )
     batches = read_or_skip(
-        items.batch(share.per_replica(batch_size), drop_remainder=True),
+        items.batch(shard.per_replica(batch_size), drop_remainder=True),
         example,
         examples=examples,
         number=lambda position, *_: position,
@@ -209,7 +209,7 @@ def evaluation_batches(
 
 def _options() -> tf.data.Options:
     options = tf.data.Options()
-    # Images are computed side by side; to share out each of them, too, only costs.
+    # Images are computed side by side; to divide each of them, too, only costs.
     options.threading.max_intra_op_parallelism = 1
     return options
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.data.examples import digest
+from keras_alexnet.data.dataset import digest
 from keras_alexnet.data.records import Records, find_records
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.data.strings import Strings

@@ -11,7 +11,7 @@ import tensorflow as tf
 from rich.progress import track
 
 from keras_alexnet.data.attempts import read_or_skip
-from keras_alexnet.data.examples import Examples, Source
+from keras_alexnet.data.dataset import Dataset, Split
 from keras_alexnet.images.limits import MAX_PIXELS, checked, image_size
 from keras_alexnet.images.preprocessing import decode
 from keras_alexnet.inspect import figures
@@ -39,7 +39,7 @@ class Sizes:
     largest: tuple[int, int]
 
 
-def count_labels(examples: Examples, classes: int) -> np.ndarray:
+def count_labels(examples: Split, classes: int) -> np.ndarray:
     """Counts the images of each class, reading them where labels are not known.
 
     Args:
@@ -60,7 +60,7 @@ def count_labels(examples: Examples, classes: int) -> np.ndarray:
     return np.bincount(labels[labels >= 0], minlength=classes)
 
 
-def measure_sizes(examples: Examples) -> Sizes | None:
+def measure_sizes(examples: Split) -> Sizes | None:
     """Reads the sizes of images from their headers, of a sample where they are many.
 
     Returns:
@@ -85,23 +85,23 @@ def measure_sizes(examples: Examples) -> Sizes | None:
     return Sizes(len(known), known[0], known[len(known) // 2], known[-1])
 
 
-def check_images(source: Source) -> None:
+def check_images(source: Dataset) -> None:
     """Decodes every image, so that `source.skipped` names all that are damaged."""
 
-    def works(examples: Examples) -> Iterator[None]:
+    def works(examples: Split) -> Iterator[None]:
         def pixels(index: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor]:
             encoded, _ = examples.load(index, *record)
             return (tf.size(decode(checked(encoded), source.channels)),)
 
         yield from _all(examples, pixels, blank=(np.int32(0),))
 
-    for part in (source.train, source.test):
+    for part in source.splits.values():
         batches = works(part)
         for _ in track(batches, "Checking", -(-len(part) // 16), transient=True):
             pass
 
 
-def draw_contact_sheet(source: Source, path: Path) -> None:
+def draw_contact_sheet(source: Dataset, path: Path) -> None:
     """Draws some images of some classes as a PNG file.
 
     Args:
@@ -125,7 +125,7 @@ def draw_contact_sheet(source: Source, path: Path) -> None:
 
 
 def _candidates(
-    examples: Examples, wanted: dict[int, list[np.ndarray]]
+    examples: Split, wanted: dict[int, list[np.ndarray]]
 ) -> Iterator[tuple[int, tf.Tensor]]:
     """Yields label and bytes of images that may be drawn, more than are needed."""
     if examples.labels is not None:
@@ -147,7 +147,7 @@ def _candidates(
             yield int(label), encoded
 
 
-def _all(examples: Examples, function, blank) -> Iterator[tuple[np.ndarray, ...]]:
+def _all(examples: Split, function, blank) -> Iterator[tuple[np.ndarray, ...]]:
     """Yields what a function gives of all images, in batches of 16."""
     if examples.stream is None:
         items = tf.data.Dataset.range(len(examples)).map(lambda index: (index,))

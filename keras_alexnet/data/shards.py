@@ -1,6 +1,6 @@
 """Writing a source as TFRecord files, which are faster to read than many small files.
 
-The folder holds `train/` and `test/` with the records, `classes.txt`, `index.json` with
+The folder holds a folder of records for each split, `classes.txt`, `index.json` with
 checksums, and `skipped.csv` if anything could not be read. `tfrecord:FOLDER` reads it.
 """
 
@@ -18,7 +18,7 @@ import tensorflow as tf
 from rich.progress import Progress
 
 from keras_alexnet.data.attempts import read_or_skip
-from keras_alexnet.data.examples import Examples, Source
+from keras_alexnet.data.dataset import Dataset, Split
 from keras_alexnet.data.tfrecord import CLASSES_FILE
 from keras_alexnet.errors import UserError
 from keras_alexnet.files import replacing, write_whole
@@ -27,7 +27,7 @@ from keras_alexnet.files import replacing, write_whole
 IMAGES_PER_SHARD = 1250
 
 
-def write_shards(source: Source, folder: Path, shards: int | None = None) -> None:
+def write_shards(source: Dataset, folder: Path, shards: int | None = None) -> None:
     """Writes all images of a source, as they are encoded, into TFRecord files.
 
     The files of a part hold the same number of images, within one. Images that can be
@@ -44,15 +44,15 @@ def write_shards(source: Source, folder: Path, shards: int | None = None) -> Non
     Raises:
         ValueError: There are more files than images, or the folder holds other things.
     """
-    counts = {"train": len(source.train), "test": len(source.test)}
+    counts = {name: len(split) for name, split in source.splits.items()}
     shards = shards or -(-counts["train"] // IMAGES_PER_SHARD)
     if not 1 <= shards <= counts["train"]:
         raise UserError(
             f"{counts['train']:,} training images cannot be put into {shards:,} files."
         )
     numbers = {
-        "train": shards,
-        "test": max(1, round(counts["test"] * shards / counts["train"])),
+        name: max(1, round(count * shards / counts["train"]))
+        for name, count in counts.items()
     }
     described = {
         "fingerprint": source.fingerprint(),
@@ -63,8 +63,7 @@ def write_shards(source: Source, folder: Path, shards: int | None = None) -> Non
     write_whole(folder / CLASSES_FILE, "\n".join(source.class_names) + "\n")
     with Progress(transient=True) as progress:
         task = progress.add_task("Writing", total=sum(counts.values()))
-        for part in ("train", "test"):
-            examples: Examples = getattr(source, part)
+        for part, examples in source.splits.items():
             # The first ones are longer by one where it does not come out even.
             ends = [
                 len(examples) * number // numbers[part]
@@ -102,7 +101,7 @@ def _begin(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there and holds other things.")
-    for part in ("train", "test"):
+    for part in described["images"]:
         (folder / part).mkdir(parents=True, exist_ok=True)
     write_whole(folder / "index.json", json.dumps(index, indent=2) + "\n")
     return index
@@ -121,7 +120,7 @@ def _checksum(path: Path) -> str:
     return result.hexdigest()
 
 
-def _items(examples: Examples, begin: int, end: int) -> tf.data.Dataset:
+def _items(examples: Split, begin: int, end: int) -> tf.data.Dataset:
     """Returns the numbers of some images, and of a stream what is read of them."""
     if examples.stream is not None:
         stream = examples.stream(begin).take(end - begin).enumerate(begin)
@@ -131,7 +130,7 @@ def _items(examples: Examples, begin: int, end: int) -> tf.data.Dataset:
 
 
 def _records(
-    examples: Examples, items: tf.data.Dataset, class_names: tuple[str, ...]
+    examples: Split, items: tf.data.Dataset, class_names: tuple[str, ...]
 ) -> Iterator[bytes]:
     """Yields the images that can be read, as serialised `tf.train.Example`."""
 

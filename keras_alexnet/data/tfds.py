@@ -1,10 +1,11 @@
-"""TensorFlow Datasets: any of its sets for the classification of images.
+"""TensorFlow Datasets (TFDS): any of its sets for the classification of images.
 
 `tfds:NAME[/CONFIG][:VERSION]`, and options behind it: `tfds:NAME?train=train[:90%]&
-test=train[90%:]&dir=FOLDER&window=2048`. `train` and `test` are splits as TFDS writes
-them; by default, train, and validation or test where there are such, or else the last
-part of train. `dir` is TFDS's folder of data sets. Sets that have not been prepared are
-prepared first; `imagenet2012` from the tar files in its `downloads/manual`.
+validation=train[90%:]&test=test&dir=FOLDER&window=2048`. `train`, `validation` and
+`test` are splits as TFDS writes them; by default those of these names, but for a test
+split without labels (ImageNet's). `dir` is TFDS's folder of data sets. Sets that have
+not been prepared are prepared first; `imagenet2012` from the tar files in its
+`downloads/manual`.
 
 TFDS keeps most sets in TFRecord files. Their records are read by their numbers, so that
 training shuffles all of them, starts anywhere, and goes on behind damage.
@@ -23,29 +24,33 @@ from pathlib import Path
 import tensorflow as tf
 import tensorflow_datasets
 
-from keras_alexnet.data.examples import Examples, Source, digest
-from keras_alexnet.data.options import parse_options
+from keras_alexnet.data.dataset import Dataset, Split, digest
 from keras_alexnet.data.record_files import Part, RecordFiles
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.errors import UserError
 
-OPTIONS = {"train": "", "test": "", "dir": "", "window": "2048"}
+OPTIONS = {"train": "", "validation": "", "test": "", "dir": "", "window": "2048"}
 
 
-def tfds(argument: str, test_fraction: float, channels: int | None) -> Source:
+def open_tfds(
+    name: str,
+    options: dict[str, str],
+    channels: int | None,
+    test_fraction: float | None,
+) -> Dataset:
     """Opens a data set of TFDS.
 
     Args:
-        argument: Its name and options, as said above.
-        test_fraction: Share of the training split that is kept for testing where there
-            is no other split and no option names one; whole percents.
+        name: Its name, as said above.
+        options: Its options.
         channels: 1 for grey, 3 for RGB; what the images have by default.
+        test_fraction: How much of the training split is kept for testing where there is
+            no other split, in whole percents; None for nothing.
 
     Raises:
         ValueError: There is no such set, it cannot be prepared, or it is not one of
             labelled images.
     """
-    name, options = parse_options(argument, OPTIONS)
     if not options["window"].isdecimal() or not int(options["window"]):
         raise UserError(
             f"The option window must be a number. Received: {options['window']!r}"
@@ -54,13 +59,21 @@ def tfds(argument: str, test_fraction: float, channels: int | None) -> Source:
     image, label = _features(builder)
     skipped = Skipped()
     opened = _Set(builder, image, label, int(options["window"]), skipped)
-    (train, lost), (test, lost_too) = map(
-        opened.examples, _splits(builder, options, test_fraction)
+    names = _splits(builder, options, test_fraction)
+    found = {split: opened.split(written) for split, written in names.items()}
+    if len(found) == 3 and not options["test"] and not _has_labels(found["test"][0]):
+        del found["test"]
+        if options["validation"] and "validation" in builder.info.splits:
+            found["test"] = opened.split("validation")
+    depth = builder.info.features[image].shape[-1]
+    return Dataset(
+        name,
+        tuple(builder.info.features[label].names),
+        channels or (1 if depth == 1 else 3),
+        {name: split for name, (split, _) in found.items()},
+        skipped,
+        sum(lost for _, lost in found.values()),
     )
-    found = builder.info.features[image].shape[-1]
-    names = tuple(builder.info.features[label].names)
-    channels = channels or (1 if found == 1 else 3)
-    return Source(names, channels, train, test, skipped, lost + lost_too)
 
 
 def _builder(name: str, folder: str | None) -> tensorflow_datasets.core.DatasetBuilder:
@@ -99,16 +112,30 @@ def _features(builder: tensorflow_datasets.core.DatasetBuilder) -> tuple[str, st
 def _splits(
     builder: tensorflow_datasets.core.DatasetBuilder,
     options: dict[str, str],
-    test_fraction: float,
-) -> tuple[str, str]:
-    train, test = options["train"], options["test"]
-    held_out = [name for name in ("validation", "test") if name in builder.info.splits]
-    if not test and held_out:
-        test = held_out[0]
-    if not test:
+    test_fraction: float | None,
+) -> dict[str, str]:
+    """Returns what TFDS calls each split."""
+    splits = {"train": options["train"] or "train"}
+    for name in ("validation", "test"):
+        # Who says what to test by may mean what TFDS calls validation.
+        default = "" if options["test"] or name not in builder.info.splits else name
+        if options[name] or default:
+            splits[name] = options[name] or default
+    if len(splits) == 1 and test_fraction is not None:
         percent = min(max(round(100 * (1 - test_fraction)), 1), 99)
-        return train or f"train[:{percent}%]", f"train[{percent}%:]"
-    return train or "train", test
+        splits["train"] = options["train"] or f"train[:{percent}%]"
+        splits["test"] = f"train[{percent}%:]"
+    return splits
+
+
+def _has_labels(split: Split) -> bool:
+    """Says whether the first image has a label; TFDS gives -1 where none is known."""
+    try:
+        if split.stream is None:
+            return int(split.read(tf.constant(0, tf.int64))[1]) >= 0
+        return int(split.stream(0).take(1).get_single_element()[1]) >= 0
+    except tf.errors.OpError:
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +156,8 @@ class _Set:
     window: int
     skipped: Skipped
 
-    def examples(self, split: str) -> tuple[Examples, int]:
-        """Returns a split as examples, and how many more cannot be found.
+    def split(self, split: str) -> tuple[Split, int]:
+        """Returns a split, and how many more images cannot be found.
 
         Raises:
             ValueError: There is no such split, or it is empty.
@@ -180,7 +207,7 @@ class _Set:
             decoders={self.image: decode.SkipDecoding()},
         )
 
-    def _from_files(self, parts: list[Part]) -> tuple[Examples, int]:
+    def _from_files(self, parts: list[Part]) -> tuple[Split, int]:
         records = RecordFiles(parts, self.skipped)
         decoders = self._decoders
         features = decoders.extract_features(self.builder.info.features)
@@ -191,7 +218,7 @@ class _Set:
             )
             return row[self.image], tf.cast(row[self.label], tf.int32)
 
-        examples = Examples(
+        result = Split(
             len(records),
             self._classes,
             records.name,
@@ -199,7 +226,7 @@ class _Set:
             digest=records.digest,
             skipped=self.skipped,
         )
-        return examples, records.lost
+        return result, records.lost
 
     def _stream(self, split: str) -> tf.data.Dataset:
         return self.builder.as_dataset(
@@ -212,13 +239,13 @@ class _Set:
             ),
         )
 
-    def _from_stream(self, split: str, images: tf.data.Dataset) -> Examples:
+    def _from_stream(self, split: str, images: tf.data.Dataset) -> Split:
         count = int(images.cardinality())
         pairs = images.map(
             lambda row: (row[self.image], tf.cast(row[self.label], tf.int32))
         )
         full_name = self.builder.info.full_name
-        return Examples(
+        return Split(
             count,
             self._classes,
             name=lambda index: f"{full_name}/{split}/{index}",

@@ -1,4 +1,4 @@
-"""TFRecord files of encoded images, such as ImageNet's are usually made into.
+"""TFRecord dataset: files of encoded images, such as ImageNet's are usually made into.
 
 `tfrecord:FILES` takes a folder or a pattern, and options behind it, all with defaults:
 `tfrecord:FILES?image=image/encoded&label=image/class/label&text=image/class/text&
@@ -6,10 +6,10 @@ first=1&classes=1000`. `image`, `label` and `text` name the features that hold a
 its label and its class's name; `first` is the label of the first class, and `classes`
 says how many there are.
 
-Files are split where the name of each, or of its folder, begins with train, or with
-val, validation or test. The names of the classes are in a `classes.txt`, one a line,
-beside the files or in the folder above. Without it, and without `classes`, all records
-are read once to find out.
+Where the name of each file, or of its folder, begins with the name of a split (train,
+val, validation, test and their other forms), these are the splits. The names of the
+classes are in a `classes.txt`, one a line, beside the files or in the folder above.
+Without it, and without `classes`, all records are read once to find out.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ import numpy as np
 import tensorflow as tf
 from rich.progress import track
 
-from keras_alexnet.data.examples import Examples, Source
+from keras_alexnet.data.dataset import SPLIT_NAMES, Dataset, Split
 from keras_alexnet.data.folder import visible_files
-from keras_alexnet.data.options import parse_options
 from keras_alexnet.data.record_files import Part, RecordFiles
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.errors import UserError
@@ -50,37 +49,30 @@ class _Classes:
     first: int
 
 
-def tfrecord(argument: str, seed: int, test_fraction: float, channels: int) -> Source:
+def open_tfrecord(pattern: str, options: dict[str, str], channels: int) -> Dataset:
     """Opens TFRecord files.
 
     Only lengths of records are read, so that any record can be read at any time.
     Damaged ones are named, and those behind them found again.
 
     Args:
-        argument: A folder or a pattern of files, and options, as said above.
-        seed: Decides which images are kept for testing.
-        test_fraction: Share of the images that is kept for testing, unless the files
-            are split already; of each class where labels are known, which they are
-            where all records had to be read.
+        pattern: A folder or a pattern of files.
+        options: As said above.
         channels: 1 for grey, 3 for RGB.
 
     Raises:
-        ValueError: There are no such files, or they hold nothing to learn from.
+        ValueError: There are no such files, or they hold no labelled images.
     """
-    pattern, options = parse_options(argument, OPTIONS)
     files = _files(os.path.expanduser(pattern))
     numbers = {key: _number(key, options[key]) for key in ("first", "classes")}
-    parts = _parts(files)
     skipped = Skipped()
-    opened = [_Shards(part, options, skipped) for part in parts]
-    classes = _classes(files, opened, **numbers)
-    if len(classes.names) < 2:
-        raise UserError(f"{pattern} holds only one class: nothing to tell apart.")
-    lost = sum(shards.records.lost for shards in opened)
-    examples = [shards.examples(classes) for shards in opened]
-    if len(examples) == 2:
-        return Source(classes.names, channels, *examples, skipped, lost)
-    return Source.split(classes.names, channels, examples[0], seed, test_fraction, lost)
+    opened = {
+        name: _Shards(part, options, skipped) for name, part in _splits(files).items()
+    }
+    classes = _classes(files, list(opened.values()), **numbers)
+    lost = sum(shards.records.lost for shards in opened.values())
+    splits = {name: shards.split(classes) for name, shards in opened.items()}
+    return Dataset(pattern, classes.names, channels, splits, skipped, lost)
 
 
 def _number(name: str, text: str) -> int | None:
@@ -102,23 +94,14 @@ def _files(pattern: str) -> list[Path]:
     return files
 
 
-def _parts(files: list[Path]) -> list[list[Path]]:
-    """Returns all files as one part, or those to learn from and those to judge by."""
-
-    def part(file: Path) -> str | None:
-        for name in (file.name, file.parent.name):
-            found = re.match(r"(train|validation|val|test)(?![a-z])", name)
-            if found:
-                return found[1]
-        return None
-
-    parts: dict[str | None, list[Path]] = {}
+def _splits(files: list[Path]) -> dict[str, list[Path]]:
+    """Returns the files of each split; all as one where not all names say theirs."""
+    splits: dict[str | None, list[Path]] = {}
     for file in files:
-        parts.setdefault(part(file), []).append(file)
-    held_out = parts.get("validation") or parts.get("val") or parts.get("test")
-    if None in parts or "train" not in parts or not held_out:
-        return [files]
-    return [parts["train"], held_out]
+        words = (re.match("[a-z]*", name)[0] for name in (file.name, file.parent.name))
+        named = (SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES)
+        splits.setdefault(next(named, None), []).append(file)
+    return {"all": files} if None in splits else splits
 
 
 class _Shards:
@@ -135,8 +118,8 @@ class _Shards:
         self.records = RecordFiles([Part(file) for file in files], skipped)
         self._features = options
 
-    def examples(self, classes: _Classes) -> Examples:
-        """Returns the records as examples."""
+    def split(self, classes: _Classes) -> Split:
+        """Returns the records as a split."""
         image, label = self._features["image"], self._features["label"]
 
         def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -153,7 +136,7 @@ class _Shards:
                 tf.clip_by_value(number, -1, 2**30), tf.int32
             )
 
-        return Examples(
+        return Split(
             len(self.records),
             len(classes.names),
             self.records.name,

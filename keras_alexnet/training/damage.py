@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from keras_alexnet.data.examples import Source
+from keras_alexnet.data.dataset import Dataset
 
 
 class DamageReport(keras.callbacks.Callback):
@@ -25,7 +25,7 @@ class DamageReport(keras.callbacks.Callback):
 
     def __init__(
         self,
-        source: Source,
+        source: Dataset,
         path: Path,
         max_skipped: float,
         attempt: Callable[[str, Callable[[], None]], object],

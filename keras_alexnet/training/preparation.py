@@ -13,9 +13,9 @@ import tensorflow as tf
 from keras_alexnet.architectures import get_architecture
 from keras_alexnet.builder import build
 from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.data.dataset import Dataset
 from keras_alexnet.data.measure import measure, published_axes
 from keras_alexnet.data.mixing import Mixing
-from keras_alexnet.data.sources import Source
 from keras_alexnet.errors import UserError
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import AlexNet
@@ -74,7 +74,7 @@ def build_network(
     )
 
 
-def make_model(config: TrainConfig, source: Source, precision: Precision) -> AlexNet:
+def make_model(config: TrainConfig, source: Dataset, precision: Precision) -> AlexNet:
     """Makes the compiled model, with all of its variables."""
     classes = len(source.class_names)
     jit_compile, reason = use_xla(config.xla, config.deterministic)
@@ -158,7 +158,7 @@ def _sizes(config: TrainConfig) -> tuple[int, int]:
 def describe_data(
     run: RunDirectory,
     config: TrainConfig,
-    source: Source,
+    source: Dataset,
     of_weights: Preprocessing | None,
 ) -> None:
     """Measures the training images and writes data.json, once for a run."""
@@ -220,7 +220,7 @@ def make_augmentation(
     )
 
 
-def make_mixing(config: TrainConfig, source: Source) -> Mixing | None:
+def make_mixing(config: TrainConfig, source: Dataset) -> Mixing | None:
     """Makes what mixes training images, if anything does."""
     if config.mixup or config.cutmix:
         return Mixing(len(source.class_names), config.mixup, config.cutmix)

@@ -13,13 +13,14 @@ import tensorflow as tf
 
 from keras_alexnet._version import __version__
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.data.order import Share
+from keras_alexnet.data.dataset import Dataset
+from keras_alexnet.data.opening import open_dataset
+from keras_alexnet.data.order import Shard
 from keras_alexnet.data.pipeline import (
     augment_batch,
     evaluation_batches,
     training_batches,
 )
-from keras_alexnet.data.sources import Source, open_source
 from keras_alexnet.errors import UserError
 from keras_alexnet.evaluation import Evaluation, Evaluator
 from keras_alexnet.files import replacing
@@ -129,10 +130,11 @@ def train(
     hosts = Hosts.of(strategy)
     with loop.noticing_lost_hosts(hosts):
         check_shares(config, strategy.num_replicas_in_sync)
-        source = open_source(
+        source = open_dataset(
             config.data,
             seed=config.seed,
             test_fraction=config.test_fraction,
+            validation_fraction=0.0,
             channels=config.channels,
         )
         keras.utils.set_random_seed(config.seed)
@@ -163,7 +165,7 @@ def _train(
     config: TrainConfig,
     run: RunDirectory,
     hosts: Hosts,
-    source: Source,
+    source: Dataset,
     model: AlexNet,
     precision: Precision,
     resume: bool,
@@ -181,7 +183,7 @@ def _train(
     preprocessing = run.preprocessing()
     augmentation = make_augmentation(config, preprocessing, data["color_axes"])
     on_device = config.augment_on == "device"
-    share = Share(hosts.index, hosts.count, hosts.local_replicas)
+    shard = Shard(hosts.index, hosts.count, hosts.local_replicas)
 
     # === State ===
     saver = Saver(
@@ -210,7 +212,7 @@ def _train(
             seed=config.seed,
             first_step=first_step,
             last_step=ends[-1],
-            share=share,
+            shard=shard,
             mixing=make_mixing(config, source),
             on_device=on_device,
         )
@@ -220,7 +222,7 @@ def _train(
 
     evaluator = Evaluator(model, strategy=hosts.strategy)
     test_batches = evaluation_batches(
-        source.test, preprocessing, config.global_batch_size, share
+        source.test, preprocessing, config.global_batch_size, shard
     )
 
     def validate() -> dict[str, float]:
@@ -299,7 +301,7 @@ def _write_results(
     run: RunDirectory,
     saver: Saver,
     model: AlexNet,
-    source: Source,
+    source: Dataset,
     evaluation: Evaluation,
     summary: dict[str, Any],
 ) -> None:
@@ -322,7 +324,7 @@ def _write_results(
 
 
 def _circumstances(
-    hosts: Hosts, source: Source, model: AlexNet, precision: Precision
+    hosts: Hosts, source: Dataset, model: AlexNet, precision: Precision
 ) -> dict[str, Any]:
     """Says what a run was made of, and where, and what was left out."""
     return {
@@ -377,7 +379,7 @@ def _restore(
 def _draw(
     run: RunDirectory,
     model: AlexNet,
-    source: Source,
+    source: Dataset,
     evaluation: Evaluation,
     history: list[dict[str, float]],
 ) -> None:

@@ -1,16 +1,18 @@
 """Digits and folders: which images they find, how they split them, how they fail."""
 
+import dataclasses
 import os
 import tracemalloc
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from image_sources import two_classes, write
+from image_sources import opened, pixel_examples, streamed, two_classes, write
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
-from keras_alexnet.data.sources import open_source
+from keras_alexnet.data.opening import open_for_evaluation
 from keras_alexnet.data.strings import Strings
 from keras_alexnet.images.preprocessing import decode
 
@@ -28,14 +30,18 @@ def all_names(source):
 
 
 def folder(path, **options):
-    return open_source(f"folder:{path}", **{"seed": 0, **options})
+    return opened(f"folder:{path}", **options)
+
+
+def digits(**options):
+    return opened("digits", **options)
 
 
 # === Digits ===
 
 
 def test_digits_are_scikit_learns_on_a_scale_of_0_to_255():
-    source = open_source("digits", seed=0)
+    source = digits()
     images, labels = load_digits(return_X_y=True)
     assert len(source.train) + len(source.test) == 1797 == len(images)
     assert source.class_names == tuple("0123456789") and source.channels == 1
@@ -52,7 +58,7 @@ def test_digits_are_scikit_learns_on_a_scale_of_0_to_255():
 
 
 def test_a_fifth_of_each_digit_is_kept_for_testing_and_none_is_in_both_parts():
-    source = open_source("digits", seed=3)
+    source = digits(seed=3)
     assert len(source.test) == 360
     assert len(set(all_names(source))) == 1797
     counts = np.bincount(load_digits().target)
@@ -60,7 +66,7 @@ def test_a_fifth_of_each_digit_is_kept_for_testing_and_none_is_in_both_parts():
 
 
 def test_the_seed_decides_the_split():
-    one, same, other = (open_source("digits", seed=seed) for seed in (1, 1, 2))
+    one, same, other = (digits(seed=seed) for seed in (1, 1, 2))
     assert one.fingerprint() == same.fingerprint()
     assert names(one.test) == names(same.test)
     assert set(names(one.test)) != set(names(other.test))
@@ -68,11 +74,11 @@ def test_the_seed_decides_the_split():
 
 
 def test_the_test_fraction_decides_how_many_are_kept():
-    assert len(open_source("digits", seed=0, test_fraction=0.5).test) == 899
+    assert len(digits(test_fraction=0.5).test) == 899
 
 
 def test_digits_may_have_three_channels():
-    assert open_source("digits", seed=0, channels=3).channels == 3
+    assert digits(channels=3).channels == 3
 
 
 # === What a folder may hold ===
@@ -283,7 +289,7 @@ def test_an_unknown_source_is_refused_with_those_there_are(spec):
     with pytest.raises(
         ValueError, match=r"Unknown data source .*csv:FILE, digits, folder:PATH"
     ):
-        open_source(spec, seed=0)
+        opened(spec)
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -341,3 +347,152 @@ def test_the_contents_decide_what_an_image_is_not_its_ending(tmp_path):
 def test_too_few_images_to_split_are_refused(tmp_path, each):
     with pytest.raises(ValueError, match="cannot be split"):
         folder(two_classes(tmp_path, each=each))
+
+
+# === Three splits ===
+
+
+@pytest.mark.parametrize("counts", [(10, 10), (7, 30, 3), (2, 5, 9, 40), (20,)])
+@pytest.mark.parametrize("fraction", [0.2, 0.35])
+@pytest.mark.parametrize("known", [True, False])
+def test_test_images_are_those_that_scikit_learn_would_take(counts, fraction, known):
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    split = pixel_examples(np.zeros((len(labels), 1, 1, 3), np.uint8), labels)
+    split = dataclasses.replace(split, labels=labels if known else None)
+    found = split.keep_for_test(fraction, seed=5)
+    expected = train_test_split(
+        np.arange(len(labels)),
+        test_size=fraction,
+        random_state=5,
+        stratify=labels if known else None,
+    )
+    for own, other in zip(found, expected, strict=True):
+        assert names(own) == list(map(str, sorted(other)))
+
+
+def test_validation_is_a_part_of_the_training_images_of_each_class():
+    whole = digits()
+    one, same, other = (
+        digits(validation_fraction=0.1, seed=0),
+        digits(validation_fraction=0.1, seed=0),
+        digits(validation_fraction=0.3, seed=0),
+    )
+    assert whole.validation is None and len(one.validation) == 144
+    assert names(one.validation) == names(same.validation)
+    assert names(one.test) == names(whole.test)
+    for dataset, fraction in ((one, 0.1), (other, 0.3)):
+        both = names(dataset.train) + names(dataset.validation)
+        assert sorted(both) == sorted(names(whole.train))
+        kept = np.bincount(dataset.validation.labels)
+        all_of_them = np.bincount(whole.train.labels)
+        np.testing.assert_allclose(kept, all_of_them * fraction, atol=1)
+        # It follows from the training images, which are the same.
+        dataset.check_unchanged(whole.fingerprint())
+    seeded = digits(validation_fraction=0.1, seed=1)
+    assert set(names(one.validation)) != set(names(seeded.validation))
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (1, 2), (1, 40), (3, 1, 90)])
+def test_each_class_keeps_an_image_to_train_on(counts):
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    split = pixel_examples(np.zeros((len(labels), 1, 1, 3), np.uint8), labels)
+    for fraction in (0.01, 0.5, 0.99):
+        train, validation = split.keep_for_validation(fraction, seed=0)
+        assert set(train.labels) == set(labels)
+        kept = 0 if validation is None else len(validation)
+        spare = len(labels) - len(counts)
+        assert kept == min(max(1, round(fraction * len(labels))), spare)
+
+
+def test_a_class_of_one_image_is_trained_on(tmp_path):
+    two_classes(tmp_path, each=10)
+    rare = write(tmp_path / "emu" / "0.png")
+    assert str(rare) in names(folder(tmp_path).train)
+
+
+def test_a_part_of_a_stream_is_a_stream():
+    pixels = np.arange(30, dtype=np.uint8).reshape(30, 1, 1, 1)
+    stream = streamed(pixel_examples(pixels), window=7)
+    chosen = np.array([0, 3, 4, 17, 29])
+    part = stream.select(chosen)
+    for start in range(6):
+        rows = [int(label) for _, label in part.stream(start)]
+        assert rows == chosen[start:].tolist()
+    assert decode(part.file(3), 1).numpy().item() == 17 and part.name(3) == "17"
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train", "val", "test"),
+        ("Training", "validation", "TEST"),
+        ("train", "valid", "Test"),
+    ],
+)
+def test_three_folders_are_three_splits(tmp_path, train, validation, test):
+    two_classes(tmp_path / train, each=4)
+    two_classes(tmp_path / validation, each=2)
+    two_classes(tmp_path / test, each=1)
+    write(tmp_path / "__MACOSX" / train / "._0.png")
+    (tmp_path / "empty" / "too").mkdir(parents=True)
+    for fraction in (0, 0.1):
+        dataset = folder(tmp_path, validation_fraction=fraction)
+        assert dataset.class_names == ("cat", "dog")
+        for split, name, count in (
+            (dataset.train, train, 8),
+            (dataset.validation, validation, 4),
+            (dataset.test, test, 2),
+        ):
+            assert len(split) == count
+            assert all(f"/{name}/" in path for path in names(split))
+
+
+def test_without_test_images_validation_images_are_what_is_judged_by(tmp_path):
+    two_classes(tmp_path / "train", each=10)
+    two_classes(tmp_path / "val", each=2)
+    dataset = folder(tmp_path, validation_fraction=0.2)
+    assert all("/val/" in name for name in names(dataset.test))
+    assert all("/train/" in name for name in names(dataset.validation))
+    assert [len(split) for split in dataset.splits.values()] == [16, 4, 4]
+
+
+def test_a_folder_of_training_images_is_split(tmp_path):
+    two_classes(tmp_path / "train", each=10)
+    dataset = folder(tmp_path, validation_fraction=0.25)
+    assert [len(split) for split in dataset.splits.values()] == [12, 4, 4]
+    assert dataset.class_names == ("cat", "dog")
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path):
+    for name in ("train", "val", "valid"):
+        two_classes(tmp_path / name, each=1)
+    with pytest.raises(ValueError, match="two folders for the same split: .*valid"):
+        folder(tmp_path)
+
+
+# === Only to evaluate ===
+
+
+def evaluated(path, split=None):
+    dataset = open_for_evaluation(f"folder:{path}", split=split)
+    return {name: len(split) for name, split in dataset.splits.items()}
+
+
+def test_what_is_only_evaluated_is_not_split(tmp_path):
+    write(tmp_path / "cat" / "0.png")
+    assert evaluated(tmp_path) == {"all": 1}
+    two_classes(tmp_path, each=3)
+    assert evaluated(tmp_path) == evaluated(tmp_path, "all") == {"all": 6}
+    with pytest.raises(ValueError, match="Unknown split 'test'.* Available: all"):
+        evaluated(tmp_path, "test")
+
+
+def test_training_images_are_evaluated_only_when_asked_for(tmp_path):
+    two_classes(tmp_path / "train", each=4)
+    two_classes(tmp_path / "val", each=2)
+    assert evaluated(tmp_path) == evaluated(tmp_path, "val") == {"validation": 4}
+    assert evaluated(tmp_path, "train") == {"train": 8}
+    assert evaluated(tmp_path, "all") == {"train": 8, "validation": 4}
+    write(tmp_path / "test" / "dog" / "0.png")
+    assert evaluated(tmp_path) == {"test": 1}
+    assert open_for_evaluation(f"folder:{tmp_path}").test.labels.tolist() == [1]
