@@ -28,8 +28,7 @@ from rich.progress import track
 from keras_alexnet.data.folder import IMAGE_SUFFIXES, is_image, visible_files
 from keras_alexnet.data.skipped import reason
 from keras_alexnet.errors import UserError, unknown
-from keras_alexnet.images.preprocessing import MODES, Preprocessing, get_preprocessing
-from keras_alexnet.networks import open_network
+from keras_alexnet.images.preprocessing import Preprocessing
 
 # torchvision's names for the layers of its AlexNet, as brain-score and thingsvision tap
 # them. LPIPS takes relu1 to relu5, which are features.1, .4, .7, .9 and .11. A hook in
@@ -131,30 +130,6 @@ def _has_torchvision_layers(names: list[str]) -> bool:
 
 
 # === Folders of images ===
-
-
-def load_network(
-    path: str | Path, mode: str = "model"
-) -> tuple[keras.Model, Preprocessing]:
-    """Opens a run or a model file, and says what its network expects of images.
-
-    Args:
-        path: What `open_network` opens.
-        mode: `"model"`, or the preprocessing mode of one that does not know its own.
-
-    Raises:
-        ValueError: There is neither, or nobody says what the network expects.
-    """
-    model = open_network(path)
-    preprocessing = model.metadata.preprocessing
-    if mode != "model":
-        preprocessing = get_preprocessing(mode)
-    if preprocessing is None:
-        raise UserError(
-            f"{path} does not say what its network expects of images. Give it with "
-            f"--preprocessing: {', '.join(MODES)}."
-        )
-    return model, preprocessing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: files and directories that are there whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,31 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def replacing_directory(path: Path) -> Iterator[Path]:
+    """Gives the name under which to make a directory that then replaces `path`.
+
+    Args:
+        path: Where the directory shall be.
+
+    Yields:
+        A path beside it, where nothing is.
+    """
+    partial = path.with_name(f"{UNFINISHED}{path.name}")
+    old = path.with_name(f"{UNFINISHED}old-{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(partial, path)
+    finally:
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
     """Writes a file so that it is there whole or not at all, whatever happens."""
     if isinstance(content, str):
@@ -53,7 +79,10 @@ def is_unfinished(path: Path) -> bool:
 def discard_unfinished(directory: Path) -> None:
     """Deletes what killed processes left half-written in a directory."""
     for path in directory.glob(f"{UNFINISHED}*"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sha256(path: str | Path) -> str:

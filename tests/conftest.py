@@ -9,6 +9,8 @@ import keras
 import pytest
 import tensorflow as tf
 
+from keras_alexnet.cli import main
+
 # Four devices on one processor, for tests of data parallelism. TensorFlow takes them
 # only before it is first used.
 tf.config.set_logical_device_configuration(
@@ -23,3 +25,16 @@ def clean_slate():
     keras.utils.set_random_seed(0)
     yield
     keras.backend.clear_session(free_memory=False)
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs a command line; returns its exit code and what it printed."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([*map(str, arguments)])
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return run

@@ -104,8 +104,10 @@ def test_classify_reads_image_files_of_any_size_in_a_process_with_tensorflow_onl
         files.append(tmp_path / f"image.{suffix}")
         Image.fromarray(images(1, 40 + number)[0]).save(files[-1])
     program = """
-import json, sys
+import json, runpy, sys
 import tensorflow as tf
+example, *sys.argv = sys.argv[1:]
+runpy.run_path(example)
 model = tf.saved_model.load(sys.argv[1])
 files = tf.stack([tf.io.read_file(path) for path in sys.argv[2:]])
 answer = model.signatures["classify"](files)
@@ -115,17 +117,19 @@ print(json.dumps({
     "probabilities": answer["probabilities"].numpy().tolist(),
 }))
 """
-    answer = subprocess.run(
-        [sys.executable, "-c", program, str(path), *map(str, files)],
+    example = Path(__file__).parents[1] / "examples" / "serve_saved_model.py"
+    command = [sys.executable, "-c", program, example, "", path, *files]
+    *printed, answer = subprocess.run(
+        list(map(str, command)),
         check=True,
         capture_output=True,
         text=True,
         cwd=tmp_path,
         timeout=120,
-    ).stdout
-    answer = json.loads(answer.splitlines()[-1])
-    for file, labels, probabilities in zip(
-        files, answer["labels"], answer["probabilities"], strict=True
+    ).stdout.splitlines()
+    answer = json.loads(answer)
+    for file, line, labels, probabilities in zip(
+        files, printed, answer["labels"], answer["probabilities"], strict=True
     ):
         image = preprocessing.decode(tf.io.read_file(str(file)))
         image = preprocessing.center_crop(preprocessing.resize(image))
@@ -133,17 +137,5 @@ print(json.dumps({
         best = np.argsort(expected)[::-1][:5]
         assert labels == [NAMES[index] for index in best]
         np.testing.assert_allclose(probabilities, expected[best], atol=1e-5)
-
-
-def test_the_example_program_prints_a_line_for_each_image(exported, tmp_path):
-    _, _, path = exported
-    Image.fromarray(images(1, 40)[0]).save(tmp_path / "image.png")
-    example = Path(__file__).parents[1] / "examples" / "serve_saved_model.py"
-    output = subprocess.run(
-        [sys.executable, str(example), str(path), str(tmp_path / "image.png")],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    ).stdout
-    assert output.count("image.png") == 1 and "%" in output
+        # What the example program prints.
+        assert line.startswith(f"{file} {labels[0]} ") and line.count("%") == 5

@@ -1,8 +1,5 @@
 """Features of layers, of a batch and of a folder."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -11,7 +8,7 @@ from PIL import Image
 import keras_alexnet
 from keras_alexnet import features
 from keras_alexnet.architectures import get_architecture, list_architectures
-from keras_alexnet.features import extract_features, feature_extractor, load_network
+from keras_alexnet.features import extract_features, feature_extractor
 from keras_alexnet.images.preprocessing import get_preprocessing
 
 TAPPED = ["relu1", "relu2", "relu3", "relu4", "relu5", "fc6", "fc7"]
@@ -233,32 +230,3 @@ def test_what_cannot_be_done_is_said(model, folder, tmp_path, where, out, messag
             tmp_path / out,
         )
     assert not list(tmp_path.glob("*.np*")) and not list(tmp_path.glob(".a*"))
-
-
-def test_a_model_file_is_asked_on_the_command_line(model, folder, tmp_path):
-    model.save(tmp_path / "model.keras")
-    program = "from keras_alexnet.cli import main; main()"
-    arguments = [tmp_path / "model.keras", folder, "--layers", "relu5", "fc7"]
-    result = subprocess.run(
-        [sys.executable, "-c", program, "features", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "features.npz: 7 images" in " ".join(result.stdout.split())
-    assert "0-broken.jpg cannot be read" in result.stderr
-    assert "sub/empty.png cannot be read" in result.stderr
-    with np.load(tmp_path / "features.npz") as arrays:
-        assert arrays["relu5"].shape == (7, *model.get_layer("relu5").output.shape[1:])
-        assert arrays["fc7"].shape == (7, 256)
-
-
-def test_a_model_that_does_not_know_what_it_expects_must_be_told(tmp_path):
-    path = tmp_path / "model.keras"
-    keras_alexnet.build("alexnet_mini").save(path)
-    with pytest.raises(ValueError, match="--preprocessing: caffe, torch"):
-        load_network(path)
-    assert load_network(path, "torch")[1] == get_preprocessing("torch")
-    with pytest.raises(ValueError, match="No such weights file"):
-        load_network(tmp_path / "nothing.keras")

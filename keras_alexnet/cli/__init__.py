@@ -69,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments == ["--version"]:
         print(f"keras-alexnet {__version__}")
         sys.exit(0)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names need not be Unicode; they are printed as they are.
+            stream.reconfigure(errors="surrogateescape")
     try:
         command = _parse(arguments)
         if not isinstance(command, (Inspect, Launch)):

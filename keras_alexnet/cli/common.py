@@ -1,12 +1,83 @@
-"""What several commands need."""
+"""What several commands have in common: a network, and what it expects."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from keras_alexnet.errors import UserError
 
 if TYPE_CHECKING:
     from keras_alexnet.data.dataset import Dataset
+    from keras_alexnet.model import AlexNet
     from keras_alexnet.training.run_directory import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkCommand:
+    """A command about a network."""
+
+    network: tyro.conf.Positional[str]
+    """A run's directory, a .keras file, a file of published weights, or the name of
+    such weights (see `keras-alexnet list weights`)."""
+    preprocessing: Literal["own", "caffe", "torch", "alexnet_2012", "none"] = (
+        dataclasses.field(default="own", kw_only=True)
+    )
+    """What the network expects of images: what it says itself, or whose way."""
+
+    def open(self) -> AlexNet:
+        """Opens the network, and tells it what it does not know of itself.
+
+        Raises:
+            UserError: There is no such network, or nobody says what it expects.
+        """
+        import keras
+
+        from keras_alexnet.images.preprocessing import get_preprocessing
+        from keras_alexnet.networks import open_network
+
+        model = open_network(self.network)
+        preprocessing = model.metadata.preprocessing
+        if self.preprocessing != "own":
+            preprocessing = get_preprocessing(self.preprocessing)
+        if preprocessing is None:
+            raise UserError(
+                f"{self.network} does not say what its network expects of images. Say "
+                "it with --preprocessing caffe, torch, alexnet_2012 or none."
+            )
+        channels_last = keras.config.image_data_format() == "channels_last"
+        if height := model.input_shape[1 if channels_last else 2]:
+            preprocessing = preprocessing.with_image_size(height)
+        model.bind(preprocessing)
+        return model
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierCommand(NetworkCommand):
+    """A command about a network and the classes that it knows."""
+
+    class_names: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    """Names of the network's classes, in the order of its outputs; or a text file of
+    them, one a line. By default those that it knows itself, or numbers."""
+
+    def open(self) -> AlexNet:
+        """Opens the network, with class names.
+
+        Raises:
+            UserError: As above, or there are more or fewer names than classes.
+        """
+        model = super().open()
+        names = self.class_names
+        if len(names) == 1 and Path(names[0]).is_file():
+            names = tuple(Path(names[0]).read_text(encoding="utf-8").splitlines())
+        if not names and not model.metadata.class_names:
+            names = tuple(map(str, range(model.output_shape[-1])))
+        if names:
+            model.bind(class_names=names)
+        return model
 
 
 def run_dataset(run: RunDirectory) -> Dataset:

@@ -1,31 +1,31 @@
-"""`keras-alexnet evaluate`: judge a network by labelled images."""
+"""`keras-alexnet evaluate`: measure a network's errors on labelled images."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
+from keras_alexnet.cli.common import ClassifierCommand
 from keras_alexnet.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_alexnet.data.dataset import Split
+    from keras_alexnet.data.dataset import Dataset, Split
     from keras_alexnet.evaluation import Evaluation
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate:
+class Evaluate(ClassifierCommand):
     """Print the errors of a network on labelled images, class by class."""
 
-    model: tyro.conf.Positional[str]
-    """Directory of the run, or a .keras file."""
     data: str | None = None
-    """Images to judge by; by default the run's own test images."""
+    """Images to evaluate on, as train takes them; by default the run's test images."""
     split: Literal["train", "val", "test", "all"] | None = None
     """Which of the images, where they come in splits: by default the test split, or the
     validation split where there is no other; all images where they are not split."""
@@ -34,54 +34,37 @@ class Evaluate:
     batch_size: int = 128
     """Images per pass."""
     out: str | None = None
-    """Where to write evaluation.json and figures/; by default the run's directory, and
-    nowhere for a .keras file."""
+    """Where to write evaluation.json, predictions.csv and figures/; by default the
+    run's directory, and nowhere for a network that is no run."""
 
     def run(self) -> int:
         """Prints and draws what a network makes of labelled images."""
+        if self.batch_size < 1:
+            raise UserError(
+                f"--batch-size must be at least 1. Received: {self.batch_size}"
+            )
+        in_run = Path(self.network).is_dir()
+        if not in_run and self.data is None:
+            raise UserError(
+                f"{self.network} has no test images of its own: name some with --data."
+            )
         import numpy as np
 
-        from keras_alexnet.cli.common import run_dataset
-        from keras_alexnet.data.opening import open_for_evaluation
         from keras_alexnet.data.pipeline import evaluation_batches
         from keras_alexnet.evaluation import Evaluation, Evaluator, match_classes
-        from keras_alexnet.features import load_network
-        from keras_alexnet.model import Metadata
-        from keras_alexnet.training.run_directory import RunDirectory
 
-        if self.batch_size < 1:
-            raise UserError(f"--batch-size must be at least 1. Got {self.batch_size}.")
-        run = RunDirectory.open(self.model) if Path(self.model).is_dir() else None
-        if run is None and Path(self.model).is_file() and self.data is None:
-            raise UserError(
-                f"{self.model} has no test images of its own: name some with --data."
-            )
-        if run is None and not Path(self.model).is_file():
-            raise UserError(
-                f"{self.model} is not a run directory and not a model file."
-            )
-        model, preprocessing = load_network(self.model)
-        preprocessing = preprocessing.with_image_size(model.inputs[0].shape[1])
-        if run is not None:
-            metadata = Metadata(class_names=tuple(run.class_names()))
-        else:
-            metadata = getattr(model, "metadata", Metadata())
-        if run is not None and self.data in (None, run.config().data):
-            dataset = run_dataset(run).choose(self.split)
-        else:
-            dataset = open_for_evaluation(
-                self.data, split=self.split, channels=preprocessing.channels
-            )
-        outputs = match_classes(dataset.class_names, metadata)
+        model = self.open()
+        preprocessing = model.metadata.preprocessing
+        dataset = self._dataset(preprocessing.channels)
+        outputs = match_classes(dataset.class_names, model.metadata)
         evaluator = Evaluator(model, views=self.views, preprocessing=preprocessing)
-        parts = list(dataset.splits.values())
+        splits = list(dataset.splits.values())
+        whole = self.views == 10
         evaluations = [
             evaluator(
-                evaluation_batches(
-                    part, preprocessing, self.batch_size, whole=self.views == 10
-                )
+                evaluation_batches(split, preprocessing, self.batch_size, whole=whole)
             )
-            for part in parts
+            for split in splits
         ]
         dataset.skipped.print()
         evaluation = Evaluation(
@@ -89,14 +72,26 @@ class Evaluate:
             outputs[np.concatenate([one.labels for one in evaluations])],
         )
         self._print(evaluation, dataset.class_names, outputs)
-        if out := self.out or (run and run.path):
-            readers = [
-                (part, position)
-                for part, one in zip(parts, evaluations, strict=True)
-                for position in one.positions
+        if out := self.out or (self.network if in_run else None):
+            images = [
+                (split, int(index))
+                for split, one in zip(splits, evaluations, strict=True)
+                for index in one.positions
             ]
-            self._write(Path(out), evaluation, metadata.class_names, readers)
+            self._write(Path(out), evaluation, model.metadata.class_names, images)
         return 0
+
+    def _dataset(self, channels: int) -> Dataset:
+        """Opens the images that are asked for."""
+        from keras_alexnet.cli.common import run_dataset
+        from keras_alexnet.data.opening import open_for_evaluation
+        from keras_alexnet.training.run_directory import RunDirectory
+
+        if Path(self.network).is_dir():
+            run = RunDirectory.open(self.network)
+            if self.data in (None, run.config().data):
+                return run_dataset(run).choose(self.split)
+        return open_for_evaluation(self.data, split=self.split, channels=channels)
 
     def _print(
         self, evaluation: Evaluation, class_names: Sequence[str], outputs: np.ndarray
@@ -124,24 +119,22 @@ class Evaluate:
         out: Path,
         evaluation: Evaluation,
         class_names: Sequence[str],
-        readers: Sequence[tuple[Split, int]],
+        images: Sequence[tuple[Split, int]],
     ) -> None:
-        """Writes evaluation.json, the confusion matrix and the surest mistakes."""
+        """Writes the results, a line per image, and pictures of the mistakes."""
+        from keras_alexnet.files import write_whole
         from keras_alexnet.images.decoding import decode
         from keras_alexnet.inspect import figures
         from keras_alexnet.training.run_directory import RunDirectory
 
-        directory = out / "figures"
-        directory.mkdir(parents=True, exist_ok=True)
-        counts = evaluation.confusion()
+        counts, directory = evaluation.confusion(), out / "figures"
         figures.confusion(counts, class_names, directory / "confusion.png")
         print(f"Confusion matrix: {directory / 'confusion.png'}")
         if len(mistakes := evaluation.mistakes(18)):
-            pictures = [readers[index] for index in mistakes]
             figures.predictions(
                 [
-                    decode(part.file(int(position)), channels=3).numpy()
-                    for part, position in pictures
+                    decode(split.file(index), channels=3).numpy()
+                    for split, index in (images[mistake] for mistake in mistakes)
                 ],
                 evaluation.probabilities[mistakes],
                 evaluation.labels[mistakes],
@@ -149,6 +142,16 @@ class Evaluate:
                 directory / "mistakes.png",
             )
             print(f"Most confident mistakes: {directory / 'mistakes.png'}")
+        text = io.StringIO()
+        lines = csv.writer(text)
+        lines.writerow(("image", "class", "predicted", "probability"))
+        best, rows = evaluation.predictions, evaluation.probabilities
+        for number, (split, index) in enumerate(images):
+            label, found = evaluation.labels[number], best[number]
+            names = (split.name(index), class_names[label], class_names[found])
+            lines.writerow((*names, f"{rows[number, found]:.6f}"))
+        # As file names are, which need not be UTF-8.
+        write_whole(out / "predictions.csv", os.fsencode(text.getvalue()))
         values = {**evaluation.metrics(), "views": self.views, "data": self.data}
         RunDirectory(out).write_json(
             "evaluation.json", {**values, "confusion": counts.tolist()}

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Literal
 
 import tyro
 
+from keras_alexnet.cli.common import NetworkCommand
+
 
 @dataclasses.dataclass(frozen=True)
-class Features:
+class Features(NetworkCommand):
     """Write what layers make of each image in a folder, as NumPy arrays."""
 
-    model: tyro.conf.Positional[str]
-    """Directory of a run, or a .keras file."""
     folder: tyro.conf.Positional[str]
-    """JPEG, PNG, GIF or BMP files, in sub-folders too."""
+    """Images, in sub-folders too."""
     layers: tuple[str, ...] = ("fc7",)
     """Names of layers, such as relu5 or fc7; torchvision's where they fit."""
     out: str = "features.npz"
     """The file to write."""
-    preprocessing: Literal["model", "caffe", "torch", "alexnet_2012", "none"] = "model"
-    """What the network expects: what the model says, or whose way."""
     batch_size: int = 32
     """Images per pass."""
 
     def run(self) -> int:
         """Writes the features of a folder of images."""
-        from keras_alexnet.features import extract_features, load_network
+        from keras_alexnet.features import extract_features
         from keras_alexnet.inspect.tables import console, make_table
 
-        model, preprocessing = load_network(self.model, self.preprocessing)
+        model = self.open()
         extraction = extract_features(
             model,
-            preprocessing,
+            model.metadata.preprocessing,
             self.folder,
             self.layers,
             self.out,

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class List:
-    """List architectures, layers, recipes, and plugins that failed to load."""
+    """List architectures, published weights, layers, recipes, and failed plugins."""
 
-    kind: tyro.conf.Positional[Literal["all", "architectures", "layers", "recipes"]] = (
-        "all"
-    )
+    kind: tyro.conf.Positional[
+        Literal["all", "architectures", "weights", "layers", "recipes"]
+    ] = "all"
     """What to list."""
 
     def run(self) -> int:
@@ -27,6 +27,7 @@ class List:
 
         tables = {
             "architectures": _architectures,
+            "weights": _weights,
             "layers": _layers,
             "recipes": _recipes,
         }
@@ -50,6 +51,26 @@ def _architectures() -> Table:
         for one in map(get_architecture, list_architectures())
     )
     return make_table("architectures", ("name", "input", "what"), rows)
+
+
+def _weights() -> Table:
+    from keras_alexnet.inspect.tables import make_table
+    from keras_alexnet.weights.catalog import get_published, list_weights
+
+    files = map(get_published, list_weights())
+    rows = (
+        (
+            one.name,
+            one.architecture,
+            f"{one.top1_error:.1%}" if one.top1_error else "",
+            one.source,
+        )
+        for one in files
+        if one.architecture
+    )
+    title = "published weights, fetched when they are first used"
+    headings = ("name", "architecture", ">top-1 error", "source")
+    return make_table(title, headings, rows)
 
 
 def _layers() -> Table:

@@ -1,59 +1,157 @@
-"""`keras-alexnet predict`: name what image files show."""
+"""`keras-alexnet predict`: classify images."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import glob
+import json
+import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
+from keras_alexnet.cli.common import ClassifierCommand
 from keras_alexnet.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_alexnet.model import AlexNet
 
 
 @dataclasses.dataclass(frozen=True)
-class Predict:
-    """Print the likeliest classes of image files."""
+class Predict(ClassifierCommand):
+    """Print the likeliest classes of images."""
 
-    run_dir: tyro.conf.Positional[str]
-    """Directory of the run."""
-    files: tyro.conf.Positional[tuple[str, ...]]
-    """JPEG, PNG, GIF or BMP files."""
+    images: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Image files, folders of them, or patterns such as "photos/*.jpg"; with - their
+    names are read from standard input, one a line."""
     top: int = 5
     """How many classes to print for each."""
+    csv: bool = False
+    """Print a line of comma-separated values for each image and class."""
+    json: bool = False
+    """Print a JSON list with an object for each image."""
+    batch_size: int = 32
+    """Images per pass."""
 
     def run(self) -> int:
-        """Prints the likeliest classes of image files."""
-        import numpy as np
-        import tensorflow as tf
-        from rich.text import Text
-
-        from keras_alexnet.data.skipped import reason
-        from keras_alexnet.inspect.tables import console, make_table
-        from keras_alexnet.networks import open_network
-        from keras_alexnet.training.run_directory import RunDirectory
-
-        run = RunDirectory.open(self.run_dir)
-        if not self.files:
+        """Prints the likeliest classes of images."""
+        for name in ("top", "batch_size"):
+            if (value := getattr(self, name)) < 1:
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} must be at least 1. Received: {value}")
+        if self.csv and self.json:
+            raise UserError("Give only one of --csv and --json.")
+        files = list(self._files())
+        if not files:
             raise UserError("No image files were given.")
-        if self.top < 1:
-            raise UserError(f"--top must be at least 1. Received: {self.top}")
-        model, preprocessing = open_network(run.path), run.preprocessing()
-        names = run.class_names()
-        table = make_table(None, ("file", "class", ">probability"))
+        model = self.open()
         failed = 0
-        for file in self.files:
-            try:
-                image = preprocessing.decode(tf.io.read_file(file))
-            except tf.errors.OpError as error:
-                failed += 1
-                print(f"{file} cannot be read: {reason(error)}", file=sys.stderr)
-                continue
-            image = preprocessing.prepare(image)
-            row = model.predict_on_batch(preprocessing.normalize(image)[None])[0]
-            for place, best in enumerate(np.argsort(row)[::-1][: self.top]):
-                name = Text("" if place else file), Text(names[best])
-                table.add_row(*name, f"{row[best]:.2%}")
-            table.add_section()
-        if failed < len(self.files):
-            console.print(table)
+
+        def found() -> Iterator[tuple[str, list[tuple[str, float]]]]:
+            nonlocal failed
+            for file, result in self._results(model, files):
+                if isinstance(result, str):
+                    failed += 1
+                    print(f"{file} cannot be read: {result}", file=sys.stderr)
+                else:
+                    best = result.argsort()[::-1][: self.top]
+                    names = model.metadata.class_names
+                    yield file, [(names[i], float(result[i])) for i in best]
+
+        write = _write_csv if self.csv else _write_json if self.json else _write_table
+        write(found())
         return 2 if failed else 0
+
+    def _files(self) -> Iterator[str]:
+        """Yields the files that are meant, existing or not."""
+        from keras_alexnet.data.folder import is_image, visible_files
+
+        for name in self.images:
+            found: list[str] = []
+            if name == "-":
+                yield from sys.stdin.read().splitlines()
+                continue
+            if Path(name).is_dir():
+                files = filter(is_image, visible_files(Path(name)))
+                found = [os.path.join(name, file) for file in files]
+            elif glob.has_magic(name) and not Path(name).exists():
+                matches = sorted(glob.glob(name, recursive=True))
+                found = [match for match in matches if Path(match).is_file()]
+            # What leads to nothing fails like a file that cannot be read.
+            yield from found or [name]
+
+    def _results(
+        self, model: AlexNet, files: list[str]
+    ) -> Iterator[tuple[str, np.ndarray | str]]:
+        """Yields each file's probabilities, or the reason why there are none."""
+        import numpy as np
+        from rich.console import Console
+        from rich.progress import Progress
+
+        from keras_alexnet.data.folder import file_split
+        from keras_alexnet.data.pipeline import evaluation_batches
+        from keras_alexnet.data.skipped import Skipped
+        from keras_alexnet.data.strings import Strings
+
+        skipped = Skipped()
+        labels = np.zeros(len(files), np.int32)
+        split = file_split(Path(), Strings(files), labels, 1, skipped)
+        batches = evaluation_batches(
+            split, model.metadata.preprocessing, min(self.batch_size, len(files))
+        )
+        errors = Console(stderr=True)
+        with Progress(
+            console=errors,
+            transient=True,
+            disable=not errors.is_terminal,
+            redirect_stdout=False,
+        ) as progress:
+            indices = iter(progress.track(range(len(files)), description="Predicting"))
+            for images, _, weights in batches:
+                rows = model.predict_on_batch(images)
+                # The last batch is filled up.
+                for row, weight, index in zip(rows, weights, indices, strict=False):
+                    if weight:
+                        yield files[index], row
+                    else:
+                        yield files[index], dict(skipped)[split.name(index)]
+
+
+def _write_csv(results: Iterator[tuple[str, list[tuple[str, float]]]]) -> None:
+    writer = csv.writer(sys.stdout)
+    writer.writerow(("file", "rank", "class", "probability"))
+    for file, classes in results:
+        for rank, (name, probability) in enumerate(classes, start=1):
+            writer.writerow((file, rank, name, probability))
+
+
+def _write_json(results: Iterator[tuple[str, list[tuple[str, float]]]]) -> None:
+    before = "[\n"
+    for file, classes in results:
+        named = [{"class": name, "probability": value} for name, value in classes]
+        print(before, json.dumps({"file": file, "classes": named}), sep="", end="")
+        before = ",\n"
+    print("[]" if before == "[\n" else "\n]")
+
+
+def _write_table(results: Iterator[tuple[str, list[tuple[str, float]]]]) -> None:
+    from rich.text import Text
+
+    from keras_alexnet.inspect.tables import console, make_table
+
+    table = make_table(None, ("file", "class", ">probability"))
+    for file, classes in results:
+        for rank, (name, probability) in enumerate(classes):
+            # In a pipe each line is read alone.
+            label = "" if rank and console.is_terminal else file
+            # Text, because brackets in a string would be taken for markup.
+            table.add_row(Text(label), Text(name), f"{probability:.2%}")
+        table.add_section()
+    if table.rows:
+        console.print(table)

@@ -1,4 +1,4 @@
-"""Export as a SavedModel: pixels or image files in, labels out, TensorFlow alone."""
+"""SavedModel export: pixels or image files in, labels out, with TensorFlow alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,36 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_alexnet.errors import UserError
 from keras_alexnet.images.preprocessing import Preprocessing
+
+# What a SavedModel consists of.
+PARTS = {"assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables"}
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Raises unless an export may be written to a directory.
+
+    Args:
+        path: The directory, which need not exist.
+        overwrite: Whether an earlier export may be replaced.
+
+    Raises:
+        UserError: There is an earlier export, or something else.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: choose another --out.")
+    found = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if foreign := sorted(found - PARTS):
+        raise UserError(
+            f"{path} holds files that are not an export's, such as {foreign[0]}: "
+            "choose another --out."
+        )
+    if found and not overwrite:
+        raise UserError(
+            f"{path} holds an export already: replace it with --overwrite, or choose "
+            "another --out."
+        )
 
 
 def export_saved_model(
