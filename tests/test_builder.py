@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from reduced import reduced
 
 import keras_alexnet
 from keras_alexnet.layers import (
@@ -195,7 +196,7 @@ def test_features_work_on_images_of_any_size():
         assert model(x).shape == model.compute_output_shape(x.shape)
 
 
-@pytest.mark.parametrize("classes", [1, 2, 17])
+@pytest.mark.parametrize("classes", [1, 2, np.int64(17)])
 def test_classes_set_the_width_of_the_output(classes):
     model = mini(classes=classes)
     assert model.output_shape == (None, classes)
@@ -345,6 +346,10 @@ def test_groups_set_the_towers_of_the_layers_that_have_two():
         ({"groups": 3}, "groups"),
         ({"pooling": "mean"}, "pooling must be None, 'avg' or 'max'"),
         ({"classes": 0}, "classes must be at least 1"),
+        ({"classes": True}, "classes must be an integer"),
+        ({"groups": 2.0}, "groups must be an integer"),
+        ({"dropout_position": "behind"}, "Available: after, before"),
+        ({"pool": lambda **_: keras.layers.Dense(3)}, "conv2 cannot take"),
         ({"weights": "nowhere.keras"}, "No such weights file: nowhere.keras"),
         ({"input_shape": (16, 16)}, "input_shape must be three numbers"),
         ({"input_shape": (None, None, 1)}, "Only without the top"),
@@ -357,6 +362,24 @@ def test_mistakes_are_value_errors_that_say_what_is_wrong(arguments, message):
     with pytest.raises(ValueError) as raised:
         mini(**arguments)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("position", "order"),
+    [
+        ("before", "flatten drop5 fc6 relu6 drop6 fc7 relu7 fc8"),
+        ("after", "flatten fc6 relu6 drop6 fc7 relu7 drop7 fc8"),
+    ],
+)
+@pytest.mark.parametrize("name", ["alexnet_mini", "alexnet_owt"])
+def test_dropout_stands_before_or_after_the_hidden_layers(name, position, order):
+    model = keras_alexnet.build(reduced(name), dropout_position=position)
+    assert order in " ".join(layer_names(model))
+
+
+def test_an_architecture_is_a_name_or_a_value():
+    with pytest.raises(ValueError, match="must be a name or an Architecture.*False"):
+        keras_alexnet.build(False)
 
 
 def test_unknown_architecture_suggests_the_nearest():

@@ -34,7 +34,7 @@ def images(count=5, size=28):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [0, 1, 5])
 def test_serve_takes_pixels_of_either_type_in_any_number(exported, dtype, count):
     model, _, path = exported
     pixels = images(count).astype(dtype)

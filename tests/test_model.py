@@ -125,6 +125,29 @@ def test_a_model_with_every_layer_frozen_can_be_fitted():
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("frozen", ["norm1", "conv1"])
+def test_statistics_are_moving_averages_and_not_frozen_kernels(frozen):
+    model = keras_alexnet.build("alexnet_mini", norm="batch_normalization")
+    assert len(model._statistics()) == 4
+    model.get_layer(frozen).trainable = False
+    averages = {"norm1": ["norm2"], "conv1": ["norm1", "norm2"]}[frozen]
+    expected = [
+        average
+        for name in averages
+        for layer in [model.get_layer(name)]
+        for average in (layer.moving_mean, layer.moving_variance)
+    ]
+    found = model._statistics()
+    assert len(found) == len(expected)
+    assert all(a is b for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("kind", [np.zeros, tf.zeros])
+def test_no_images_have_no_outputs(kind):
+    model = keras_alexnet.build("alexnet_mini", input_shape=SHAPE, classes=3)
+    assert model(kind((0, *SHAPE))).shape == (0, 3)
+
+
 def test_sample_weights_and_class_weights_are_honoured():
     images, labels = digits(32)
     model = compiled(1, False, dropout=None)

@@ -1,6 +1,11 @@
 """One function opens a network, and what it opens knows itself."""
 
 import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,6 +20,7 @@ from keras_alexnet.training.checkpoint import CheckpointStore, snapshot
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.weights import catalog
 
+FIXTURES = Path(__file__).parent / "fixtures"
 NAMES = ("ant", "bee", "cat")
 PREPROCESSING = Preprocessing(16, 18, 1, (90.0,), 1 / 64)
 
@@ -207,3 +213,92 @@ def test_what_holds_no_network_is_a_mistake(own, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             keras_alexnet.open_network(where, **options)
+
+
+# === Versions of Keras ===
+
+
+def assert_opens(path):
+    """Checks that Keras's own function and ours load what a file holds."""
+    expected = np.load(FIXTURES / "keras_outputs.npy")
+    for load in (keras.models.load_model, keras_alexnet.load_model):
+        model = load(path)
+        assert isinstance(model, keras_alexnet.AlexNet)
+        assert model.metadata.class_names == NAMES
+        assert model.metadata.architecture == "alexnet_mini"
+        assert model.optimizer.iterations == 1
+        x = np.linspace(-1, 1, 256, dtype="float32").reshape(1, 16, 16, 1)
+        np.testing.assert_allclose(model(x), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["keras_3_12.keras", "keras_3_12.h5"])
+def test_what_another_version_of_keras_saved_is_opened(name):
+    assert_opens(FIXTURES / name)
+
+
+def test_arguments_that_this_version_does_not_know_are_left_out(tmp_path):
+    # As of Keras 3.15, whose HeNormal has input_axes, for 3.12.
+    path = tmp_path / "future.keras"
+    with zipfile.ZipFile(FIXTURES / "keras_3_12.keras") as old:
+        with zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                content = old.read(name)
+                if name == "config.json":
+                    content = content.replace(b'"seed": null', b'"seed": null, "a": 7')
+                new.writestr(name, content)
+    with pytest.warns(UserWarning, match="Another version of Keras.*'a': 7"):
+        assert_opens(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.12.0", "3.13.2"])
+def test_each_version_opens_what_the_other_saves(tmp_path, version, own):
+    """Installs another version of Keras before the one that is there."""
+    installed = subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target"]
+        + [str(tmp_path / "other"), f"keras=={version}"],
+        capture_output=True,
+    )
+    if installed.returncode:
+        pytest.skip(f"Keras {version} cannot be installed here.")
+    program = """
+import keras, keras_alexnet, numpy, sys
+assert keras.__version__ == sys.argv[1]
+model = keras_alexnet.open_network(sys.argv[2])
+x = numpy.full((1, 16, 16, 1), 0.5, "float32")
+numpy.save(sys.argv[4], model(x))
+model.save(sys.argv[3])
+"""
+    theirs, outputs = tmp_path / "theirs.keras", tmp_path / "outputs.npy"
+    path = os.pathsep.join([str(tmp_path / "other"), *sys.path])
+    subprocess.run(
+        [sys.executable, "-c", program, version, own[1], theirs, outputs],
+        env={**os.environ, "PYTHONPATH": path},
+        check=True,
+    )
+    x = np.full((1, 16, 16, 1), 0.5, "float32")
+    for model in (own[0], keras_alexnet.open_network(theirs)):
+        np.testing.assert_allclose(np.load(outputs), model(x), rtol=1e-5)
+
+
+def run_python(program, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_keras_finds_the_classes_once_the_package_is_imported(own):
+    load = f"import keras; keras.models.load_model({str(own[1])!r})"
+    assert run_python(f"import keras, keras_alexnet; {load}").returncode == 0
+    last = run_python(load).stderr.splitlines()[-1]
+    assert last.startswith("TypeError: Could not locate class 'AlexNet'")
+    assert "imported" in last and "keras_alexnet.model" in last
+
+
+def test_another_backend_is_refused_in_one_line():
+    failed = run_python("import keras_alexnet", KERAS_BACKEND="torch")
+    last = failed.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: keras_alexnet works with Keras on TensorFlow")

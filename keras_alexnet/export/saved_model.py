@@ -76,7 +76,12 @@ def export_saved_model(
     shape += (preprocessing.channels,)
 
     def probabilities(images: tf.Tensor) -> tf.Tensor:
-        return model(preprocessing.normalize(images), training=False)
+        # TensorFlow's convolution returns a wrong shape for no images.
+        return tf.cond(
+            tf.equal(tf.shape(images)[0], 0),
+            lambda: tf.zeros((0, *model.output_shape[1:])),
+            lambda: model(preprocessing.normalize(images), training=False),
+        )
 
     @tf.function(autograph=False)
     def serve(images):

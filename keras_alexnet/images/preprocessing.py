@@ -526,7 +526,7 @@ def get_preprocessing(mode: str | Preprocessing, **changes: Any) -> Preprocessin
 
 def preprocess_input(
     x: Any,
-    mode: str | Preprocessing = "alexnet_2012",
+    mode: str | Preprocessing = "torch",
     data_format: str | None = None,
 ) -> Any:
     """Turns images that have the network's size already into the network's input.
@@ -539,7 +539,8 @@ def preprocess_input(
         mode: `"caffe"`: BGR minus the mean pixel. `"torch"`: scaled to 0-1, minus the
             mean, divided by the standard deviation. `"alexnet_2012"`: RGB minus the
             mean pixel. `"none"`: float32 and nothing else. Or a `Preprocessing`, for
-            instance one with a mean image.
+            instance one with a mean image. Defaults to what `build(weights="imagenet")`
+            expects, as does the order of `decode_predictions`.
         data_format: `"channels_last"` or `"channels_first"`, as `x` is. Defaults to
             `keras.config.image_data_format()`.
 
