@@ -28,7 +28,7 @@ class Operation:
     """An operation at one place in the network.
 
     Attributes:
-        kind: `"lrn"` or `"grouped_conv"`, as in the table of choices.
+        kind: `"lrn"`, `"grouped_conv"` or `"strided_conv"`, as in the table of choices.
         layer: Its name.
         shape: Height, width and channels of its input.
         kernel: Shape of the kernel, of a convolution.
@@ -49,11 +49,13 @@ class Operation:
             return lambda x: local_response_normalization(
                 x, **LRN, channels_last=channels_last, implementation=implementation
             )
+        first = self.kind == "strided_conv"
         return lambda x, kernel: grouped_conv.grouped_convolution(
             x,
             kernel,
-            groups=2,
-            padding="SAME",
+            groups=1 if first else 2,
+            strides=4 if first else 1,
+            padding="VALID" if first else "SAME",
             channels_last=channels_last,
             implementation=implementation,
         )
@@ -76,6 +78,9 @@ def operations(kind: str, quick: bool) -> list[Operation]:
     if kind == "lrn":
         layers = {"norm1": ((55, 55, 96),), "norm2": ((27, 27, 256),)}
         tiny = {"norm1": ((3, 3, 8),)}
+    elif kind == "strided_conv":
+        layers = {"conv1": ((227, 227, 3), (11, 11, 3, 96))}
+        tiny = {"conv1": ((19, 19, 3), (11, 11, 3, 4))}
     else:
         layers = {
             "conv2": ((27, 27, 96), (5, 5, 48, 256)),
@@ -92,8 +97,11 @@ def _rows(layers: dict) -> list[tuple]:
 
 def implementations(kind: str) -> Sequence[str]:
     """Lists ours, by their names in the table of choices."""
-    module = lrn_implementations if kind == "lrn" else grouped_conv
-    return module.IMPLEMENTATIONS
+    return {
+        "lrn": lrn_implementations.IMPLEMENTATIONS,
+        "grouped_conv": grouped_conv.IMPLEMENTATIONS,
+        "strided_conv": grouped_conv.STRIDED_IMPLEMENTATIONS,
+    }[kind]
 
 
 def batch_size(options: Options) -> int:
@@ -160,7 +168,8 @@ def make(
         deviation = math.prod(operation.kernel[:3]) ** -0.5
         inputs.append(_random(operation.kernel, dtype, deviation))
     sample = [tf.cast(x[:2] if x is inputs[0] else x, tf.float32) for x in inputs]
-    reference = {"lrn": "tf.nn", "grouped_conv": "native"}[operation.kind]
+    reference = {"lrn": "tf.nn", "grouped_conv": "native", "strided_conv": "direct"}
+    reference = reference[operation.kind]
     expected = operation.function(reference)(*sample).numpy()
     to_first = (0, 3, 1, 2)
     if not channels_last:
@@ -171,7 +180,9 @@ def make(
     tolerance = "TF32" if gpu and dtype == "float32" else dtype
     check_outputs(tf.cast(outputs, tf.float32).numpy(), expected, tolerance)
     outer = _random((images, *outputs.shape[1:]), dtype)
-    return _executions(function, inputs, outer, direction, xla)
+    # Nobody takes the gradient of the images, which conv1 sees.
+    watched = 1 if operation.kind == "strided_conv" else 0
+    return _executions(function, inputs, outer, direction, xla, watched)
 
 
 def _executions(
@@ -180,6 +191,7 @@ def _executions(
     outer: tf.Tensor,
     direction: str,
     xla: bool,
+    watched: int,
 ) -> Work:
     # They return whole tensors: XLA would compute one element only if it could.
     @tf.function(autograph=False, jit_compile=xla or None)
@@ -187,9 +199,9 @@ def _executions(
         if direction == "forward":
             return [function(*inputs)]
         with tf.GradientTape() as tape:
-            tape.watch(inputs)
+            tape.watch(inputs[watched:])
             outputs = function(*inputs)
-        return tape.gradient(outputs, inputs, outer)
+        return tape.gradient(outputs, inputs[watched:], outer)
 
     def work(count: int) -> list[float]:
         for _ in range(count):

@@ -25,11 +25,6 @@ OTHER = {
     "step_profile": "Where does the time of a training step go?",
     "engine": "What does the training loop cost, on top of the step?",
     "data_pipeline": "How fast is the input, against decoding, tf.data and PIL?",
-    "many_files": "What does a folder of a million files cost?",
-    "damaged_files": "Is every damaged file named, and what does that cost?",
-    "scaling": "How efficient would several devices and hosts be? (computed)",
-    "import_time": "How long does it take to import the package?",
-    "tuning": "Does a search find better schedules, and what does it cost?",
 }
 
 

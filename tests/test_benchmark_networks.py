@@ -1,26 +1,25 @@
-"""The network that benchmarks compare: the same one for everybody."""
+"""The networks that benchmarks compare: the same ones for everybody."""
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_alexnet
-from keras_alexnet.benchmarks import networks
-from keras_alexnet.benchmarks.limits import Limits, best_product, product_rate
+from keras_alexnet.benchmarks import models, networks
+from keras_alexnet.benchmarks.comparison import Comparison
+from keras_alexnet.benchmarks.limits import Limits
 from keras_alexnet.benchmarks.networks import (
     ALEXNET_2012,
     ALEXNET_MINI,
-    compiled_for_training,
-    images_and_labels,
-    network_for,
-    ours,
-    textbook,
+    ALEXNET_OWT,
+    sample_images,
     weights_of,
 )
+from keras_alexnet.benchmarks.operations import operations
+from keras_alexnet.benchmarks.peers.textbook_peer import textbook
+from keras_alexnet.benchmarks.questions import Options
 
 
-@pytest.mark.parametrize("network", [ALEXNET_2012, ALEXNET_MINI])
+@pytest.mark.parametrize("network", [ALEXNET_2012, ALEXNET_OWT, ALEXNET_MINI])
 def test_the_description_for_peers_is_that_of_our_architecture(network):
     model = keras_alexnet.build(network.architecture)
     assert model.input_shape == (None, network.image_size, network.image_size, 3)
@@ -31,86 +30,67 @@ def test_the_description_for_peers_is_that_of_our_architecture(network):
         assert layer.kernel_size == (conv.kernel, conv.kernel)
         assert layer.strides == (conv.stride, conv.stride)
         assert getattr(layer, "groups", 1) == conv.groups
-        # With steps of one, zeros on both sides keep the size.
-        assert conv.padding == {"same": conv.kernel // 2, "valid": 0}[layer.padding]
-    assert model.get_layer("fc6").units == network.hidden
+        if conv.stride == 1:  # Zeros on both sides keep the size.
+            assert conv.padding == {"same": conv.kernel // 2, "valid": 0}[layer.padding]
+    for name, (shape, positions) in network.shapes.items():
+        layer = model.get_layer(name)
+        assert tuple(layer.kernel.shape) == shape
+        assert positions == np.prod(layer.output.shape[1:-1], dtype=int)
+    lrn = {f"norm{number}" for number in network.normalised}
+    kinds = {x.name for x in model.layers if "Response" in type(x).__name__}
+    assert kinds == lrn
+
+
+def test_the_work_of_alexnet_2012_is_what_the_paper_s_layers_have():
+    # conv1 to conv5 and fc6 to fc8, multiply-adds of one image.
+    convolutions = 105_415_200 + 223_948_800 + 149_520_384 + 112_140_288 + 74_760_192
+    dense = 9216 * 4096 + 4096 * 4096 + 4096 * 1000
+    assert ALEXNET_2012.multiply_adds == convolutions + dense
+    flop = [x.work("forward", "float32", 3) for x in operations("grouped_conv", False)]
+    assert [round(work * 1e12) for work, _ in flop] == [
+        6 * x for x in (223_948_800, 112_140_288, 74_760_192)
+    ]
+    norm1, _ = operations("lrn", False)
+    moved = 3 * 2 * 4 * 55 * 55 * 96  # dx, x and dy of four images in bfloat16.
+    assert norm1.work("gradient", "bfloat16", 4) == (pytest.approx(moved / 1e9), "GB/s")
 
 
 def test_textbook_keras_computes_what_ours_does():
-    model = ours(ALEXNET_MINI)
-    images, _ = images_and_labels(ALEXNET_MINI, 3)
-    peer = textbook(ALEXNET_MINI, weights_of(model))
-    assert peer.count_params() == model.count_params()
+    ours = models.ours(ALEXNET_MINI)
+    peer = textbook(ALEXNET_MINI)
+    assert peer.count_params() == ours.count_params()
+    images = sample_images(ALEXNET_MINI, 3)
     np.testing.assert_allclose(
-        peer.predict_on_batch(images), model.predict_on_batch(images), atol=1e-5
+        peer.predict_on_batch(images), ours.predict_on_batch(images), atol=1e-5
     )
 
 
-def test_both_optimizers_take_the_same_step(monkeypatch):
-    monkeypatch.setattr(networks, "LEARNING_RATE", 1e-5)
-    images, labels = images_and_labels(ALEXNET_MINI, 4)
-    start = ours(ALEXNET_MINI).get_layer("fc8").get_weights()[0]
-    moved = []
-    for how in ({}, {"textbook": True}):
-        model = keras_alexnet.build(
-            "alexnet_mini", input_shape=(28, 28, 3), dropout=None
-        )
-        model.set_weights(ours(ALEXNET_MINI).get_weights())
-        compiled_for_training(model, **how)
-        model.train_on_batch(tf.constant(images), tf.constant(labels))
-        moved.append(model.get_layer("fc8").get_weights()[0] - start)
-    assert np.abs(moved[0]).max() > 0
-    np.testing.assert_allclose(*moved, atol=1e-3 * np.abs(moved[0]).max())
-
-
 def test_weights_and_images_are_the_same_every_time():
-    for one, two in zip(
-        ours(ALEXNET_MINI).get_weights(),
-        ours(ALEXNET_MINI, "bfloat16").get_weights(),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(one, two)
-    first, _ = images_and_labels(ALEXNET_MINI, 3)
-    more, labels = images_and_labels(ALEXNET_MINI, 7)
-    np.testing.assert_array_equal(first, more[:3])
-    assert labels.shape == (7,) and labels.max() < ALEXNET_MINI.classes
-    keras.backend.clear_session()
+    network = ALEXNET_MINI
+    first = weights_of(network)
+    weights_of.cache_clear()
+    for name, (kernel, bias) in weights_of(network).items():
+        np.testing.assert_array_equal(kernel, first[name][0])
+        np.testing.assert_array_equal(bias, first[name][1])
+    few, more = sample_images(network, 3), sample_images(network, 7)
+    np.testing.assert_array_equal(few, more[:3])
+    assert networks.network_for(quick=True) is network
+    assert networks.network_for(quick=False) is ALEXNET_2012
 
 
-def test_quick_benchmarks_take_the_tiny_network():
-    assert network_for(quick=True) is ALEXNET_MINI
-    assert network_for(quick=False) is ALEXNET_2012
-
-
-# === What the machine can do at best ===
-
-
-def test_rates_follow_from_the_work_and_the_median():
-    class Contest:
-        names = []
-
-        def enter(self, name, candidate):
-            self.names.append(name)
-
-    limits = Limits(Contest(), quick=True)
-    product32, product16, copy = Contest.names
+def test_rates_of_the_limits_follow_from_the_work_and_the_median():
+    with Comparison(Options(quick=True)) as comparison:
+        limits = Limits(comparison, process="")
+    product32, product16, copy = limits.work
     seconds = {
         product32: [9.0, 2.0, 1.0],
         "somebody": [1.0],
         product16: [0.5] * 3,
         copy: [4.0] * 3,
     }
-    others, rates = limits.split(seconds)
-    assert others == {"somebody": [1.0]}
-    assert product_rate(rates, "float32") == rates[product32] == 2 * 128**3 / 2.0
-    assert product_rate(rates, "bfloat16") == rates[product16]
-    # 64 KiB are read and written.
-    assert rates[copy] == 2 * 2**16 / 4.0
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_best_product_is_one_of_those_that_were_tried(dtype):
-    name, products = best_product(dtype, (8, 16))
-    size = int(name.removeprefix("matrix product of ").removesuffix(f", {dtype}"))
-    # As much work, whatever the size.
-    assert len(products()) == {8: 8, 16: 1}[size]
+    assert limits.split(seconds)[1] == {"somebody": [1.0]}
+    assert limits.rates(seconds) == {
+        "float32": 2 * 128**3 / 2.0,
+        "bfloat16": 2 * 128**3 / 0.5,
+        "copy": 2 * 2**16 / 4.0,  # 64 KiB are read and written.
+    }

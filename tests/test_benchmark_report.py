@@ -1,4 +1,4 @@
-"""What a benchmark writes: a table, a JSON file, a picture."""
+"""What a benchmark writes: lines, a JSON file, a picture."""
 
 import importlib.metadata
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from keras_alexnet.benchmarks.machine import machine, peak_memory
-from keras_alexnet.benchmarks.processes import call_in_a_process
+from keras_alexnet.benchmarks.machine import machine
+from keras_alexnet.benchmarks.memory import peak_memory
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import Report, duration
 
@@ -18,42 +18,35 @@ SECONDS = {"keras_alexnet": [1.0, 2.0, 2.5], "peer": [4.0, 4.0, 5.0]}
 
 def test_the_answer_holds_what_was_measured_and_what_follows(tmp_path, capsys):
     report = Report("question", Options(out=tmp_path / "new"), batch_size=10)
-    report.add("one", SECONDS, 10, "peer", {"another": "not installed"})
-    report.say("ours, times peer", 2.0)
-    report.write()
-    printed = capsys.readouterr().out
-    assert "question: one" in printed and "1.00 s - 2.50 s" in printed
-    assert "ours, times peer: 2.00" in printed
 
+    def share(name, rate):
+        return (rate / 20, "product") if name == "peer" else None
+
+    report.add("one", SECONDS, 10, baseline="peer", share=share)
+    report.skip({"another": "not installed"})
+    report.write()
+    assert capsys.readouterr().out.splitlines() == [
+        "one | keras_alexnet | 5 images/s | 2.00 s (1.00 s - 2.50 s) | 2.00 x peer",
+        "one | peer | 2.5 images/s | 4.00 s (4.00 s - 5.00 s) | 12.5% of product"
+        " | 1.00 x peer",
+        f"Written: {tmp_path / 'new' / 'question.json'}",
+    ]
     written = json.loads((tmp_path / "new" / "question.json").read_text())
-    assert written["results"] == {
-        "one": {
-            "keras_alexnet": {
-                "images_per_second": 5.0,
-                "ratio": 2.0,
-                "seconds": [1.0, 2.0, 2.5],
-            },
-            "peer": {
-                "images_per_second": 2.5,
-                "ratio": 1.0,
-                "seconds": [4.0, 4.0, 5.0],
-            },
-        }
-    }
+    ours = {"seconds": [1.0, 2.0, 2.5], "rate": 5.0, "unit": "images/s", "ratio": 2.0}
+    peer = {"seconds": [4.0, 4.0, 5.0], "rate": 2.5, "unit": "images/s", "ratio": 1.0}
+    peer |= {"share": 0.125, "share_of": "product"}
+    assert written["results"] == {"one": {"keras_alexnet": ours, "peer": peer}}
     assert written["settings"] == {"batch_size": 10}
-    assert written["ratios"] == {"ours, times peer": 2.0}
     assert written["skipped"] == {"another": "not installed"}
     assert written["quick"] is False
 
 
-@pytest.mark.parametrize("axis", [None, "batch size"])
-def test_a_picture_is_drawn_of_any_number_of_cases(tmp_path, axis):
+def test_a_picture_is_drawn_of_any_number_of_cases(tmp_path):
     for count in (1, 5):
         report = Report(f"of_{count}", Options(out=tmp_path))
         for case in range(1, count + 1):
-            rows = SECONDS if case > 1 else {"peer": SECONDS["peer"]}
-            report.add(str(case), rows, 10, "peer")
-        report.write(axis)
+            report.add(str(case), SECONDS if case > 1 else {"peer": [4.0]}, 10)
+        report.write()
         with Image.open(tmp_path / f"of_{count}.png") as picture:
             assert picture.format == "PNG" and min(picture.size) > 100
 
@@ -91,10 +84,3 @@ def test_times_are_written_with_three_digits():
         "45.6 ms",
         "1.23 ms",
     ]
-
-
-def test_a_call_in_a_process_returns_its_value_or_tells_why_not():
-    # `json.loads` is a function of a module that takes no time to import.
-    assert call_in_a_process(json.loads, '{"a": [1, 2]}') == {"a": [1, 2]}
-    with pytest.raises(RuntimeError, match="(?s)loads.* failed .*Expecting value"):
-        call_in_a_process(json.loads, "nonsense")

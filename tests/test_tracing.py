@@ -92,7 +92,7 @@ def test_on_gpus_the_kernels_count_in_place_of_what_starts_them():
     space = xplane_pb2.XSpace(planes=[HOST, plane("/device:GPU:0", [kernel])])
     assert list(read_operations(space)) == [
         Operation(STEP, STEP, 2000, 3000),
-        Operation("net/fc6/MatMul", "MatMul", 2500, 2700),
+        Operation("net/fc6/MatMul", "MatMul", 2500, 2700, "gemm_kernel_128"),
     ]
 
 

@@ -5,12 +5,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from keras_alexnet.benchmarks.networks import (
-    ALEXNET_2012,
-    ALEXNET_MINI,
-    ours,
-    weights_of,
-)
+from keras_alexnet.benchmarks.models import ours
+from keras_alexnet.benchmarks.networks import ALEXNET_2012, ALEXNET_MINI, weights_of
 from keras_alexnet.benchmarks.peers.onnx_graph import onnx_graph
 
 
@@ -21,7 +17,7 @@ def test_logits_and_probabilities_are_those_of_onnx_runtime(network):
     images = np.random.default_rng(0).uniform(-120, 120, (2, *model.input_shape[1:]))
     images = images.astype("float32")
 
-    graph = onnx_graph(network, weights_of(model))
+    graph = onnx_graph(network, weights_of(network))
     session = onnxruntime.InferenceSession(graph.SerializeToString())
     logits, probabilities = session.run(None, {"images": images.transpose(0, 3, 1, 2)})
 
