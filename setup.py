@@ -59,6 +59,8 @@ setup(
         "filelock>=3.12,<5",
     ],
     extras_require={
+        # TensorFlow with the CUDA libraries that it was built against.
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         # What `make bench` compares with; it leaves out what is missing.
         "bench": [
             "onnx>=1.17,<2",

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_alexnet.errors import UserError
-from keras_alexnet.layers.implementations import choose
+from keras_alexnet.layers.implementations import choose, device_kind
 from keras_alexnet.registry import register_layer
 
 IMPLEMENTATIONS = ("split", "native", "dense")
@@ -130,6 +130,18 @@ def grouped_convolution(
     Raises:
         ValueError: There is no such implementation.
     """
+    if not channels_last and device_kind(x) == "CPU":
+        # Where TensorFlow has it at all, it is not for every dtype.
+        y = grouped_convolution(
+            tf.transpose(x, (0, 2, 3, 1)),
+            kernel,
+            groups=groups,
+            strides=strides,
+            padding=padding,
+            dilations=dilations,
+            implementation=implementation,
+        )
+        return tf.transpose(y, (0, 3, 1, 2))
     image = (
         groups == 1
         and channels_last

@@ -17,6 +17,11 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 4,
 )
+# And two on one GPU, where there is one.
+for gpu in tf.config.list_physical_devices("GPU")[:1]:
+    tf.config.set_logical_device_configuration(
+        gpu, [tf.config.LogicalDeviceConfiguration(memory_limit=8192)] * 2
+    )
 
 
 @pytest.fixture(autouse=True)

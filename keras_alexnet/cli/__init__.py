@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from keras_alexnet.cli.predict import Predict
 from keras_alexnet.cli.train import Train
 from keras_alexnet.cli.tune import Tune
 from keras_alexnet.errors import TrainingFailed, UserError
-from keras_alexnet.quiet import import_tensorflow
+from keras_alexnet.startup import GPU_MEMORY, import_tensorflow
 
 COMMANDS = {
     "train": Train,
@@ -75,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="surrogateescape")
     try:
         command = _parse(arguments)
+        if getattr(command, "gpu_memory", None) is not None:
+            # Processes that the command starts inherit it.
+            os.environ[GPU_MEMORY] = str(command.gpu_memory)
         if not isinstance(command, (Inspect, Launch)):
             import_tensorflow()
         sys.exit(command.run())

@@ -21,6 +21,9 @@ class Train(TrainConfig):
     """Continue the run in the run directory from its last checkpoint."""
     overwrite: bool = False
     """Replace the run in the run directory."""
+    gpu_memory: float | None = None
+    """GiB of each GPU's memory that a process takes at most. By default what it needs,
+    as it needs it."""
     config: str | None = None
     """JSON file of settings, such as a run's config.json. They outrank the recipe's;
     flags outrank them."""

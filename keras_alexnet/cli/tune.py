@@ -39,6 +39,9 @@ class Tune:
     """How many of the best trials keep their weights."""
     workers: int = 1
     """How many trials run at the same time, on this machine."""
+    gpu_memory: float | None = None
+    """GiB of each GPU's memory that a trial takes at most. By default what it needs,
+    as it needs it."""
     search_seed: int = 0
     """Seed of what is tried."""
     seeds: int = 3

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_alexnet.errors import UserError
+from keras_alexnet.startup import prepare_gpus
 from keras_alexnet.training.hosts import place_in_cluster
 
 
@@ -29,6 +30,7 @@ def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
     Raises:
         ValueError: There are not as many devices, or TF_CONFIG is wrong.
     """
+    prepare_gpus()
     index, hosts = place_in_cluster()
     if hosts > 1:
         if replicas:
