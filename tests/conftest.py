@@ -20,7 +20,7 @@ tf.config.set_logical_device_configuration(
 # And two on one GPU, where there is one.
 for gpu in tf.config.list_physical_devices("GPU")[:1]:
     tf.config.set_logical_device_configuration(
-        gpu, [tf.config.LogicalDeviceConfiguration(memory_limit=8192)] * 2
+        gpu, [tf.config.LogicalDeviceConfiguration(memory_limit=2048)] * 2
     )
 
 

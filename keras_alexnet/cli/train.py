@@ -21,6 +21,8 @@ class Train(TrainConfig):
     """Continue the run in the run directory from its last checkpoint."""
     overwrite: bool = False
     """Replace the run in the run directory."""
+    quiet: bool = False
+    """Print one line for each epoch instead of a progress bar."""
     gpu_memory: float | None = None
     """GiB of each GPU's memory that a process takes at most. By default what it needs,
     as it needs it."""
@@ -70,6 +72,7 @@ class Train(TrainConfig):
                 self.run_dir,
                 resume=self.resume,
                 overwrite=self.overwrite,
+                quiet=self.quiet,
             )
         except Interrupted as stop:
             print(

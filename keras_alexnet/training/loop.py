@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_alexnet.errors import TrainingFailed
 from keras_alexnet.training.hosts import Hosts
+from keras_alexnet.training.progress import Logs, ProgressBar
 
 
 class Interrupted(Exception):
@@ -43,6 +44,10 @@ class HostLost(TrainingFailed):
     """Another of the hosts that train together no longer answers."""
 
 
+class OutOfMemory(TrainingFailed):
+    """A device has too little memory for a step."""
+
+
 def run(
     model: keras.Model,
     batches: Callable[[], tf.data.Dataset],
@@ -56,6 +61,7 @@ def run(
     is_due: Callable[[int], bool] | None = None,
     save: Callable[[int, int, dict[str, Any] | None], None] | None = None,
     most_skipped: int = 20,
+    quiet: bool = False,
 ) -> tuple[int, float | None]:
     """Trains a compiled model.
 
@@ -75,6 +81,7 @@ def run(
         save: Called as `save(step, epoch, logs)` at the end of each epoch, and with
             `logs=None` within one, where `is_due` says so or training is interrupted.
         most_skipped: How many steps in a row may have gradients that are not finite.
+        quiet: Whether one line is printed for each epoch instead of a progress bar.
 
     Returns:
         The number of steps done, and how many were done per second, without the first,
@@ -87,9 +94,8 @@ def run(
     """
     hosts = Hosts.of(strategy)
     callbacks = keras.callbacks.CallbackList(
-        callbacks,
+        [*(callbacks or []), *([ProgressBar(quiet)] if hosts.is_chief else [])],
         add_history=True,
-        add_progbar=hosts.is_chief,
         model=model,
         epochs=len(ends),
         steps=None,
@@ -97,8 +103,7 @@ def run(
     )
     train_step = _traced_step(model, strategy, prepare)
     skipped = SkippedSteps(hosts, most_skipped)
-    distributed = strategy.distribute_datasets_from_function(lambda _: batches())
-    iterator = iter(distributed)
+    iterator = _on_devices(batches, strategy)
     step = first_step
     logs: dict[str, Any] = {}
     speed = Speed()
@@ -121,7 +126,9 @@ def run(
             while step < end and not stopped_by:
                 callbacks.on_train_batch_begin(step - begin)
                 logs, *outcome = train_step(next(iterator))
-                callbacks.on_train_batch_end(step - begin, logs)
+                for callback in callbacks.callbacks:
+                    # Not by the list, which waits for the device to make numbers.
+                    callback.on_train_batch_end(step - begin, logs=Logs(logs))
                 step += 1
                 skipped.check(step, *outcome)
                 speed.tick()
@@ -170,6 +177,44 @@ def noticing_lost_hosts(hosts: Hosts) -> Iterator[None]:
             "the same command with --resume on all hosts: it goes on from the last "
             "checkpoint."
         ) from error
+
+
+@contextlib.contextmanager
+def naming_lack_of_memory(batch_size: int) -> Iterator[None]:
+    """Turns what TensorFlow raises without memory into a line that says what helps.
+
+    Args:
+        batch_size: Images of a step.
+
+    Raises:
+        OutOfMemory: There is not enough memory.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        # A full disk is reported as such an error, too.
+        if "memory" not in str(error) and "OOM" not in str(error):
+            raise
+        raise OutOfMemory(
+            f"Out of memory: a step of {batch_size} images does not fit. Choose a "
+            "smaller --global-batch-size, more --micro-batches, which train the same "
+            "in less memory, or --precision bfloat16."
+        ) from error
+
+
+def _on_devices(
+    batches: Callable[[], tf.data.Dataset], strategy: tf.distribute.Strategy
+) -> Iterator[Any]:
+    """Returns an iterator whose batches are copied to the devices ahead of their step.
+
+    A strategy of several replicas does so by itself.
+    """
+    gpus = tf.config.list_logical_devices("GPU")
+    if isinstance(strategy, tf.distribute.MirroredStrategy) or not gpus:
+        distributed = strategy.distribute_datasets_from_function(lambda _: batches())
+        return iter(distributed)
+    prefetch = tf.data.experimental.prefetch_to_device(gpus[0].name, buffer_size=2)
+    return iter(batches().apply(prefetch))
 
 
 def _traced_step(

@@ -82,6 +82,7 @@ def train(
     overwrite: bool = False,
     callbacks: list[keras.callbacks.Callback] | None = None,
     until_epoch: int | None = None,
+    quiet: bool = False,
 ) -> TrainResult:
     """Trains a network and keeps everything about the run in one directory.
 
@@ -98,6 +99,8 @@ def train(
         callbacks: More Keras callbacks.
         until_epoch: Pause after this epoch, with a checkpoint but no result.json;
             `resume=True` goes on later. Schedules are those of all `config.epochs`.
+        quiet: Print one line for each epoch instead of a progress bar, as is done
+            where standard output is no terminal.
 
     Returns:
         The result, which is also in the run directory's result.json.
@@ -110,6 +113,7 @@ def train(
             saved, and `resume=True` continues.
         keras_alexnet.training.loop.Diverged: The gradients were no longer finite.
         keras_alexnet.training.loop.HostLost: Another host no longer answers.
+        keras_alexnet.training.loop.OutOfMemory: A step does not fit into a device.
     """
     get_architecture(config.architecture)
     if config.recipe == "fine-tune" and config.weights is None:
@@ -128,7 +132,10 @@ def train(
         return TrainResult(run.path, result["metrics"], result["history"], True)
     strategy = make_strategy(config.replicas)
     hosts = Hosts.of(strategy)
-    with loop.noticing_lost_hosts(hosts):
+    with (
+        loop.noticing_lost_hosts(hosts),
+        loop.naming_lack_of_memory(config.global_batch_size),
+    ):
         check_shares(config, strategy.num_replicas_in_sync)
         source = open_dataset(
             config.data,
@@ -158,6 +165,7 @@ def train(
                 resume,
                 callbacks or [],
                 until_epoch,
+                quiet,
             )
 
 
@@ -171,6 +179,7 @@ def _train(
     resume: bool,
     callbacks: list[keras.callbacks.Callback],
     until_epoch: int | None,
+    quiet: bool,
 ) -> TrainResult:
     """Trains, in a run directory that is this process's own."""
     # === Data ===
@@ -269,6 +278,7 @@ def _train(
             is_due=saver.is_due,
             save=save,
             most_skipped=config.max_skipped_steps,
+            quiet=quiet,
         )
 
     # === Results ===
