@@ -179,6 +179,10 @@ def _spatial_norm(name: str) -> LayerSpec:
     return dataclasses.replace(spec, replaceable=False)
 
 
+def _batch_norm(name: str) -> LayerSpec:
+    return _spec("norm", name, "fused_batch_normalization", momentum=0.9)
+
+
 def _pool(name: str, rounding: str = "floor") -> LayerSpec:
     options = {"pool_size": 3, "strides": 2, "rounding": rounding}
     return _spec("pool", name, "overlapping_max_pooling", **options)
@@ -553,6 +557,72 @@ _ALEXNET_MINI = Architecture(
     notes="Of no historical system; for the recipes and for tests.",
 )
 
+
+def _block(number: int, filters: int, kernel: int, **options: Any) -> tuple:
+    """A convolution without bias, batch normalisation and ReLU."""
+    spec = _conv(f"conv{number}", filters, kernel, "he_normal", 0.0, **options)
+    options = {**spec.options, "use_bias": False}
+    del options["bias_initializer"]
+    return (
+        dataclasses.replace(spec, options=MappingProxyType(options)),
+        _batch_norm(f"norm{number}"),
+        _relu(f"relu{number}"),
+    )
+
+
+# AlexNet-BN of the large-batch papers (You et al., arXiv 1708.03888, section 4):
+# batch normalisation in place of LRN, here after every convolution; one tower.
+_ALEXNET_BN = Architecture(
+    name="alexnet_bn",
+    summary="batch normalisation in place of local response normalisation",
+    input_size=227,
+    channels=3,
+    classes=1000,
+    features=(
+        *_block(1, 96, 11, strides=4, padding="valid"),
+        _pool("pool1"),
+        *_block(2, 256, 5),
+        _pool("pool2"),
+        *_block(3, 384, 3),
+        *_block(4, 384, 3),
+        *_block(5, 256, 3),
+        _pool("pool5"),
+    ),
+    top=_top(4096, "he_normal", 0.0),
+    pixel_scale=1 / 64,
+    notes=(
+        "The sizes of `alexnet_2012` in one tower. The large-batch papers trained "
+        "AlexNet with batch normalisation in place of LRN; where exactly it stood is "
+        "not written there. Here it stands between each convolution and its ReLU, in "
+        "place of the bias."
+    ),
+)
+
+_ALEXNET_SMALL = Architecture(
+    name="alexnet_small",
+    summary="five convolutions with batch normalisation, for images of 24 to 96 pixels",
+    input_size=32,
+    channels=3,
+    classes=10,
+    features=(
+        *_block(1, 64, 3),
+        _pool("pool1"),
+        *_block(2, 128, 3),
+        _pool("pool2"),
+        *_block(3, 256, 3),
+        _pool("pool3"),
+        *_block(4, 256, 3),
+        *_block(5, 256, 3),
+    ),
+    top=(
+        _spec("flatten", "avgpool", "global_average_pooling2d"),
+        _dropout("drop7"),
+        _dense("fc8", None, 0.01, 0.0),
+    ),
+    pixel_scale=1 / 64,
+    notes="Of no historical system: the default for users' small images.",
+)
+
 _ARCHITECTURES = {
     architecture.name: architecture
     for architecture in (
@@ -563,7 +633,9 @@ _ARCHITECTURES = {
         _CAFFENET,
         _ALEXNET_OWT,
         _ALEXNET_SLIM_V2,
+        _ALEXNET_BN,
         _ALEXNET_MINI,
+        _ALEXNET_SMALL,
     )
 }
 

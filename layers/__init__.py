@@ -9,6 +9,7 @@ if not __name__.startswith("keras_alexnet."):
     )
 
 from keras_alexnet.layers.adaptive_pooling import AdaptiveAveragePooling2D
+from keras_alexnet.layers.batch_norm import FusedBatchNormalization
 from keras_alexnet.layers.dropout import ClassicDropout, ScheduledDropout
 from keras_alexnet.layers.grouped_conv import GroupedConv2D
 from keras_alexnet.layers.lrn import LocalResponseNormalization
@@ -19,6 +20,7 @@ from keras_alexnet.layers.spatial_response_norm import SpatialResponseNormalizat
 __all__ = [
     "AdaptiveAveragePooling2D",
     "ClassicDropout",
+    "FusedBatchNormalization",
     "GroupedConv2D",
     "LocalResponseNormalization",
     "NonOverlappingMaxPooling2D",

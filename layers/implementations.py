@@ -2,8 +2,8 @@
 
 Every implementation computes the same numbers but for rounding. On CPUs the table says
 what was fastest (docs/performance.md) of what treats infinities as the formula does;
-on GPUs what was fastest on an H200 in bfloat16, and `native` or `windowed` where nothing
-was measured.
+on GPUs what was fastest on an H200 in bfloat16, or what is safe where nothing was
+measured.
 `keras-alexnet benchmark` measures them all and says which entries it would change on
 the device at hand.
 """
