@@ -134,7 +134,8 @@ def _from_checkpoint(
     )
     restore(saved, model)
     # Not among the variables, but the dropout of 2012 scales by it in inference.
-    last = epoch_ends(data["train"], config.global_batch_size, config.epochs)[-1]
+    settings = config.global_batch_size, config.epochs, config.steps
+    last = epoch_ends(data["train"], *settings)[-1]
     for name, schedule in dropouts(config, model).items():
         model.get_layer(name).rate = schedule(saved.step / last)
     model.bind(weights=f"step {saved.step} of {run.path}")

@@ -7,9 +7,12 @@ import ctypes
 import glob
 import os
 import sys
+import time
 
 from keras_alexnet.errors import UserError
 
+# When the process began, but for Python's own start.
+STARTED = time.monotonic()
 GPU_MEMORY = "KERAS_ALEXNET_GPU_MEMORY"
 
 

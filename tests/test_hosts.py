@@ -87,7 +87,7 @@ def test_two_hosts_train_as_one_does(finished, tmp_path):
 def test_when_a_host_dies_the_others_stop_and_the_same_command_resumes(
     finished, tmp_path
 ):
-    command = arguments(tmp_path / "run", "--resume", "--checkpoint-steps", "1")
+    command = arguments(tmp_path / "run", "--checkpoint-steps", "1")
     addresses = _free_addresses(2)
     chief, other = (host(index, addresses, *command) for index in range(2))
     wait_for(tmp_path / "run" / "history.csv", [chief, other])
@@ -95,7 +95,7 @@ def test_when_a_host_dies_the_others_stop_and_the_same_command_resumes(
     output, _ = chief.communicate(timeout=60)
     assert chief.returncode == 1
     assert "another host no longer answers" in output and "Traceback" not in output
-    assert launch(2, command) == 0
+    assert launch(2, [*command, "--resume"]) == 0
     for ours, theirs in zip(weights(tmp_path / "run"), weights(finished), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

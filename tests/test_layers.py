@@ -13,6 +13,10 @@ IMAGES = (2, 7, 6, 4)
 # For every registered layer: arguments, other than the defaults where there is a
 # choice; the shape of an input; and whether masks pass through.
 CASES = {
+    "fused_batch_normalization": [
+        ({}, IMAGES, True),
+        ({"momentum": 0.5, "epsilon": 1e-2, "axis": 1}, IMAGES, True),
+    ],
     "adaptive_average_pooling": [
         ({}, IMAGES, False),
         (
@@ -146,11 +150,7 @@ def test_every_registered_layer_has_a_case_in_this_file(name):
 
 @pytest.mark.parametrize("name, arguments, shape, masking", FLAT_CASES)
 def test_layer_is_a_complete_keras_layer(name, arguments, shape, masking):
-    # On CPUs, TensorFlow convolves channels_first through oneDNN, which lacks float16.
-    channels_first = arguments.get("data_format") == "channels_first"
-    cpu_lacks_float16 = name == "grouped_conv" and channels_first
-    dtypes = ("bfloat16",) if cpu_lacks_float16 else ("bfloat16", "float16")
-    check_layer(keras_alexnet.get_layer(name), arguments, shape, masking, dtypes)
+    check_layer(keras_alexnet.get_layer(name), arguments, shape, masking)
 
 
 @pytest.mark.parametrize(

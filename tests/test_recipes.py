@@ -19,7 +19,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest():
 
 @pytest.mark.parametrize(
     "data, recipe",
-    [("digits", "digits"), ("folder:photos", "alexnet-2012"), ("", "alexnet-2012")],
+    [("digits", "digits"), ("folder:photos", "images"), ("", "images")],
 )
 def test_auto_is_the_recipe_that_suits_the_data(data, recipe):
     config = get_recipe("auto", data)
@@ -128,9 +128,9 @@ def test_the_digits_are_trained_as_ever():
     "values, recipe",
     [
         ({}, "digits"),
-        ({"data": "folder:photos"}, "alexnet-2012"),
+        ({"data": "folder:photos"}, "images"),
         ({"recipe": "caffe"}, "caffe"),
-        ({"recipe": "auto", "data": "folder:photos"}, "alexnet-2012"),
+        ({"recipe": "auto", "data": "folder:photos"}, "images"),
         ({"recipe": "digits", "data": "folder:photos", "epochs": 3}, "digits"),
     ],
 )

@@ -259,9 +259,10 @@ def ablate(
             "ablations."
         )
     # Before anything is trained: these images are what all is about.
-    channels = check_in_process(dataclasses.replace(config, seed=seeds[0]))
-    rows = tuple(Row.of(one, config, channels) for one in (BASE, *ABLATIONS))
-    result = AblationResult(config, tuple(seeds), rows)
+    checked = check_in_process(dataclasses.replace(config, seed=seeds[0]))
+    config = dataclasses.replace(checked.config, seed=config.seed)
+    rows = [Row.of(one, config, checked.channels) for one in (BASE, *ABLATIONS)]
+    result = AblationResult(config, tuple(seeds), tuple(rows))
     # All of them now: one that cannot be is found before others are trained.
     configs = [dataclasses.replace(config, **row.changes) for row in rows]
     for seed in seeds:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from keras_alexnet.architectures import get_architecture
 from keras_alexnet.errors import TrainingFailed, UserError, unknown
 from keras_alexnet.files import write_whole
-from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.config import DEFAULTS, TrainConfig
 from keras_alexnet.tuning.oracles import (
     TUNERS,
     is_chief,
@@ -44,6 +44,8 @@ OBJECTIVES = {
 }
 # The median rule leaves every trial so much of its run.
 GRACE = 0.25
+# Share of the training images to choose by, where the settings keep none.
+VALIDATION = 0.1
 LOCK = ".lock"
 
 
@@ -124,13 +126,16 @@ def search(
             the same call continues.
         OSError: The disk is full, or the directory cannot be written.
     """
+    run_dir = Path(run_dir)
+    if not config.is_complete:
+        config = check_in_process(config).config
+    config = _with_validation(config, run_dir)
     space = get_space(space)
     direction = _check(config, space, trials, tuner, objective, keep, workers)
     if early_stopping not in ("none", "median"):
         raise UserError(
             f"early_stopping must be 'none' or 'median'. Received: {early_stopping!r}"
         )
-    run_dir = Path(run_dir)
     identity = {
         "tuner": tuner,
         "objective": objective,
@@ -170,6 +175,18 @@ def search(
             oracle.reload()
         found = one.trials()
     return _result(run_dir, found, objective, direction)
+
+
+def _with_validation(config: TrainConfig, run_dir: Path) -> TrainConfig:
+    """Returns a configuration with images to choose by, which are not the test images.
+
+    A search of an earlier version goes on as it began.
+    """
+    fraction = config.validation_fraction or VALIDATION
+    with contextlib.suppress(OSError, ValueError):
+        began = json.loads((run_dir / "search.json").read_text(encoding="utf-8"))
+        fraction = began.get("config", {}).get("validation_fraction", 0.0)
+    return dataclasses.replace(config, validation_fraction=fraction)
 
 
 def _check(
@@ -260,7 +277,9 @@ def _check_directory(run_dir: Path, identity: dict[str, Any]) -> None:
 
 def _flat(identity: dict[str, Any]) -> dict[str, Any]:
     """Returns what a search is, the configuration's settings one by one."""
-    return {**identity.get("config", {}), **{**identity, "config": None}}
+    # Earlier versions had fewer settings.
+    config = {**DEFAULTS, **identity.get("config", {})}
+    return {**config, **{**identity, "config": None}}
 
 
 def _result(

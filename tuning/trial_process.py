@@ -33,9 +33,9 @@ import keras
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.errors import TrainingFailed, UserError
 from keras_alexnet.registry import get_layer, list_layers
+from keras_alexnet.training.choices import Facts, choose, open_images
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted
 from keras_alexnet.training.run_directory import RunDirectory
@@ -48,7 +48,7 @@ DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 CONTINUATIONS = 2
 # How TensorFlow, XLA and cuDNN say that memory ran out, besides their own exception.
 OUT_OF_MEMORY = (
-    *("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "ALLOC_FAILED"),
+    *("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "ALLOC_FAILED", "Out of memory"),
     "Dst tensor is not initialized",
 )
 # With fewer others the median rule cannot tell what is usual.
@@ -106,6 +106,7 @@ class Outcome:
         history: One row per epoch.
         seconds: How long training took.
         channels: Colour channels of the images, where they were only checked.
+        config: The configuration then, with nothing left to be chosen.
         error: What failed, in one line; None where nothing did.
         by_user: Whether that was a mistake in the configuration.
         out_of_memory: Whether memory ran out, or a kill makes that likely.
@@ -117,6 +118,7 @@ class Outcome:
     history: tuple[Mapping[str, float], ...] = ()
     seconds: float = 0.0
     channels: int | None = None
+    config: TrainConfig | None = None
     error: str | None = None
     by_user: bool = False
     out_of_memory: bool = False
@@ -221,13 +223,14 @@ def train_in_process(config: TrainConfig, run_dir: Path) -> Outcome:
     return run_task(Task(config, run_dir, run_dir.with_suffix(".txt")))
 
 
-def check_in_process(config: TrainConfig) -> int:
+def check_in_process(config: TrainConfig) -> Outcome:
     """Opens the data of a configuration, in a process of its own.
 
     In this one, TensorFlow would take memory of GPUs that the trials need.
 
     Returns:
-        The images' colour channels.
+        The images' colour channels, and the configuration with nothing left to be
+        chosen from them.
 
     Raises:
         UserError: There are no such data.
@@ -237,7 +240,7 @@ def check_in_process(config: TrainConfig) -> int:
     outcome = run_task(Task(config, nowhere, log=nowhere, only_check=True))
     if outcome.error is not None:
         raise (UserError if outcome.by_user else OSError)(outcome.error)
-    return outcome.channels
+    return outcome
 
 
 @contextlib.contextmanager
@@ -318,7 +321,7 @@ def failure(error: Exception) -> Outcome:
         error, (MemoryError, tf.errors.ResourceExhaustedError)
     ) or any(words in text for words in OUT_OF_MEMORY)
     if out_of_memory:
-        text = f"Out of memory: {text[:200]}"
+        text = f"Out of memory: {text.removeprefix('Out of memory: ')[:200]}"
     elif not (isinstance(error, (UserError, TrainingFailed)) and text):
         text = f"{type(error).__name__}: {text}"
     return Outcome(
@@ -341,13 +344,10 @@ def check(config: TrainConfig) -> Outcome:
     Raises:
         UserError: There are no such data.
     """
-    source = open_dataset(
-        config.data,
-        seed=config.seed,
-        test_fraction=config.test_fraction,
-        channels=config.channels,
-    )
-    return Outcome(channels=source.channels)
+    source = open_images(config)
+    if not config.is_complete:
+        config, _ = choose(config, Facts.of(source))
+    return Outcome(channels=source.channels, config=config)
 
 
 def _train(task: Task) -> Outcome:

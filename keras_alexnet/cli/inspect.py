@@ -51,6 +51,11 @@ class Inspect:
             if self.config:
                 given = read_settings(self.config)
             config = TrainConfig(**given)
+            if not config.is_complete:
+                raise UserError(
+                    f"The recipe {config.recipe} chooses its schedules when the images "
+                    "are known: give --config with a run's config.json."
+                )
             panels, epochs = _panels(config), config.epochs
         figures.schedules(panels, Path(self.out), epochs)
         console.print(_table(panels, epochs))

@@ -7,6 +7,7 @@ import sys
 
 import tyro
 
+from keras_alexnet.startup import STARTED
 from keras_alexnet.training.config import TrainConfig, read_settings
 from keras_alexnet.training.run_directory import RunDirectory
 
@@ -73,6 +74,7 @@ class Train(TrainConfig):
                 resume=self.resume,
                 overwrite=self.overwrite,
                 quiet=self.quiet,
+                started=STARTED,
             )
         except Interrupted as stop:
             print(

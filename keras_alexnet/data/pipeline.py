@@ -10,6 +10,8 @@ batch is full. An image that is damaged leaves its place empty, which counts not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from keras_alexnet.data.attempts import read_or_skip
@@ -33,6 +35,7 @@ def training_batches(
     shard: Shard | None = None,
     mixing: Mixing | None = None,
     on_device: bool = False,
+    class_weights: Sequence[float] = (),
 ) -> tf.data.Dataset:
     """Returns the batches of the steps from `first_step` up to `last_step`.
 
@@ -48,6 +51,7 @@ def training_batches(
         mixing: Mixes the images of a replica's batch, which makes probabilities of
             labels.
         on_device: Whether to leave the random changes to `augment_batch`.
+        class_weights: What an image counts by its class; 1 by default.
 
     Returns:
         Batches of float32 images `(n, height, width, channels)`, int32 labels `(n,)` or
@@ -90,6 +94,9 @@ def training_batches(
     @tf.autograph.experimental.do_not_convert
     def finish(ordinal: tf.Tensor, parts: tuple[tf.Tensor, ...]):
         *images, labels, weights = parts
+        if class_weights:
+            weights *= tf.gather(tf.constant(class_weights, tf.float32), labels)
+            parts = (*images, labels, weights)
         if on_device:
             return tuple(images), labels, weights
         if mixing is None:

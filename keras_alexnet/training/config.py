@@ -18,6 +18,12 @@ from keras_alexnet.schedules import Curriculum, Plateau, Schedule, parse_schedul
 from keras_alexnet.training.recipes import recipe_settings
 from keras_alexnet.training.setting_types import ScheduleText, conform, hints_of
 
+# Settings that the recipe images leaves to be chosen (`choices`), where they are None.
+CHOSEN = (
+    *("architecture", "epochs", "global_batch_size", "learning_rate", "class_weights"),
+    *("horizontal_flip", "crop_padding", "zoom"),
+)
+
 # Settings of earlier versions that are arguments of `train` now.
 _RETIRED = {"run_dir", "resume"}
 
@@ -35,24 +41,28 @@ class TrainConfig:
             range.
 
     Example:
-    >>> TrainConfig(data="folder:photos", epochs=30).architecture
-    'alexnet_2012'
+    >>> TrainConfig(recipe="alexnet-2012", data="folder:photos").learning_rate
+    'step(0.01, boundaries=(0.275, 0.56, 0.868))'
     """
 
     recipe: str = "auto"
     """Named starting point for all other settings (see `keras-alexnet list recipes`),
-    or auto: digits for the embedded digits, alexnet-2012 for everything else."""
+    or auto: digits for the embedded digits, images for everything else. images leaves
+    what is not given to be chosen from the images, when training begins."""
     data: str = "digits"
     """Images to train on: digits (embedded); folder:PATH with one sub-folder per class,
     or with train/ and val/ that hold them; csv:FILE with columns path and label;
     tfrecord:FILES, a folder or a pattern; or tfds:NAME of TensorFlow Datasets."""
     test_fraction: float = 0.2
     """Share of each class that is kept for testing, where the data are not split."""
+    validation_fraction: float = 0.0
+    """Share of each class's training images that is kept from training, to choose the
+    best epoch by; where the data have a validation split, that is taken."""
     max_skipped: float = 0.01
     """Share of the images that may be damaged; more stop the run. A single one never
     does."""
 
-    architecture: str = "alexnet_2012"
+    architecture: str | None = "alexnet_2012"
     """Network: see `keras-alexnet list`."""
     groups: int | None = None
     """Towers in the layers that have two; 1 joins them."""
@@ -93,9 +103,9 @@ class TrainConfig:
     augment_on: Literal["host", "device"] = "host"
     """Where images are changed: the device gets them whole, as bytes, and does the
     rest."""
-    crop_padding: int = 0
+    crop_padding: int | None = 0
     """Pixels of border added on each side before a random crop."""
-    horizontal_flip: bool = True
+    horizontal_flip: bool | None = True
     """Whether half of the training images are mirrored."""
     color_noise: ScheduleText = "0.1"
     """Standard deviation of the colour noise along the principal axes of the training
@@ -113,14 +123,25 @@ class TrainConfig:
     """The same for boxes of other images that are laid on images; 0 for none."""
     rotation: float = 0.0
     """Largest random rotation, in degrees."""
-    zoom: float = 0.0
+    zoom: float | None = 0.0
     """Largest random change of scale, as a fraction."""
 
-    epochs: int = 90
+    class_weights: Literal["none", "balanced"] | None = "none"
+    """What each class counts in the loss: all images the same, or all classes."""
+
+    epochs: int | None = 90
     """Passes over the training images."""
-    global_batch_size: int = 128
+    minutes: float | None = None
+    """Time for the whole run, start and end included: decides the number of steps when
+    a few have been timed, in place of epochs."""
+    steps: int | None = None
+    """Number of steps, in place of epochs; the last epoch may be shorter."""
+    keep: Literal["last", "best"] = "last"
+    """Which epoch's weights become the model: the last's, or those with the smallest
+    error on the validation images."""
+    global_batch_size: int | None = 128
     """Images per step, over all replicas."""
-    learning_rate: ScheduleText = "step(0.01)"
+    learning_rate: ScheduleText | None = "step(0.01)"
     """Learning rate: a number, or a schedule such as cosine(0.05, warmup=0.1) or
     plateau(0.01)."""
     bias_multiplier: ScheduleText = "1"
@@ -184,6 +205,7 @@ class TrainConfig:
             object.__setattr__(self, name, value)
         for name in (
             "epochs",
+            "steps",
             "global_batch_size",
             "image_size",
             "resize_size",
@@ -197,11 +219,11 @@ class TrainConfig:
                 raise UserError(f"{name} must be at least 1. Received: {value}")
         for name in ("crop_padding", "weight_decay", "rotation", "mixup", "cutmix"):
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
+            if value is not None and not 0 <= value < math.inf:
                 raise UserError(
                     f"{name} must be finite and not negative. Received: {value}"
                 )
-        for name in ("clip_norm", "checkpoint_minutes", "width"):
+        for name in ("clip_norm", "checkpoint_minutes", "width", "minutes"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name} must be positive. Received: {value}")
@@ -212,23 +234,34 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1. Received: {value}")
-        for name in ("test_fraction", "max_skipped", "momentum", "zoom"):
+        fractions = "test_fraction", "validation_fraction", "max_skipped", "momentum"
+        for name in (*fractions, "zoom"):
             value = getattr(self, name)
-            if not 0 <= value < 1:
+            if value is not None and not 0 <= value < 1:
                 raise UserError(f"{name} must be in [0, 1). Received: {value}")
-        if self.resize_size and self.image_size:
+        if self.resize_size and self.image_size and self.crop_padding is not None:
             if self.resize_size + 2 * self.crop_padding < self.image_size:
                 raise UserError(
                     "Nothing to crop: resize_size plus twice crop_padding must be at "
                     f"least image_size. Received: resize_size={self.resize_size}, "
                     f"crop_padding={self.crop_padding}, image_size={self.image_size}"
                 )
-        _check_schedule("learning_rate", self.learning_rate, (Curriculum,))
+        if self.learning_rate is not None:
+            _check_schedule("learning_rate", self.learning_rate, (Curriculum,))
         _check_schedule("dropout", self.dropout, (Plateau,), limit=1.0)
         for name in ("color_noise", "bias_multiplier"):
             _check_schedule(name, getattr(self, name), (Curriculum, Plateau))
         self.layer_multipliers()
         self.layer_dropouts()
+        if self.recipe != "images":
+            for name in CHOSEN:
+                if getattr(self, name) is None:
+                    raise UserError(
+                        f"{name} is chosen from the images by the recipe images only. "
+                        f"Received: {name}=None, recipe={self.recipe}"
+                    )
+        if self.global_batch_size is None:
+            return
         if self.replicas and self.global_batch_size % self.replicas:
             raise UserError(
                 f"A batch of {self.global_batch_size} cannot be shared equally by "
@@ -241,6 +274,11 @@ class TrainConfig:
                 f"{self.micro_batches} equal parts on each replica: choose another "
                 "global_batch_size or micro_batches."
             )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to be chosen from the images."""
+        return all(getattr(self, name) is not None for name in CHOSEN)
 
     def layer_multipliers(self) -> dict[str, Schedule]:
         """Reads `rate_multipliers`.

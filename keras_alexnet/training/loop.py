@@ -28,12 +28,23 @@ class Interrupted(Exception):
         self.signal_number = signal_number
 
 
-def epoch_ends(examples: int, batch_size: int, epochs: int) -> list[int]:
+def epoch_ends(
+    examples: int, batch_size: int, epochs: int, steps: int | None = None
+) -> list[int]:
     """Returns, for each epoch, the number of steps after which it is over.
 
     Batches run on from epoch to epoch, so epochs of one run may differ by a step.
+
+    Args:
+        examples: Number of training images.
+        batch_size: Images of a step.
+        epochs: Number of epochs.
+        steps: Number of steps, in place of epochs: the last epoch may be shorter.
     """
-    return [-(-(epoch + 1) * examples // batch_size) for epoch in range(epochs)]
+    if steps is not None:
+        epochs = -(-steps * batch_size // examples)
+    ends = [-(-(epoch + 1) * examples // batch_size) for epoch in range(epochs)]
+    return ends if steps is None else [*ends[:-1], steps]
 
 
 class Diverged(TrainingFailed):
@@ -53,7 +64,7 @@ def run(
     batches: Callable[[], tf.data.Dataset],
     *,
     strategy: tf.distribute.Strategy,
-    ends: list[int],
+    ends: list[int] | Callable[[float], list[int]],
     first_step: int = 0,
     callbacks: list[keras.callbacks.Callback] | None = None,
     prepare: Callable[[Any], Any] | None = None,
@@ -72,7 +83,9 @@ def run(
         batches: Makes this host's batches, beginning with those of `first_step`: for
             each step one for each of the host's replicas.
         strategy: The devices.
-        ends: For each epoch, the number of steps after which it is over.
+        ends: For each epoch, the number of steps after which it is over; or a function
+            that returns it, called with the seconds that a step takes, which are
+            measured first, without a trace in the model.
         first_step: Number of steps already done.
         callbacks: Keras callbacks, called as `fit` calls them.
         prepare: Changes a batch on the device, before the step.
@@ -93,6 +106,11 @@ def run(
         Diverged: More than `most_skipped` steps in a row were skipped.
     """
     hosts = Hosts.of(strategy)
+    train_step = _traced_step(model, strategy, prepare)
+    if callable(ends):
+        with _unchanged(model):
+            seconds = _seconds_per_step(train_step, _on_devices(batches, strategy))
+        ends = ends(seconds)
     callbacks = keras.callbacks.CallbackList(
         [*(callbacks or []), *([ProgressBar(quiet)] if hosts.is_chief else [])],
         add_history=True,
@@ -101,7 +119,6 @@ def run(
         steps=None,
         verbose=1,
     )
-    train_step = _traced_step(model, strategy, prepare)
     skipped = SkippedSteps(hosts, most_skipped)
     iterator = _on_devices(batches, strategy)
     step = first_step
@@ -236,6 +253,34 @@ def _traced_step(
         return model.get_metrics_result(), tf.convert_to_tensor(in_row), finite
 
     return train_step
+
+
+# How long steps are timed for, after those that trace and warm up.
+TIMED_SECONDS = 2.0
+
+
+def _seconds_per_step(train_step: Callable, iterator: Iterator[Any]) -> float:
+    """Times training steps, batches included."""
+    for _ in range(2):
+        logs, *_ = train_step(next(iterator))
+    float(logs["loss"])
+    begin, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - begin < TIMED_SECONDS:
+        logs, *_ = train_step(next(iterator))
+        float(logs["loss"])
+        count += 1
+    return (time.perf_counter() - begin) / count
+
+
+@contextlib.contextmanager
+def _unchanged(model: keras.Model) -> Iterator[None]:
+    """Puts back at the end what training steps change."""
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [variable.numpy() for variable in variables]
+    yield
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+    model.reset_metrics()
 
 
 def _agreed(hosts: Hosts, received: list[int], due: bool) -> tuple[int | None, bool]:

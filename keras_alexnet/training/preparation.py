@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_alexnet.architectures import get_architecture
@@ -129,12 +130,19 @@ def make_model(config: TrainConfig, source: Dataset, precision: Precision) -> Al
     model.reset_metrics()
     print(
         f"{config.architecture}, {model.count_params():,} parameters; "
-        f"{len(source.train):,} training and {len(source.test):,} test images of "
-        f"{len(source.class_names)} classes; {', '.join(describe(strategy))}; "
+        f"{_described(source)} images of {len(source.class_names)} classes; "
+        f"{', '.join(describe(strategy))}; "
         f"{precision.name}: {precision.reason}; "
         f"XLA {'on' if jit_compile else 'off'}: {reason}"
     )
     return model
+
+
+def _described(source: Dataset) -> str:
+    splits = {"training": source.train, "validation": source.validation}
+    splits["test"] = source.test
+    parts = [f"{len(split):,} {name}" for name, split in splits.items() if split]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 @contextlib.contextmanager
@@ -160,6 +168,7 @@ def describe_data(
     config: TrainConfig,
     source: Dataset,
     of_weights: Preprocessing | None,
+    choices: Sequence[str] = (),
 ) -> None:
     """Measures the training images and writes data.json, once for a run."""
     if (run / "data.json").is_file():
@@ -193,8 +202,10 @@ def describe_data(
             "preprocessing": preprocessing.to_config(),
             "color_axes": axes,
             "train": len(source.train),
+            "validation": len(source.validation or ()),
             "test": len(source.test),
             "fingerprint": source.fingerprint(),
+            "choices": list(choices),
         },
     )
 
@@ -218,6 +229,19 @@ def make_augmentation(
         else None,
         modern=config.augmentation == "modern",
     )
+
+
+def make_class_weights(config: TrainConfig, source: Dataset) -> tuple[float, ...]:
+    """Returns what the images of each class count in the loss; () for 1 each.
+
+    Balanced: in proportion to 1 / images of the class, 1 in the mean over the images.
+    """
+    labels = source.train.labels
+    if config.class_weights != "balanced" or labels is None:
+        return ()
+    counts = np.bincount(labels, minlength=len(source.class_names))
+    weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return tuple(weights.tolist())
 
 
 def make_mixing(config: TrainConfig, source: Dataset) -> Mixing | None:

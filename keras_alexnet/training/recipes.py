@@ -104,6 +104,25 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 20,
         "global_batch_size": 64,
     },
+    # For images of one's own: what is None is chosen when they are known (`choices`).
+    # Everything that is chosen on the way is chosen on validation images.
+    "images": {
+        "architecture": None,
+        "class_weights": None,
+        "horizontal_flip": None,
+        "crop_padding": None,
+        "zoom": None,
+        "color_noise": "0",
+        "validation_fraction": 0.1,
+        "keep": "best",
+        "epochs": None,
+        "global_batch_size": None,
+        "learning_rate": None,
+        "momentum": 0.9,
+        "weight_decay": 0.0005,
+        "dropout": "0.2",
+        "precision": "auto",
+    },
     # 1,797 handwritten digits of 8 x 8 pixels, enlarged. A mirrored digit is another
     # digit or none, so no flips.
     "digits": {
@@ -135,7 +154,7 @@ def recipe_settings(name: str, data: str) -> tuple[str, dict[str, Any]]:
         ValueError: There is no such recipe.
     """
     if name == "auto":
-        name = "digits" if data == "digits" else "alexnet-2012"
+        name = "digits" if data == "digits" else "images"
     if name not in RECIPES:
         raise UserError(unknown(name, "recipe", [*RECIPES, "auto"]))
     return name, RECIPES[name]

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from keras_alexnet.errors import UserError
 from keras_alexnet.files import discard_unfinished, is_unfinished, write_whole
-from keras_alexnet.training.config import DEFAULTS, TrainConfig, read_settings
+from keras_alexnet.training.config import CHOSEN, DEFAULTS, TrainConfig, read_settings
 
 if TYPE_CHECKING:
     from keras_alexnet.images.preprocessing import Preprocessing
@@ -41,6 +41,9 @@ MAY_CHANGE_ON_RESUME = {
     "checkpoint_minutes",
     "keep_checkpoints",
 }
+
+# Settings that a run decides by itself when it begins.
+SIZES = ("image_size", "resize_size", "steps")
 
 # What a run leaves besides its config.json.
 _OF_RUN = (
@@ -236,6 +239,9 @@ class RunDirectory:
         saved = dataclasses.asdict(self.config())
         wanted = dataclasses.asdict(config)
         for name in wanted:
+            # What is still to be chosen was, when the run began.
+            if wanted[name] is None and name in (*CHOSEN, *SIZES):
+                continue
             if name not in MAY_CHANGE_ON_RESUME and saved[name] != wanted[name]:
                 raise UserError(
                     f"{self.path} holds another run: its {name} is {saved[name]!r}, "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,7 @@ import tensorflow as tf
 
 from keras_alexnet._version import __version__
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.data.dataset import Dataset
-from keras_alexnet.data.opening import open_dataset
+from keras_alexnet.data.dataset import Dataset, Split
 from keras_alexnet.data.order import Shard
 from keras_alexnet.data.pipeline import (
     augment_batch,
@@ -23,14 +24,15 @@ from keras_alexnet.data.pipeline import (
 )
 from keras_alexnet.errors import UserError
 from keras_alexnet.evaluation import Evaluation, Evaluator
-from keras_alexnet.files import replacing
+from keras_alexnet.files import replacing, write_whole
 from keras_alexnet.images.decoding import decode
 from keras_alexnet.inspect import figures
 from keras_alexnet.model import AlexNet
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
 from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restore
-from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.choices import Facts, choose, open_images
+from keras_alexnet.training.config import CHOSEN, TrainConfig
 from keras_alexnet.training.damage import DamageReport
 from keras_alexnet.training.diagnosis import FlatLossHint
 from keras_alexnet.training.hosts import Hosts, place_in_cluster
@@ -43,16 +45,22 @@ from keras_alexnet.training.preparation import (
     check_shares,
     describe_data,
     make_augmentation,
+    make_class_weights,
     make_mixing,
     make_model,
 )
 from keras_alexnet.training.rates import dropouts, multipliers
-from keras_alexnet.training.run_directory import RunDirectory
+from keras_alexnet.training.run_directory import SIZES, RunDirectory
 from keras_alexnet.training.saver import Saver
 from keras_alexnet.training.schedule_callback import ScheduleCallback
 from keras_alexnet.training.strategy import describe, make_strategy
 
 METRICS = ("loss", "top1_error", "top5_error")
+# Of a run by the minute: how much faster an image is evaluated than trained on, what an
+# epoch's end takes besides, and the end of the run: evaluation, figures, model.
+EVALUATION_SPEED, EPOCH_SECONDS, END_SECONDS = 2.5, 1.0, 6.0
+# Steps of a run take longer than those that are timed: callbacks, checkpoints.
+MARGIN = 1.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +91,7 @@ def train(
     callbacks: list[keras.callbacks.Callback] | None = None,
     until_epoch: int | None = None,
     quiet: bool = False,
+    started: float | None = None,
 ) -> TrainResult:
     """Trains a network and keeps everything about the run in one directory.
 
@@ -101,6 +110,8 @@ def train(
             `resume=True` goes on later. Schedules are those of all `config.epochs`.
         quiet: Print one line for each epoch instead of a progress bar, as is done
             where standard output is no terminal.
+        started: When the time of `config.minutes` began, by `time.monotonic()`; now by
+            default.
 
     Returns:
         The result, which is also in the run directory's result.json.
@@ -115,7 +126,9 @@ def train(
         keras_alexnet.training.loop.HostLost: Another host no longer answers.
         keras_alexnet.training.loop.OutOfMemory: A step does not fit into a device.
     """
-    get_architecture(config.architecture)
+    began = time.monotonic() if started is None else started
+    if config.architecture is not None:
+        get_architecture(config.architecture)
     if config.recipe == "fine-tune" and config.weights is None:
         raise UserError(
             "The recipe fine-tune starts from trained weights: name their file with "
@@ -132,18 +145,10 @@ def train(
         return TrainResult(run.path, result["metrics"], result["history"], True)
     strategy = make_strategy(config.replicas)
     hosts = Hosts.of(strategy)
-    with (
-        loop.noticing_lost_hosts(hosts),
-        loop.naming_lack_of_memory(config.global_batch_size),
-    ):
+    with loop.noticing_lost_hosts(hosts):
+        source = open_images(config)
+        config, choices = _completed(config, source, run, resume)
         check_shares(config, strategy.num_replicas_in_sync)
-        source = open_dataset(
-            config.data,
-            seed=config.seed,
-            test_fraction=config.test_fraction,
-            validation_fraction=0.0,
-            channels=config.channels,
-        )
         keras.utils.set_random_seed(config.seed)
         precision = precision_of_run(config, run, hosts, resume=resume)
         # Before the run directory is made: a wrong layer name is found here.
@@ -152,159 +157,272 @@ def train(
         claim = contextlib.nullcontext()
         if hosts.is_chief:
             claim = run.claimed(config, resume=resume, overwrite=overwrite)
-        with claim:
+        with claim, loop.naming_lack_of_memory(config.global_batch_size):
             if hosts.is_chief:
                 keep_choice(config, run, precision)
-            return _train(
-                config,
-                run,
-                hosts,
-                source,
-                model,
-                precision,
-                resume,
-                callbacks or [],
-                until_epoch,
-                quiet,
-            )
+                describe_data(
+                    run, config, source, model.metadata.preprocessing, choices
+                )
+            hosts.wait_for_all()
+            training = _Training(config, run, hosts, source, model, began)
+            training.restore(resume, until_epoch)
+            training.run(callbacks or [], quiet)
+            if training.is_paused:
+                return training.result(training.history[-1], "val_")
+            return training.finish(precision)
 
 
-def _train(
-    config: TrainConfig,
-    run: RunDirectory,
-    hosts: Hosts,
-    source: Dataset,
-    model: AlexNet,
-    precision: Precision,
-    resume: bool,
-    callbacks: list[keras.callbacks.Callback],
-    until_epoch: int | None,
-    quiet: bool,
-) -> TrainResult:
-    """Trains, in a run directory that is this process's own."""
-    # === Data ===
-    source.skipped.read(run / hosts.own_name("skipped.csv"))
-    if hosts.is_chief:
-        describe_data(run, config, source, model.metadata.preprocessing)
-    hosts.wait_for_all()
-    data = run.read_json("data.json")
-    source.check_unchanged(data["fingerprint"])
-    preprocessing = run.preprocessing()
-    augmentation = make_augmentation(config, preprocessing, data["color_axes"])
-    on_device = config.augment_on == "device"
-    shard = Shard(hosts.index, hosts.count, hosts.local_replicas)
-
-    # === State ===
-    saver = Saver(
-        CheckpointStore(run / "checkpoints", config.keep_checkpoints),
-        every_steps=config.checkpoint_steps,
-        every_seconds=config.checkpoint_minutes and 60 * config.checkpoint_minutes,
-        writes=hosts.is_chief,
-    )
-    damage = DamageReport(
-        source, run / hosts.own_name("skipped.csv"), config.max_skipped, saver.attempt
-    )
-    damage.update()
-    first_step, history, stopped = 0, [], False
+def _completed(
+    config: TrainConfig, source: Dataset, run: RunDirectory, resume: bool
+) -> tuple[TrainConfig, list[str]]:
+    """Returns a configuration in which nothing is left to be chosen, and why so."""
     if resume:
-        first_step, history, stopped = _restore(saver.store, hosts, model)
-    ends = loop.epoch_ends(len(source.train), config.global_batch_size, config.epochs)
-    # A callback that has ended the training has ended it for good.
-    last_epoch = len(history) if stopped else until_epoch
+        # As it was chosen when the run began.
+        saved = run.config()
+        names = [n for n in (*CHOSEN, *SIZES) if getattr(config, n) is None]
+        return config.updated({name: getattr(saved, name) for name in names}), []
+    if config.is_complete:
+        return config, []
+    config, choices = choose(config, Facts.of(source))
+    print("Chosen from the images:", *choices, sep="\n  ")
+    return config, choices
 
-    def batches() -> tf.data.Dataset:
-        return training_batches(
-            source.train,
-            preprocessing,
-            augmentation,
-            batch_size=config.global_batch_size,
-            seed=config.seed,
-            first_step=first_step,
-            last_step=ends[-1],
-            shard=shard,
-            mixing=make_mixing(config, source),
-            on_device=on_device,
+
+class _Training:
+    """The training of one run, in a run directory that is this process's own.
+
+    Attributes:
+        config: What is trained, complete.
+        history: One row for each epoch.
+        ends: For each epoch, the number of steps after which it is over.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunDirectory,
+        hosts: Hosts,
+        source: Dataset,
+        model: AlexNet,
+        began: float,
+    ):
+        self.config, self.run_dir, self.hosts = config, run, hosts
+        self.source, self.model, self.began = source, model, began
+        skipped = run / hosts.own_name("skipped.csv")
+        source.skipped.read(skipped)
+        data = run.read_json("data.json")
+        source.check_unchanged(data["fingerprint"])
+        self.preprocessing = run.preprocessing()
+        self.augmentation = make_augmentation(
+            config, self.preprocessing, data["color_axes"]
+        )
+        self.shard = Shard(hosts.index, hosts.count, hosts.local_replicas)
+        self.saver = Saver(
+            CheckpointStore(run / "checkpoints", config.keep_checkpoints),
+            every_steps=config.checkpoint_steps,
+            every_seconds=config.checkpoint_minutes and 60 * config.checkpoint_minutes,
+            writes=hosts.is_chief,
+        )
+        self.damage = DamageReport(
+            source, skipped, config.max_skipped, self.saver.attempt
+        )
+        self.damage.update()
+        self.ends = self._ends()
+        self.evaluator = Evaluator(model, strategy=hosts.strategy)
+        # Without a validation split the test split is shown, and nothing chosen by it.
+        self.watched = self._evaluation_batches(source.validation or source.test)
+        self.evaluation: Evaluation | None = None
+        self.steps_per_second: float | None = None
+        self.schedule: ScheduleCallback | None = None
+        model.bind(
+            self.preprocessing,
+            class_names=source.class_names,
+            weights=f"trained on {config.data}",
         )
 
-    def augment(batch):
-        return augment_batch(batch, preprocessing, augmentation)
+    def _ends(self) -> list[int]:
+        size, epochs, steps = (
+            self.config.global_batch_size,
+            self.config.epochs,
+            self.config.steps,
+        )
+        return loop.epoch_ends(len(self.source.train), size, epochs, steps)
 
-    evaluator = Evaluator(model, strategy=hosts.strategy)
-    test_batches = evaluation_batches(
-        source.test, preprocessing, config.global_batch_size, shard
-    )
+    def _evaluation_batches(self, split: Split) -> tf.data.Dataset:
+        return evaluation_batches(
+            split, self.preprocessing, self.config.global_batch_size, self.shard
+        )
 
-    def validate() -> dict[str, float]:
-        metrics = evaluator(test_batches).metrics()
+    def restore(self, resume: bool, until_epoch: int | None) -> None:
+        """Takes up the last checkpoint, if there is one."""
+        self.first_step, self.history, self.stopped = 0, [], False
+        if resume:
+            self.first_step, self.history, self.stopped = _restore(
+                self.saver.store, self.hosts, self.model
+            )
+        # A callback that has ended the training has ended it for good.
+        self.last_epoch = len(self.history) if self.stopped else until_epoch
+
+    def batches(self) -> tf.data.Dataset:
+        """Makes the batches from the first step on."""
+        return training_batches(
+            self.source.train,
+            self.preprocessing,
+            self.augmentation,
+            batch_size=self.config.global_batch_size,
+            seed=self.config.seed,
+            first_step=self.first_step,
+            last_step=self.ends[-1],
+            shard=self.shard,
+            mixing=make_mixing(self.config, self.source),
+            on_device=self.config.augment_on == "device",
+            class_weights=make_class_weights(self.config, self.source),
+        )
+
+    def augment(self, batch: tuple) -> tuple:
+        """Changes a batch on the device."""
+        return augment_batch(batch, self.preprocessing, self.augmentation)
+
+    def plan(self, seconds: float) -> list[int]:
+        """Turns the minutes of the run into a number of steps, which is written down.
+
+        Args:
+            seconds: What a step takes, its batch included.
+        """
+        size = self.config.global_batch_size
+        per_image = seconds / size / EVALUATION_SPEED
+        watched = self.source.validation or self.source.test
+        per_epoch = EPOCH_SECONDS + per_image * len(watched)
+        left = 60 * self.config.minutes - (time.monotonic() - self.began)
+        left -= END_SECONDS + per_image * len(self.source.test)
+        seconds *= MARGIN
+        steps = int(left / (seconds + per_epoch * size / len(self.source.train)))
+        (steps,) = self.hosts.total([max(steps, 1) if self.hosts.is_chief else 0])
+        self.config = dataclasses.replace(self.config, steps=steps)
+        self.ends = self._ends()
+        self.config = dataclasses.replace(self.config, epochs=len(self.ends))
+        print(
+            f"{self.config.minutes:g} minutes are {steps:,} steps of "
+            f"{1000 * seconds:.1f} ms: {len(self.ends)} epochs."
+        )
+        if self.hosts.is_chief:
+            text = self.config.to_json()
+            self.saver.attempt(
+                "config.json", lambda: write_whole(self.run_dir / "config.json", text)
+            )
+        self.schedule.total_steps = steps
+        return self.ends[: self.last_epoch]
+
+    def validate(self) -> dict[str, float]:
+        """Evaluates the model at the end of an epoch."""
+        self.evaluation = self.evaluator(self.watched)
+        metrics = self.evaluation.metrics()
         return {f"val_{name}": value for name, value in metrics.items()}
 
-    def save(step: int, epoch: int, logs: dict[str, float] | None) -> None:
+    def save(self, step: int, epoch: int, logs: dict[str, float] | None) -> None:
+        """Saves a checkpoint, and at the end of an epoch the history."""
         if logs is not None:
-            history.append({"epoch": epoch, "step": step, **logs})
-            if hosts.is_chief:
-                saver.attempt("history.csv", lambda: run.write_history(history))
+            self.history.append({"epoch": epoch, "step": step, **logs})
+            if self.hosts.is_chief:
+                self.saver.attempt(
+                    "history.csv", lambda: self.run_dir.write_history(self.history)
+                )
         # A copy, because it is written while the history may grow.
         record = {
-            "history": list(history),
-            "stopped": logs is not None and model.stop_training,
-            "config": dataclasses.asdict(config),
+            "history": list(self.history),
+            "stopped": logs is not None and self.model.stop_training,
+            "config": dataclasses.asdict(self.config),
         }
-        saver.save(step, model, record, best_step(history))
+        self.saver.save(step, self.model, record, best_step(self.history))
 
-    # === Training ===
-    on_chief = [keras.callbacks.TensorBoard(run / "logs", write_graph=False)]
-    with contextlib.closing(saver):
-        steps, steps_per_second = loop.run(
-            model,
-            batches,
-            strategy=hosts.strategy,
-            ends=ends[:last_epoch],
-            first_step=first_step,
-            callbacks=[
-                ScheduleCallback(
-                    ends[-1],
-                    parse_schedule(config.learning_rate),
-                    dropouts(config, model),
-                    multipliers=multipliers(config, model),
-                    history=history,
-                ),
-                FlatLossHint(),
-                damage,
-                *(on_chief if hosts.is_chief else []),
-                *callbacks,
-            ],
-            prepare=augment if on_device else None,
-            validate=validate,
-            is_due=saver.is_due,
-            save=save,
-            most_skipped=config.max_skipped_steps,
-            quiet=quiet,
+    def run(self, callbacks: list[keras.callbacks.Callback], quiet: bool) -> None:
+        """Trains up to the last step, or to where the run pauses."""
+        config, model = self.config, self.model
+        self.schedule = ScheduleCallback(
+            self.ends[-1],
+            parse_schedule(config.learning_rate),
+            dropouts(config, model),
+            multipliers=multipliers(config, model),
+            history=self.history,
+        )
+        boards = [keras.callbacks.TensorBoard(self.run_dir / "logs", write_graph=False)]
+        to_plan = config.minutes is not None and config.steps is None
+        with contextlib.closing(self.saver):
+            self.steps, self.steps_per_second = loop.run(
+                model,
+                self.batches,
+                strategy=self.hosts.strategy,
+                ends=self.plan if to_plan else self.ends[: self.last_epoch],
+                first_step=self.first_step,
+                callbacks=[
+                    self.schedule,
+                    FlatLossHint(),
+                    self.damage,
+                    *(boards if self.hosts.is_chief else []),
+                    *callbacks,
+                ],
+                prepare=self.augment if config.augment_on == "device" else None,
+                validate=self.validate,
+                is_due=self.saver.is_due,
+                save=self.save,
+                most_skipped=config.max_skipped_steps,
+                quiet=quiet,
+            )
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether epochs are left that a later process is to train."""
+        done = len(self.history) >= len(self.ends)
+        return not (done or self.stopped or self.model.stop_training)
+
+    def result(self, metrics: Mapping[str, float], prefix: str = "") -> TrainResult:
+        """Returns what `train` returns."""
+        return TrainResult(
+            self.run_dir.path,
+            {name: metrics[prefix + name] for name in METRICS},
+            self.history,
+            failures=tuple(self.saver.failures),
         )
 
-    # === Results ===
-    paused = len(history) < config.epochs and not (stopped or model.stop_training)
-    if paused:
-        metrics = {name: history[-1][f"val_{name}"] for name in METRICS}
-        return TrainResult(run.path, metrics, history, failures=tuple(saver.failures))
-    evaluation = evaluator(test_batches)
-    damage.update()
-    hosts.wait_for_all()
-    if hosts.is_chief:
-        for path in sorted(run.path.glob("skipped-*.csv")):
-            source.skipped.read(path)
-        source.skipped.print()
-        summary = {
-            "metrics": evaluation.metrics(),
-            "history": history,
-            "steps": steps,
-            "images_per_second": steps_per_second
-            and round(steps_per_second * config.global_batch_size, 1),
-            "seconds_waited_for_checkpoints": round(saver.seconds_waited, 3),
-            **_circumstances(hosts, source, model, precision),
-        }
-        _write_results(run, saver, model, source, evaluation, summary)
-    failures = tuple(saver.failures)
-    return TrainResult(run.path, evaluation.metrics(), history, failures=failures)
+    def finish(self, precision: Precision) -> TrainResult:
+        """Judges the model by the test images, and writes all that there is."""
+        source, hosts = self.source, self.hosts
+        kept = self._keep()
+        if source.validation or self.evaluation is None:
+            self.evaluation = self.evaluator(self._evaluation_batches(source.test))
+        evaluation = self.evaluation
+        self.damage.update()
+        hosts.wait_for_all()
+        if hosts.is_chief:
+            for path in sorted(self.run_dir.path.glob("skipped-*.csv")):
+                source.skipped.read(path)
+            source.skipped.print()
+            speed = self.steps_per_second
+            summary = {
+                "metrics": evaluation.metrics(),
+                "kept_step": kept,
+                "history": self.history,
+                "steps": self.steps,
+                "images_per_second": speed
+                and round(speed * self.config.global_batch_size, 1),
+                "seconds_waited_for_checkpoints": round(self.saver.seconds_waited, 3),
+                **_circumstances(hosts, source, self.model, precision),
+            }
+            _write_results(
+                self.run_dir, self.saver, self.model, source, evaluation, summary
+            )
+        return self.result(evaluation.metrics())
+
+    def _keep(self) -> int:
+        """Puts the weights of the chosen epoch into the model; returns its step."""
+        best = best_step(self.history) if self.source.validation else None
+        if self.config.keep == "last" or best in (None, self.steps):
+            return self.steps
+        checkpoint = self.saver.store.load("best")
+        restore(checkpoint, self.model)
+        if checkpoint.step != self.steps:
+            self.evaluation = None
+        return checkpoint.step
 
 
 def _write_results(

@@ -1,0 +1,90 @@
+"""Plain Keras on a folder of images, as its documentation writes it.
+
+    python benchmarks/peers/plain_keras.py FOLDER [--minutes M | --epochs N] [--seed S]
+
+FOLDER holds train/ and test/ with a folder for each class. Cached images, flips and
+small shifts, three convolutions with batch normalisation, Adam with a cosine schedule.
+Beside it: `keras-alexnet train --data folder:FOLDER --minutes M`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import keras
+from keras import layers
+
+BATCH = 128
+
+
+def main() -> None:
+    """Trains, and prints the test accuracy and the time of it all."""
+    started = time.monotonic()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--no-flip", action="store_true")
+    args = parser.parse_args()
+    keras.utils.set_random_seed(args.seed)
+
+    def load(split: str, **options):
+        return keras.utils.image_dataset_from_directory(
+            f"{args.folder}/{split}",
+            image_size=(args.size, args.size),
+            batch_size=None,
+            seed=args.seed,
+            **options,
+        )
+
+    train, val = load("train", validation_split=0.1, subset="both")
+    test = load("test", shuffle=False)
+    classes, count = len(train.class_names), int(train.cardinality())
+    changes = [layers.RandomTranslation(0.1, 0.1)]
+    changes += [] if args.no_flip else [layers.RandomFlip("horizontal")]
+    augment = keras.Sequential(changes)
+    train = train.cache().shuffle(count).batch(BATCH)
+    train = train.map(lambda x, y: (augment(x, training=True), y), -1).prefetch(-1)
+    val, test = (one.batch(BATCH).cache().prefetch(-1) for one in (val, test))
+
+    model = keras.Sequential([keras.Input((args.size, args.size, 3))])
+    model.add(layers.Rescaling(1 / 127.5, -1))
+    for filters in (64, 128, 256):
+        model.add(layers.Conv2D(filters, 3, padding="same", use_bias=False))
+        model.add(layers.BatchNormalization())
+        model.add(layers.ReLU())
+        model.add(layers.MaxPooling2D())
+    model.add(layers.Flatten())
+    model.add(layers.Dropout(0.3))
+    model.add(layers.Dense(256, activation="relu"))
+    model.add(layers.Dropout(0.3))
+    model.add(layers.Dense(classes, activation="softmax"))
+
+    steps, epochs = -(-count // BATCH), args.epochs
+    if args.minutes:
+        before = model.get_weights()
+        model.compile("adam", "sparse_categorical_crossentropy")
+        model.fit(train.take(20), verbose=0)
+        begin = time.monotonic()
+        model.fit(train.take(20), verbose=0)
+        step = (time.monotonic() - begin) / min(20, steps)
+        model.set_weights(before)
+        left = 60 * args.minutes - (time.monotonic() - started) - 5
+        epochs = max(1, int(left / (1.1 * step * steps)))
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, epochs * steps)
+    model.compile(
+        keras.optimizers.Adam(rate),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    model.fit(train, validation_data=val, epochs=epochs, verbose=2)
+    _, accuracy = model.evaluate(test, verbose=0)
+    seconds = time.monotonic() - started
+    print(f"Test accuracy {accuracy:.4f} after {epochs} epochs, {seconds:.1f} s.")
+
+
+if __name__ == "__main__":
+    main()

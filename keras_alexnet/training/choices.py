@@ -1,0 +1,161 @@
+"""Default settings for users' own images, chosen from what the images are."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import statistics
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from keras_alexnet.architectures import get_architecture
+from keras_alexnet.data.dataset import Dataset
+from keras_alexnet.data.opening import open_dataset
+from keras_alexnet.training.config import TrainConfig
+
+# Images up to this side are learnt as they are, by a network for small images.
+SMALL = 96
+# Fewer photographs than that do not teach a network of 62 million weights.
+MANY = 10_000
+# Of the largest class to the smallest; classes count alike from there on.
+UNBALANCED = 1.5
+# Names of characters that are longer than one.
+CHARACTERS = set(
+    "zero one two three four five six seven eight nine digit letter".split()
+)
+SAMPLE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known of training images before any is learnt from.
+
+    Attributes:
+        images: How many there are.
+        side: The median of the shorter sides of some of them, in pixels.
+        imbalance: Images of the largest class over those of the smallest; 1 where
+            labels are not known.
+        characters: Whether the classes are named like characters.
+    """
+
+    images: int
+    side: int
+    imbalance: float
+    characters: bool
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Facts:
+        """Looks at a dataset, and at some of its images, evenly spaced."""
+        train = dataset.train
+        if train.stream is None:
+            places = np.linspace(0, len(train) - 1, min(SAMPLE, len(train)))
+            files = (train.file(int(place)) for place in places)
+        else:
+            files = (encoded for encoded, _ in train.stream(0).take(SAMPLE))
+        sides = [side for side in map(_side, files) if side]
+        counts = np.ones(1)
+        if train.labels is not None:
+            counts = np.bincount(train.labels, minlength=train.classes)
+        names = [name.lower() for name in dataset.class_names]
+        return cls(
+            images=len(train),
+            side=round(statistics.median(sides)) if sides else SMALL,
+            imbalance=float(counts.max() / max(counts.min(), 1)),
+            characters=all(len(name) == 1 or name in CHARACTERS for name in names),
+        )
+
+
+def _side(encoded: Any) -> int | None:
+    try:
+        with Image.open(io.BytesIO(encoded.numpy())) as image:
+            return min(image.size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None  # Damaged; training names it.
+
+
+def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
+    """Fills in the settings of a configuration that are left to be chosen.
+
+    A function of its arguments alone.
+
+    Args:
+        config: Its settings that are None are chosen; others stay as they are.
+        facts: What the images are.
+
+    Returns:
+        The configuration, and one line for each choice, with its reason.
+    """
+    settings: dict[str, Any] = {}
+    reasons: list[str] = []
+
+    def take(name: str, value: Any, reason: str) -> Any:
+        given = getattr(config, name)
+        if given is not None:
+            return given
+        settings[name] = value
+        reasons.append(f"{name} {value}: {reason}")
+        return value
+
+    images = f"{facts.images:,} training images"
+    small = facts.side <= SMALL
+    few = facts.images < MANY
+    if small:
+        architecture, why = "alexnet_small", f"images of {facts.side} pixels"
+    elif few:
+        architecture, why = "alexnet_small", f"{images} are few for a larger network"
+    else:
+        architecture, why = "alexnet_bn", f"{images} of {facts.side} pixels"
+    architecture = take("architecture", architecture, why)
+    if architecture == "alexnet_small":
+        own = get_architecture(architecture).input_size
+        size = max(facts.side, own) if small else SMALL
+        size = take("image_size", size, f"images of {facts.side} pixels")
+    else:
+        size = config.image_size or get_architecture(architecture).input_size
+    if small:
+        take("resize_size", size, "nothing is cut off small images")
+    batch = 128 if facts.images >= 5000 else 64 if facts.images >= 1000 else 32
+    batch = take("global_batch_size", batch, images)
+    # 20 passes over 50,000 images; fewer images are seen more often.
+    epochs = round(20 * (50_000 / facts.images) ** 0.35)
+    take("epochs", min(max(epochs, 15), 100), images)
+    # Proportional to the batch (https://arxiv.org/abs/1706.02677).
+    rate = 0.1 * batch / 128
+    normalised = architecture in ("alexnet_small", "alexnet_bn")
+    rate = rate if normalised else rate / 10
+    why = f"batches of {batch}, {'with' if normalised else 'without'} batch norm"
+    take("learning_rate", f"cosine({rate:g}, warmup=0.15)", why)
+    flips = "characters have a direction" if facts.characters else "no characters"
+    take("horizontal_flip", not facts.characters, flips)
+    take("crop_padding", size // 8 if small else 0, f"inputs of {size} pixels")
+    take("zoom", 0.1 if few else 0.0, images)
+    balanced = facts.imbalance > UNBALANCED
+    take(
+        "class_weights",
+        "balanced" if balanced else "none",
+        f"the largest class has {facts.imbalance:.3g} times as many as the smallest",
+    )
+    return config.updated(settings), reasons
+
+
+def open_images(config: TrainConfig) -> Dataset:
+    """Opens the images of a configuration, in the splits that training needs."""
+    return open_dataset(
+        config.data,
+        seed=config.seed,
+        test_fraction=config.test_fraction,
+        validation_fraction=config.validation_fraction,
+        channels=config.channels,
+    )
+
+
+def complete(config: TrainConfig) -> TrainConfig:
+    """Returns a configuration in which nothing is left to be chosen.
+
+    Opens the images if anything is.
+    """
+    if config.is_complete:
+        return config
+    return choose(config, Facts.of(open_images(config)))[0]

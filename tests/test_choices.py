@@ -1,0 +1,161 @@
+"""What the recipe for users' own images chooses, by what the images are."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_alexnet import TrainConfig
+from keras_alexnet.data.opening import open_dataset
+from keras_alexnet.errors import UserError
+from keras_alexnet.training.choices import Facts, choose
+from keras_alexnet.training.loop import epoch_ends
+from keras_alexnet.training.train import train
+
+CIFAR = Facts(images=50_000, side=32, imbalance=1.0, characters=False)
+
+
+def chosen(facts=CIFAR, **settings):
+    return choose(TrainConfig(recipe="images", data="folder:x", **settings), facts)[0]
+
+
+def test_folders_are_learnt_by_the_recipe_for_images_and_digits_by_their_own():
+    assert TrainConfig(data="folder:x").recipe == "images"
+    assert TrainConfig(data="digits").recipe == "digits"
+
+
+def test_what_is_not_given_is_chosen_with_one_line_of_reason_each():
+    config, reasons = choose(TrainConfig(data="folder:x"), CIFAR)
+    assert config.is_complete
+    assert (config.architecture, config.image_size) == ("alexnet_small", 32)
+    assert (config.global_batch_size, config.epochs) == (128, 20)
+    changed = {line.split()[0] for line in reasons}
+    before = dataclasses.asdict(TrainConfig(data="folder:x"))
+    after = dataclasses.asdict(config)
+    assert changed == {name for name in after if after[name] != before[name]}
+    assert choose(TrainConfig(data="folder:x"), CIFAR) == (config, reasons)
+
+
+def test_what_is_given_stays():
+    given = {
+        "architecture": "alexnet_mini",
+        "epochs": 3,
+        "horizontal_flip": True,
+        "learning_rate": "0.01",
+        "class_weights": "none",
+    }
+    facts = dataclasses.replace(CIFAR, imbalance=9.0, characters=True)
+    config = chosen(facts, **given)
+    assert {name: getattr(config, name) for name in given} == given
+
+
+@pytest.mark.parametrize(
+    "facts, expected",
+    [
+        ({"images": 100}, {"global_batch_size": 32, "epochs": 100, "zoom": 0.1}),
+        ({"images": 2_000_000}, {"epochs": 15}),
+        ({"side": 8}, {"architecture": "alexnet_small", "image_size": 32}),
+        ({"side": 64}, {"architecture": "alexnet_small", "image_size": 64}),
+        ({"side": 400}, {"architecture": "alexnet_bn", "image_size": None}),
+        (
+            {"side": 400, "images": 900},
+            {"architecture": "alexnet_small", "image_size": 96},
+        ),
+        ({"characters": True}, {"horizontal_flip": False}),
+        ({"imbalance": 2.0}, {"class_weights": "balanced"}),
+    ],
+)
+def test_choices_follow_from_the_facts(facts, expected):
+    config = chosen(dataclasses.replace(CIFAR, **facts))
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_other_recipes_leave_nothing_to_be_chosen():
+    assert TrainConfig(recipe="alexnet-2012", data="folder:x").is_complete
+    with pytest.raises(UserError, match="epochs is chosen .* recipe images only"):
+        TrainConfig(recipe="caffe", epochs=None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Forty light and ten dark noisy images of 20 pixels."""
+    path = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name, count, level in (("dark", 10, 60), ("light", 40, 180)):
+        (path / name).mkdir()
+        for number in range(count):
+            pixels = np.clip(rng.normal(level, 20, (20, 24, 3)), 0, 255)
+            image = Image.fromarray(pixels.astype("uint8"))
+            image.save(path / name / f"{number}.png")
+    return path
+
+
+def test_facts_are_those_of_the_training_images(folder):
+    dataset = open_dataset(
+        f"folder:{folder}",
+        seed=0,
+        test_fraction=0.2,
+        validation_fraction=0.1,
+        channels=None,
+    )
+    facts = Facts.of(dataset)
+    counts = np.bincount(dataset.train.labels)
+    assert facts == Facts(counts.sum(), 20, counts[1] / counts[0], False)
+
+
+def test_a_folder_needs_no_setting(folder, tmp_path, capsys):
+    config = TrainConfig(data=f"folder:{folder}", width=0.1, epochs=20)
+    result = train(config, tmp_path / "run")
+    assert "class_weights balanced: the largest class has 4" in capsys.readouterr().out
+    assert result.metrics["top1_error"] < 0.2
+    written = TrainConfig.from_file(tmp_path / "run" / "config.json")
+    assert written.is_complete and written.architecture == "alexnet_small"
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert (data["train"], data["validation"], data["test"]) == (36, 4, 10)
+    assert data["choices"][0].startswith("architecture alexnet_small: ")
+
+
+def test_the_best_epoch_by_the_validation_images_becomes_the_model(folder, tmp_path):
+    settings = {"data": f"folder:{folder}", "width": 0.1, "epochs": 4}
+    # Learns for an epoch, and then unlearns.
+    rate = "piecewise((0.05, 30), (0.5,))"
+    config = TrainConfig(**settings, learning_rate=rate, clip_norm=100.0)
+    result = train(config, tmp_path / "run")
+    errors = [row["val_top1_error"] for row in result.history]
+    kept = json.loads((tmp_path / "run" / "result.json").read_text())["kept_step"]
+    assert kept == result.history[int(np.argmin(errors))]["step"]
+
+
+def test_steps_may_stand_in_for_epochs():
+    assert epoch_ends(100, 10, 7, steps=25) == [10, 20, 25]
+    assert epoch_ends(100, 10, 7, steps=20) == [10, 20]
+    assert epoch_ends(100, 10, 7, steps=3) == [3]
+
+
+def test_minutes_become_steps_that_are_written_down_and_resumed(folder, tmp_path):
+    config = TrainConfig(
+        data=f"folder:{folder}", width=0.1, minutes=0.25, global_batch_size=8
+    )
+    result = train(config, tmp_path / "run", until_epoch=1)
+    written = TrainConfig.from_file(tmp_path / "run" / "config.json")
+    assert written.steps > 5
+    result = train(config, tmp_path / "run", resume=True)
+    assert result.history[-1]["step"] == written.steps
+    assert TrainConfig.from_file(tmp_path / "run" / "config.json") == written
+
+
+def test_balanced_classes_count_alike(folder, tmp_path):
+    from keras_alexnet.training.preparation import make_class_weights
+
+    config = TrainConfig(data=f"folder:{folder}", class_weights="balanced")
+    dataset = open_dataset(
+        f"folder:{folder}",
+        seed=0,
+        test_fraction=0.2,
+        validation_fraction=0.0,
+        channels=None,
+    )
+    # As scikit-learn's compute_class_weight: images / (classes * images of the class).
+    assert make_class_weights(config, dataset) == (40 / (2 * 8), 40 / (2 * 32))
