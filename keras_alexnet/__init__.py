@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from keras_alexnet.builder import build
     from keras_alexnet.features import feature_extractor
     from keras_alexnet.images.preprocessing import Preprocessing, preprocess_input
+    from keras_alexnet.lpips import LPIPS
     from keras_alexnet.model import AlexNet
     from keras_alexnet.networks import load_model, open_network
     from keras_alexnet.registry import get_layer, list_layers, register_layer
@@ -46,6 +47,7 @@ _HOME = {
     "list_layers": "registry",
     "list_weights": "weights.catalog",
     "load_model": "networks",
+    "LPIPS": "lpips",
     "open_network": "networks",
     "preprocess_input": "images.preprocessing",
     "Preprocessing": "images.preprocessing",
@@ -59,6 +61,7 @@ __all__ = [
     "AlexNet",
     "Architecture",
     "LayerSpec",
+    "LPIPS",
     "Preprocessing",
     "TrainConfig",
     "TrainResult",

@@ -29,6 +29,7 @@ from keras_alexnet.cli.import_weights import ImportWeights
 from keras_alexnet.cli.inspect import Inspect
 from keras_alexnet.cli.launch import Launch
 from keras_alexnet.cli.list import List
+from keras_alexnet.cli.lpips import Lpips
 from keras_alexnet.cli.predict import Predict
 from keras_alexnet.cli.train import Train
 from keras_alexnet.cli.tune import Tune
@@ -41,6 +42,7 @@ COMMANDS = {
     "export": Export,
     "predict": Predict,
     "features": Features,
+    "lpips": Lpips,
     "import-weights": ImportWeights,
     "tune": Tune,
     "inspect": Inspect,

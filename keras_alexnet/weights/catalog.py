@@ -146,6 +146,20 @@ _FILES = (
         top1_error=0.426,
         top5_error=0.196,
     ),
+    # The file of the package lpips 0.1.4 on PyPI, too.
+    PublishedFile(
+        name="lpips-alex",
+        file_name="lpips-v0.1-alex.pth",
+        urls=(
+            "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/"
+            "lpips/weights/v0.1/alex.pth",
+        ),
+        digest="sha256:"
+        "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+        source="R. Zhang et al., PerceptualSimilarity, BSD-2-Clause",
+        class_order=None,
+        note="Weights of AlexNet's channels, for `keras_alexnet.LPIPS`.",
+    ),
     # Caffe publishes the mean inside caffe_ilsvrc12.tar.gz only.
     PublishedFile(
         name="caffe-imagenet-mean",

@@ -64,9 +64,11 @@ _TORCHVISION_DENSE = {1: "fc6", 4: "fc7", 6: "fc8"}
 _ADVICE = "Save model.state_dict() rather than the model."
 
 
-def read_zip(
-    buffer: memoryview, members: Mapping, prefix: str | None = None
-) -> WeightFile:
+# What is made of the tensors of a file, read one by one, and of the file's format.
+Finish = Callable[[Mapping[str, Callable[[], np.ndarray]], str], Any]
+
+
+def read_zip(buffer: memoryview, members: Mapping, finish: Finish) -> Any:
     """Reads what `torch.save` writes since PyTorch 1.6."""
     pickled = [name for name in members if name.endswith("/data.pkl")]
     if len(pickled) != 1:
@@ -89,10 +91,10 @@ def read_zip(
             read[key] = read_member(buffer, info)
         return read[key]
 
-    return _from_pickle(state, storage, order, prefix)
+    return _from_pickle(state, storage, order, finish)
 
 
-def read_legacy(buffer: memoryview, prefix: str | None = None) -> WeightFile:
+def read_legacy(buffer: memoryview, finish: Finish) -> Any:
     """Reads what `torch.save` wrote before PyTorch 1.6."""
     # The magic number and the protocol's, the system, the value, the storages' keys.
     values, position = [], 0
@@ -124,13 +126,13 @@ def read_legacy(buffer: memoryview, prefix: str | None = None) -> WeightFile:
             raise WeightFileError(f"The PyTorch file lacks the storage {key[:80]}.")
         return storages[key]
 
-    return _from_pickle(state, storage, order, prefix)
+    return _from_pickle(state, storage, order, finish)
 
 
 def read_safetensors(
-    path: Path, buffer: memoryview, header_size: int, prefix: str | None = None
-) -> WeightFile:
-    """Reads a file of the safetensors library with PyTorch's names."""
+    path: Path, buffer: memoryview, header_size: int, finish: Finish
+) -> Any:
+    """Reads a file of the safetensors library."""
     if header_size > _MAX_HEADER:
         raise WeightFileError(
             f"The safetensors file has a header of {header_size:,} B."
@@ -146,14 +148,13 @@ def read_safetensors(
     except (SafetensorError, ValueError, RecursionError) as error:
         raise WeightFileError(f"The safetensors file is damaged: {error}") from None
     data = buffer[8 + header_size :]
-    return from_state_dict(
+    return finish(
         {
             key: lambda entry=entry: _safetensor(data, entry)
             for key, entry in header.items()
             if key != "__metadata__"
         },
         "safetensors",
-        prefix,
     )
 
 
@@ -263,8 +264,8 @@ def _convolutions(layers: dict[tuple[str, int], dict]) -> int:
 
 
 def _from_pickle(
-    state: Any, storage: Callable[[str], memoryview], order: str, prefix: str | None
-) -> WeightFile:
+    state: Any, storage: Callable[[str], memoryview], order: str, finish: Finish
+) -> Any:
     tensors, module = _tensors(state)
     if not any(map(_KEY.fullmatch, tensors)) and module is not None:
         raise WeightFileError(
@@ -273,13 +274,12 @@ def _from_pickle(
         )
     if not tensors:
         raise WeightFileError(f"The PyTorch file holds no state dict. {_ADVICE}")
-    return from_state_dict(
+    return finish(
         {
             key: lambda tensor=tensor: _array(tensor, storage, order)
             for key, tensor in tensors.items()
         },
         "torch",
-        prefix,
     )
 
 

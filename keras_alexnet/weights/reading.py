@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,12 +54,30 @@ def read_weights(
             holds no AlexNet, or several.
     """
     with _mapped(path) as buffer:
-        weights = _read(buffer, Path(path), prefix)
+        finish = functools.partial(pytorch.from_state_dict, prefix=prefix)
+        weights = _read(buffer, Path(path), finish)
         _check_finite(weights)
     weights = dataclasses.replace(weights, path=Path(path))
     if mean is not None:
         weights = dataclasses.replace(weights, mean_image=read_mean(mean))
     return weights
+
+
+def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads the tensors of a file of PyTorch, by key, whatever they belong to.
+
+    Raises:
+        WeightFileError: There is no such file, it is damaged, or no file of PyTorch.
+    """
+    with _mapped(path) as buffer:
+        found = _read(
+            buffer,
+            Path(path),
+            lambda tensors, _: {key: np.array(read()) for key, read in tensors.items()},
+        )
+    if not isinstance(found, dict):
+        raise WeightFileError(f"{path}: expected a file of PyTorch.")
+    return found
 
 
 def read_mean(path: str | Path) -> np.ndarray:
@@ -104,16 +124,16 @@ def _check_finite(weights: WeightFile) -> None:
             )
 
 
-def _read(buffer: memoryview, path: Path, prefix: str | None) -> WeightFile:
+def _read(buffer: memoryview, path: Path, finish: pytorch.Finish) -> Any:
     start = bytes(buffer[:16])
     if start.startswith(b"PK\3\4"):
-        return _read_zip(buffer, prefix)
+        return _read_zip(buffer, finish)
     if start.startswith(keras_file.MAGIC):
         return keras_file.read_hdf5(buffer)
     if start.startswith(npy.MAGIC):
         return npy.read(buffer)
     if start.startswith(pytorch.LEGACY_MAGIC):
-        return pytorch.read_legacy(buffer, prefix)
+        return pytorch.read_legacy(buffer, finish)
     if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         raise WeightFileError(
             "This is a plain pickle. Save the state dict with torch.save, or as "
@@ -121,7 +141,7 @@ def _read(buffer: memoryview, path: Path, prefix: str | None) -> WeightFile:
         )
     header_size = int.from_bytes(start[:8], "little")
     if header_size < len(buffer) and start[8:9] == b"{":
-        return pytorch.read_safetensors(path, buffer, header_size, prefix)
+        return pytorch.read_safetensors(path, buffer, header_size, finish)
     kind = _protobuf_kind(buffer)
     if kind == "onnx":
         return onnx_graph.read(buffer, path.parent)
@@ -135,7 +155,7 @@ def _read(buffer: memoryview, path: Path, prefix: str | None) -> WeightFile:
     raise WeightFileError(f"The file is of none of the known formats: {_FORMATS}.")
 
 
-def _read_zip(buffer: memoryview, prefix: str | None) -> WeightFile:
+def _read_zip(buffer: memoryview, finish: pytorch.Finish) -> Any:
     members = open_zip(buffer)
     if "model.weights.h5" in members:
         return keras_file.read_archive(buffer, members)
@@ -145,7 +165,7 @@ def _read_zip(buffer: memoryview, prefix: str | None) -> WeightFile:
             "with torch.save, and read that."
         )
     if any(name.endswith("/data.pkl") for name in members):
-        return pytorch.read_zip(buffer, members, prefix)
+        return pytorch.read_zip(buffer, members, finish)
     raise WeightFileError(
         "The zip archive holds neither a PyTorch state dict nor a Keras model: "
         f"{', '.join(repr(name[:40]) for name in list(members)[:5]) or 'nothing'}."
