@@ -17,6 +17,11 @@ SQUASHED = Preprocessing(
 )
 
 
+def whole_file(encoded, ratio=1):
+    """TensorFlow's decoder, with the accurate DCT of other programs."""
+    return tf.io.decode_jpeg(encoded, 3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+
 def photograph(height, width):
     image = Image.fromarray(load_sample_image("flower.jpg"))
     return image.resize((width, height), Image.Resampling.BICUBIC)
@@ -62,7 +67,7 @@ def run(preprocessing, encoded, *arguments, **options):
 )
 def test_a_part_has_the_pixels_of_the_whole(number, options):
     encoded = encode(photograph(139, 175), **options)
-    whole = tf.io.decode_jpeg(encoded, 3, ratio=JPEG_RATIOS[number]).numpy()
+    whole = whole_file(encoded, ratio=JPEG_RATIOS[number]).numpy()
     first = np.array([3, 5], np.int32)
     last = np.array(whole.shape[:2], np.int32) - np.array([2, 1], np.int32)
     part = decode_jpeg_part(tf.constant(encoded), tf.constant(number), first, last)
@@ -87,7 +92,7 @@ def test_what_is_cut_off_is_not_whole(length):
 @pytest.mark.parametrize("shape", [(375, 500), (300, 257), (600, 800)], ids=str)
 def test_what_shrinks_is_averaged_over_whole_pixels(preprocessing, shape, mirrored):
     encoded = encode(photograph(*shape), quality=95, subsampling=0)
-    image = tf.io.decode_jpeg(encoded, 3, ratio=2 if shape[0] == 600 else 1).numpy()
+    image = whole_file(encoded, ratio=2 if shape[0] == 600 else 1).numpy()
     low, lengths = np.zeros(2), np.array(image.shape[:2])
     if preprocessing is FUSED:
         low = (lengths - lengths.min()) // 2
@@ -104,7 +109,7 @@ def test_what_shrinks_is_averaged_over_whole_pixels(preprocessing, shape, mirror
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_what_has_the_right_size_is_not_changed(mirrored):
     encoded = encode(photograph(512, 600), subsampling=0)
-    halved = tf.io.decode_jpeg(encoded, 3, ratio=2).numpy()
+    halved = whole_file(encoded, ratio=2).numpy()
     expected = halved[3 : 3 + 227, 22 + 9 : 22 + 9 + 227]
     expected = expected[:, ::-1] if mirrored else expected
     found = run(FUSED, encoded, (3, 9), 227, mirrored=tf.constant(mirrored))
@@ -117,7 +122,7 @@ def test_what_grows_is_interpolated(shape, extent):
     encoded = encode(photograph(*shape), subsampling=0)
     corner = tf.constant([256 - extent[0], 3.25]) * (0.5, 1)
     found = run(FUSED, encoded, corner, 227, extent=tf.constant(extent))
-    whole = tf.io.decode_jpeg(encoded, 3)
+    whole = whole_file(encoded)
     expected = FUSED.resize_part(whole, corner, 227, extent=extent).numpy()
     np.testing.assert_allclose(found, expected, atol=0.01)
 
@@ -153,6 +158,6 @@ def test_a_file_that_is_cut_off_is_refused_whatever_part_is_used(length):
 def test_the_same_flag_turns_all_of_it_off():
     exact = Preprocessing(227, 256, 3, (0.0,) * 3, 1.0)
     encoded = encode(photograph(600, 500), subsampling=0)
-    whole = tf.io.decode_jpeg(encoded, 3)
+    whole = whole_file(encoded)
     expected = exact.resize_part(whole, (7, 22), 227).numpy()
     np.testing.assert_allclose(run(exact, encoded, (7, 22), 227), expected, atol=0.01)

@@ -161,18 +161,52 @@ def test_squashing_keeps_all_of_the_image_and_the_other_rule_its_shape():
     squashed = small("caffe").resize(image).numpy()
     colours = squashed[16].argmax(-1)
     np.testing.assert_array_equal(colours, [0] * 8 + [1] * 16 + [2] * 8)
-    shorter = small("torch").resize(image).numpy()
+    shorter = small("alexnet_2012").resize(image).numpy()
     np.testing.assert_array_equal(shorter.argmax(-1), np.ones((32, 32)))
 
 
-@pytest.mark.parametrize("mode", ["caffe", "torch"])
+def by_torchvision(image, resize_size, size):
+    """torchvision's Resize and CenterCrop, as they are written for PIL images."""
+    width, height = image.size
+    if width <= height:
+        image = image.resize(
+            (resize_size, int(resize_size * height / width)), Image.BILINEAR
+        )
+    else:
+        image = image.resize(
+            (int(resize_size * width / height), resize_size), Image.BILINEAR
+        )
+    left = int(round((image.size[0] - size) / 2.0))
+    top = int(round((image.size[1] - size) / 2.0))
+    return np.asarray(image.crop((left, top, left + size, top + size)), "float32")
+
+
+@pytest.mark.parametrize("width, height", [(61, 40), (40, 61), (37, 37), (300, 91)])
+def test_torchvisions_geometry_is_reproduced_to_a_grey_level(width, height, tmp_path):
+    # Smooth, as photographs are: Pillow rounds to bytes between its two passes.
+    coarse = Image.fromarray(pixels(height // 4 + 1, width // 4 + 1, 3))
+    image = coarse.resize((width, height), Image.BICUBIC)
+    expected = by_torchvision(image, 32, 28)
+    found = small("torch").prepare(np.asarray(image)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1.01)
+    assert np.abs(found - expected).mean() < 0.5
+    # A photograph's file, decoded as Pillow decodes it.
+    image.save(tmp_path / "image.jpg", quality=90)
+    with Image.open(tmp_path / "image.jpg") as file:
+        expected = by_torchvision(file, 32, 28)
+    encoded = tf.io.read_file(str(tmp_path / "image.jpg"))
+    found = small("torch").prepare_file(encoded).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1.01)
+
+
+@pytest.mark.parametrize("mode", ["caffe", "alexnet_2012"])
 def test_resizing_follows_pillow(mode):
     # A smooth picture: filters differ in their treatment of noise.
     y, x = np.mgrid[0:120, 0:90] / 20
     image = np.stack([np.sin(x + y), np.cos(x - y), np.sin(x * y / 8)], -1)
     image = np.round(127.5 + 120 * image).astype(np.uint8)
     pillow = Image.fromarray(image)
-    if mode == "torch":
+    if mode == "alexnet_2012":
         pillow = pillow.crop((0, 15, 90, 105))
     expected = np.asarray(pillow.resize((32, 32), Image.Resampling.BILINEAR))
     found = small(mode).resize(image).numpy()
@@ -271,7 +305,7 @@ def test_what_is_no_preprocessing_is_refused(config):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"resize_rule": "crop"}, "shorter_side, squash"),
+        ({"resize_rule": "crop"}, "shorter_side, torchvision, squash"),
         ({"channel_order": "gbr"}, "rgb, bgr"),
         ({"channels": 2}, "1 or 3"),
         ({"channels": 1, "channel_order": "bgr"}, "three channels"),

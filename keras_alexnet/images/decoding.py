@@ -31,6 +31,8 @@ LUMINANCE = (0.299, 0.587, 0.114)
 # as the 2012 data were made; antialiasing over triangles is further from that average
 # (docs/augmentation.md).
 JPEG_RATIOS = (1, 2, 4, 8)
+# As Pillow, OpenCV and libjpeg by default; TensorFlow's own is up to 18 levels off.
+DCT = "INTEGER_ACCURATE"
 
 
 def decode(
@@ -231,12 +233,14 @@ def _chunk(encoded: tf.Tensor, kind: str) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _decode_jpeg(encoded: tf.Tensor, shorter_side: int | None) -> tf.Tensor:
     if shorter_side is None:
-        return tf.io.decode_jpeg(encoded, channels=3)
+        return tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT)
     number, _ = jpeg_scale(encoded, shorter_side)
     return tf.switch_case(
         number,
         [
-            lambda ratio=ratio: tf.io.decode_jpeg(encoded, 3, ratio=ratio)
+            lambda ratio=ratio: tf.io.decode_jpeg(
+                encoded, 3, ratio=ratio, dct_method=DCT
+            )
             for ratio in JPEG_RATIOS
         ],
     )
@@ -284,7 +288,7 @@ def decode_jpeg_part(
         number,
         [
             lambda ratio=ratio: tf.io.decode_and_crop_jpeg(
-                encoded, window, channels=3, ratio=ratio
+                encoded, window, channels=3, ratio=ratio, dct_method=DCT
             )
             for ratio in JPEG_RATIOS
         ],

@@ -41,9 +41,10 @@ class Preprocessing:
         mean: Mean of the training images, one number per channel, in `channel_order`
             and on the scale of 0 to `pixel_max`.
         scale: What mean-free pixels are multiplied by.
-        resize_rule: `"shorter_side"` brings the shorter side to `resize_size` and cuts
-            out the centre square, as the 2012 paper and torchvision do; `"squash"`
-            brings both sides to `resize_size`, as Caffe does.
+        resize_rule: `"shorter_side"` cuts out the centre square and brings it to
+            `resize_size`, as the 2012 program does; `"torchvision"` brings the shorter
+            side to `resize_size` and the longer one to whole pixels, and cuts after
+            that; `"squash"` brings both sides to `resize_size`, as Caffe does.
         channel_order: `"rgb"` or `"bgr"`: how the network wants its channels. Images
             come as RGB.
         pixel_max: The network's white: 255, or 1.
@@ -79,7 +80,7 @@ class Preprocessing:
 
     def _check(self) -> None:
         for name, choices in (
-            ("resize_rule", ("shorter_side", "squash")),
+            ("resize_rule", ("shorter_side", "torchvision", "squash")),
             ("channel_order", ("rgb", "bgr")),
         ):
             if getattr(self, name) not in choices:
@@ -310,6 +311,14 @@ class Preprocessing:
             column of all that is resized, and those after the last, int32 `(2,)`.
         """
         low = tf.zeros_like(shape)
+        if self.resize_rule == "torchvision":
+            # Its Resize, and its CenterCrop, which rounds half to even.
+            shorter = tf.reduce_min(shape)
+            resized = self.resize_size * shape // shorter
+            pixel = tf.cast(shape, tf.float32) / tf.cast(resized, tf.float32)
+            origin = tf.round(tf.cast(resized - self.resize_size, tf.float32) / 2)
+            start = (origin + tf.cast(corner, tf.float32)) * pixel
+            return start, extent * pixel, low, shape
         if self.resize_rule == "shorter_side":
             side = tf.reduce_min(shape)[None]
             low = (shape - side) // 2
@@ -483,6 +492,7 @@ MODES: Mapping[str, Preprocessing] = MappingProxyType(
             scale=1.0,
             pixel_max=1.0,
             std=(0.229, 0.224, 0.225),
+            resize_rule="torchvision",
         ),
         # The 2012 program subtracts a mean image. Without one: the channel means of
         # the centre of that of cuda-convnet2's release (make-data/input_meta).
