@@ -25,6 +25,7 @@ OTHER = {
     "step_profile": "Where does the time of a training step go?",
     "engine": "What does the training loop cost, on top of the step?",
     "data_pipeline": "How fast is the input, against decoding, tf.data and PIL?",
+    "own_images": "A folder of images: how good, how soon, beside plain Keras?",
 }
 
 
@@ -45,6 +46,10 @@ class Options:
         batch_sizes: Images of a batch; by default what suits the device.
         time_limit: Seconds after which nothing more is begun; what was measured until
             then is reported.
+        data: For `own_images`: a folder, `digits`, or `digits:N` for N training images.
+        epochs: How long networks of `own_images` train, unless `minutes` are given.
+        minutes: How long they train, start and end included.
+        seeds: How often they train.
         started: When the question was asked, by `time.monotonic()`.
     """
 
@@ -53,6 +58,10 @@ class Options:
     candidates: tuple[str, ...] = ()
     batch_sizes: tuple[int, ...] = ()
     time_limit: float | None = None
+    data: str = "digits"
+    epochs: int = 20
+    minutes: float | None = None
+    seeds: int = 3
     started: float = dataclasses.field(default_factory=time.monotonic)
 
     @property

@@ -158,8 +158,8 @@ def test_a_question_without_an_answer_does_not_end_the_others(
     def process(command):
         asked.append(command[4])
         assert command[5:] == [
-            *("--out", str(tmp_path), "--quick", "--candidates", "torch*", "O*"),
-            *("--batch-sizes", "2", "3", "--time-limit", "60.0"),
+            *("--quick", "--candidates", "torch*", "O*", "--batch-sizes", "2", "3"),
+            *("--time-limit", "60.0", "--out", str(tmp_path)),
         ]
         return subprocess.CompletedProcess(command, len(asked) == 1)
 

@@ -31,6 +31,15 @@ class Benchmark:
     """Images of a batch, one size or several; by default what suits the device."""
     time_limit: float | None = None
     """Seconds for each question, after which nothing more is begun."""
+    data: str = "digits"
+    """For own_images: a folder with train/ and test/, digits, or digits:N for N
+    training images."""
+    epochs: int = 20
+    """For own_images: passes over the training images, unless --minutes is given."""
+    minutes: float | None = None
+    """For own_images: how long each network trains, start and end included."""
+    seeds: int = 3
+    """For own_images: how often each network trains."""
     out: str = "benchmarks/results"
     """Directory to write the answers to."""
 
@@ -48,13 +57,9 @@ class Benchmark:
             console.print(make_table("questions", headings, rows))
             return 0
         names = self.questions or tuple(USUAL)
-        options = Options(
-            Path(self.out),
-            self.quick,
-            self.candidates,
-            self.batch_sizes,
-            self.time_limit,
-        )
+        names_of_options = {field.name for field in dataclasses.fields(Options)}
+        given = {k: x for k, x in vars(self).items() if k in names_of_options}
+        options = Options(**{**given, "out": Path(self.out)})
         check(names, options)
         if len(names) == 1:
             # Functions are traced anew for every case: TensorFlow would warn of it.
@@ -68,14 +73,16 @@ class Benchmark:
 
     def _in_a_process(self, name: str) -> int:
         """Answers one question in a process, whose memory and devices are its own."""
-        arguments = ["benchmark", name, "--out", self.out]
-        if self.quick:
-            arguments.append("--quick")
-        if self.candidates:
-            arguments += ["--candidates", *self.candidates]
-        if self.batch_sizes:
-            arguments += ["--batch-sizes", *map(str, self.batch_sizes)]
-        if self.time_limit is not None:
-            arguments += ["--time-limit", str(self.time_limit)]
+        arguments = ["benchmark", name]
+        for field in dataclasses.fields(self)[2:]:
+            value = getattr(self, field.name)
+            if value != field.default or field.name == "out":
+                flag = "--" + field.name.replace("_", "-")
+                values = (
+                    value
+                    if isinstance(value, tuple)
+                    else (value,) * (value is not True)
+                )
+                arguments += [flag, *map(str, values)]
         command = [sys.executable, "-m", "keras_alexnet", *arguments]
         return subprocess.run(command).returncode
