@@ -15,7 +15,7 @@ from keras_alexnet.data.color_jitter import jitter
 from keras_alexnet.data.draws import normal, uniform
 from keras_alexnet.images.mean_image import MeanImage
 from keras_alexnet.images.preprocessing import Preprocessing
-from keras_alexnet.images.resizing import resize_window
+from keras_alexnet.images.resizing import Window, resize_window
 
 # Of a random resized crop: the least share of the area, and the largest ratio of its
 # sides (Inception; torchvision's and timm's defaults too).
@@ -228,8 +228,8 @@ class Augmentation:
 
     def _resized_part(self, image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         mirrored = draws[4] < 0.5 if self.horizontal_flip else False
-        part = self._part(tf.shape(image)[:2], draws)
-        return resize_window(image, *part, self.image_size, mirrored=mirrored)
+        window = Window(*self._part(tf.shape(image)[:2], draws))
+        return resize_window(image, window, self.image_size, mirrored=mirrored)
 
     def _colors(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         if self.modern:

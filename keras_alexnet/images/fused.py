@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import tensorflow as tf
 
-from keras_alexnet.images.decoding import decode_jpeg_part, jpeg_scale, rarely
-from keras_alexnet.images.resizing import average, cut, reach, resize_window
+from keras_alexnet.images.decoding import decode_jpeg_part, rarely
+from keras_alexnet.images.resizing import Window, average, cut, reach, resize_window
 
 
 def fused_part(
     encoded: tf.Tensor,
-    place: Callable[[tf.Tensor], tuple[tf.Tensor, ...]],
+    number: tf.Tensor,
+    window: Window,
     size: int,
     *,
-    shorter_side: int,
     mirrored: tf.Tensor | bool = False,
 ) -> tf.Tensor:
     """Decodes and resizes a part of a JPEG file.
@@ -26,10 +24,9 @@ def fused_part(
 
     Args:
         encoded: The bytes of a JPEG file that is not cut off, a scalar string.
-        place: Of height and width of the image, int32 `(2,)`; says where the part lies:
-            `start`, `extent`, `low` and `high` of `resize_window`.
+        number: How far the file is shrunk while it is decoded, from `jpeg_scale`.
+        window: The part of the image that is then left, with its limits.
         size: Height and width of the result, in pixels.
-        shorter_side: How many pixels of the image must be left.
         mirrored: Whether left and right are exchanged, a boolean.
 
     Returns:
@@ -38,20 +35,19 @@ def fused_part(
     Raises:
         tf.errors.InvalidArgumentError: The bytes are no such file.
     """
-    number, shape = jpeg_scale(encoded, shorter_side)
-    start, extent, low, high = place(shape)
+    start, extent = window.start, window.extent
     first = tf.cast(tf.round(start), tf.int32)
-    last = tf.minimum(tf.cast(tf.round(start + extent), tf.int32), high)
+    last = tf.minimum(tf.cast(tf.round(start + extent), tf.int32), window.high)
     grows = tf.reduce_any(last - first < size)
     # Interpolation looks beyond the part.
-    wider = reach(start, extent, size, low, high)
+    wider = reach(window, size)
     first = tf.where(grows, wider[0], first)
     last = tf.where(grows, wider[1], last)
     part = decode_jpeg_part(encoded, number, first, last)
 
     def interpolated() -> tf.Tensor:
-        begin = start - tf.cast(first, tf.float32)
-        return resize_window(part, begin, extent, size, mirrored=mirrored)
+        inside = Window(start - tf.cast(first, tf.float32), extent)
+        return resize_window(part, inside, size, mirrored=mirrored)
 
     shrinks = tf.reduce_any(last - first > size)
     resized = tf.switch_case(

@@ -20,10 +20,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_alexnet.errors import UserError, unknown
-from keras_alexnet.images.decoding import LUMINANCE, decode, is_whole_jpeg, rarely
+from keras_alexnet.images.decoding import (
+    LUMINANCE,
+    decode,
+    is_whole_jpeg,
+    jpeg_scale,
+    rarely,
+)
 from keras_alexnet.images.fused import fused_part
 from keras_alexnet.images.mean_image import MeanImage
-from keras_alexnet.images.resizing import cut, resize_window
+from keras_alexnet.images.resizing import Window, cut, resize_window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +47,13 @@ class Preprocessing:
         mean: Mean of the training images, one number per channel, in `channel_order`
             and on the scale of 0 to `pixel_max`.
         scale: What mean-free pixels are multiplied by.
-        resize_rule: `"shorter_side"` cuts out the centre square and brings it to
-            `resize_size`, as the 2012 program does; `"torchvision"` brings the shorter
-            side to `resize_size` and the longer one to whole pixels, and cuts after
-            that; `"squash"` brings both sides to `resize_size`, as Caffe does.
+        resize_rule: `"shorter_side"` brings the shorter side to `resize_size` and cuts
+            out the centre square, as the 2012 paper does; `"torchvision"` likewise, but
+            with torchvision's rounding: the longer side is a whole number of pixels,
+            `int(resize_size * longer / shorter)`, the centre begins at
+            `round((side - image_size) / 2)`, and so do pixels end as whole numbers, as
+            `Resize` and `CenterCrop` give them for PIL images; `"squash"` brings both
+            sides to `resize_size`, as Caffe does.
         channel_order: `"rgb"` or `"bgr"`: how the network wants its channels. Images
             come as RGB.
         pixel_max: The network's white: 255, or 1.
@@ -229,19 +238,18 @@ class Preprocessing:
         """
         image = tf.ensure_shape(image, (None, None, self.channels))
         length = size if extent is None else extent
-        start, length, low, high = self._place(tf.shape(image)[:2], corner, length)
+        window = self._window(tf.shape(image)[:2], corner, length)
 
         def resized() -> tf.Tensor:
-            return resize_window(
-                image, start, length, size, mirrored=mirrored, low=low, high=high
-            )
+            part = resize_window(image, window, size, mirrored=mirrored)
+            return tf.round(part) if self.resize_rule == "torchvision" else part
 
         if extent is not None:
             return resized()
         # A file that was shrunk to the right size while it was decoded.
-        is_sized = tf.reduce_all(high - low == self.resize_size)
-        whole = low + tf.cast(corner, tf.int32)
-        return tf.cond(is_sized, lambda: cut(image, whole, size, mirrored), resized)
+        is_sized = tf.reduce_all(window.extent == size)
+        corner = tf.cast(window.start, tf.int32)
+        return tf.cond(is_sized, lambda: cut(image, corner, size, mirrored), resized)
 
     def part_of_file(
         self,
@@ -283,49 +291,41 @@ class Preprocessing:
         length = size if extent is None else extent
 
         def at_once() -> tf.Tensor:
-            return fused_part(
-                encoded,
-                lambda shape: self._place(shape, corner, length),
-                size,
-                shorter_side=self.resize_size,
-                mirrored=mirrored,
-            )
+            number, shape = jpeg_scale(encoded, self.resize_size)
+            window = self._window(shape, corner, length)
+            return fused_part(encoded, number, window, size, mirrored=mirrored)
 
         return tf.cond(is_whole_jpeg(encoded), at_once, rarely(step_by_step))
 
-    def _place(
+    def _window(
         self,
         shape: tf.Tensor,
         corner: tf.Tensor | tuple[int, int],
         extent: tf.Tensor | int,
-    ) -> tuple[tf.Tensor, ...]:
-        """Says where a part of the resized image lies in an image.
+    ) -> Window:
+        """Returns where a part of the resized square lies in an image.
 
         Args:
             shape: The image's height and width, int32 `(2,)`.
             corner: The part's top and left, in pixels of the resized image.
             extent: Its height and width.
-
-        Returns:
-            The same two in pixels of the image, float32 `(2,)`; and the first row and
-            column of all that is resized, and those after the last, int32 `(2,)`.
         """
-        low = tf.zeros_like(shape)
+        low, corner = tf.zeros_like(shape), tf.cast(corner, tf.float32)
         if self.resize_rule == "torchvision":
-            # Its Resize, and its CenterCrop, which rounds half to even.
-            shorter = tf.reduce_min(shape)
-            resized = self.resize_size * shape // shorter
-            pixel = tf.cast(shape, tf.float32) / tf.cast(resized, tf.float32)
-            origin = tf.round(tf.cast(resized - self.resize_size, tf.float32) / 2)
-            start = (origin + tf.cast(corner, tf.float32)) * pixel
-            return start, extent * pixel, low, shape
+            sides = tf.cast(shape, tf.int64)
+            whole = self.resize_size * sides // tf.reduce_min(sides)
+            pixel = tf.cast(sides / whole, tf.float32)
+            # Halves are rounded to even, as in Python.
+            first = tf.round(tf.cast(whole - self.image_size, tf.float32) / 2)
+            corner += first - self._margin
+            return Window(corner * pixel, extent * pixel, low, shape)
         if self.resize_rule == "shorter_side":
             side = tf.reduce_min(shape)[None]
             low = (shape - side) // 2
             shape = tf.concat([side, side], axis=0)
         pixel = tf.cast(shape, tf.float32) / self.resize_size
-        start = tf.cast(low, tf.float32) + tf.cast(corner, tf.float32) * pixel
-        return start, extent * pixel, low, low + shape
+        start = tf.cast(low, tf.float32) + corner * pixel
+        return Window(start, extent * pixel, low, low + shape)
 
     def center_crop(self, image: tf.Tensor) -> tf.Tensor:
         """Cuts the network's input out of the middle of a resized image.
@@ -387,10 +387,16 @@ class Preprocessing:
         Returns:
             float32, `(image_size, image_size, channels)`, 0-255.
         """
-        margin = (self.resize_size - self.image_size) // 2
-        if margin < 0:
+        if self._margin < 0:
             return self.center_crop(self.resize(image))
-        return self.resize_part(image, (margin, margin), self.image_size)
+        return self.resize_part(image, (self._margin, self._margin), self.image_size)
+
+    @property
+    def _margin(self) -> int:
+        """Where the network's input begins in the resized square."""
+        margin = (self.resize_size - self.image_size) / 2
+        is_rounded = self.resize_rule == "torchvision"
+        return round(margin) if is_rounded else math.floor(margin)
 
     def prepare_file(self, encoded: tf.Tensor, *, in_graph: bool = False) -> tf.Tensor:
         """Makes an image file as large as the network's input.

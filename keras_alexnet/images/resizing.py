@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
+
+
+class Window(NamedTuple):
+    """Part of an image that is resized.
+
+    Attributes:
+        start: Top and left, float32 `(2,)`, in pixels of the image, between pixels too.
+        extent: Height and width, likewise.
+        low: First row and first column that may have an influence, int32 `(2,)`; by
+            default 0. What lies near the part but outside has one too.
+        high: The row and the column after the last; by default the image's height and
+            width.
+    """
+
+    start: tf.Tensor
+    extent: tf.Tensor
+    low: tf.Tensor | None = None
+    high: tf.Tensor | None = None
 
 
 def resize_window(
     image: tf.Tensor,
-    start: tf.Tensor,
-    extent: tf.Tensor,
+    window: Window,
     size: int,
     *,
     mirrored: tf.Tensor | bool = False,
-    low: tf.Tensor | None = None,
-    high: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Resizes a part of an image, as if the whole were resized and the part cut out.
 
@@ -24,25 +41,20 @@ def resize_window(
 
     Args:
         image: `(height, width, channels)`, any real dtype, channels known.
-        start: Top and left of the part, float32 `(2,)`, in pixels of the image, between
-            pixels too.
-        extent: Its height and width, likewise.
+        window: The part.
         size: Height and width of the result, in pixels.
         mirrored: Whether left and right are exchanged, a boolean.
-        low: First row and first column that may have an influence, int32 `(2,)`; by
-            default 0. What lies near the part but outside has one too.
-        high: The row and the column after the last; by default the image's height and
-            width.
 
     Returns:
         float32, `(size, size, channels)`.
     """
     channels = image.shape[-1]
-    low = tf.zeros((2,), tf.int32) if low is None else low
-    high = tf.shape(image)[:2] if high is None else high
-    first, last = reach(start, extent, size, low, high)
-    scale = size / extent
-    translation = (tf.cast(first, tf.float32) - start) * scale
+    if window.high is None:
+        whole = tf.shape(image)[:2]
+        window = window._replace(low=tf.zeros_like(whole), high=whole)
+    first, last = reach(window, size)
+    scale = size / window.extent
+    translation = (tf.cast(first, tf.float32) - window.start) * scale
     rows, columns = tf.unstack(last - first)
     # As a matrix, of which parts are copied row by row.
     image = tf.reshape(image, (-1, tf.shape(image)[1] * channels))
@@ -60,26 +72,21 @@ def resize_window(
     return tf.reshape(image, (size, size, channels))
 
 
-def reach(
-    start: tf.Tensor, extent: tf.Tensor, size: int, low: tf.Tensor, high: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def reach(window: Window, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns first and last of the pixels that have an influence on a resized part.
 
     Args:
-        start: As of `resize_window`.
-        extent: As of `resize_window`.
-        size: As of `resize_window`.
-        low: As of `resize_window`.
-        high: As of `resize_window`.
+        window: The part, with its limits.
+        size: Height and width of the result.
 
     Returns:
         First row and column, and those after the last, int32 `(2,)` each.
     """
     # Height and width together: on small tensors an operation costs as much as two.
-    margin = tf.maximum(extent / size, 1.0) + 1.0
-    first = tf.cast(tf.floor(start - margin), tf.int32)
-    last = tf.cast(tf.math.ceil(start + extent + margin), tf.int32)
-    return tf.maximum(first, low), tf.minimum(last, high)
+    margin = tf.maximum(window.extent / size, 1.0) + 1.0
+    first = tf.cast(tf.floor(window.start - margin), tf.int32)
+    last = tf.cast(tf.math.ceil(window.start + window.extent + margin), tf.int32)
+    return tf.maximum(first, window.low), tf.minimum(last, window.high)
 
 
 def average(
