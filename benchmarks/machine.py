@@ -7,8 +7,8 @@ import platform
 
 import tensorflow as tf
 
+from keras_alexnet.processor import cores, first_processor
 from keras_alexnet.training.precision import read_flags
-from keras_alexnet.training.processor import cores, first_processor
 
 LIBRARIES = (
     "keras-alexnet",

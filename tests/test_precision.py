@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import tensorflow as tf
 
+from keras_alexnet.processor import first_processor
 from keras_alexnet.training import precision
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.precision import (
@@ -17,7 +18,6 @@ from keras_alexnet.training.precision import (
     precision_of_run,
     read_flags,
 )
-from keras_alexnet.training.processor import first_processor
 from keras_alexnet.training.run_directory import RunDirectory
 
 NATIVE = Support(True, "CPU with amx_bf16")

@@ -9,7 +9,7 @@ from keras_alexnet.benchmarks.comparison import check_outputs
 from keras_alexnet.benchmarks.networks import SAMPLE, Network, weights_of
 from keras_alexnet.benchmarks.peers.onnx_graph import channels_first, onnx_graph
 from keras_alexnet.benchmarks.workers import Work
-from keras_alexnet.training.processor import cores
+from keras_alexnet.processor import cores
 
 
 def inference(network: Network, batch_size: int, expected: np.ndarray | None) -> Work:

@@ -19,7 +19,7 @@ from keras_alexnet.benchmarks.networks import (
     weights_of,
 )
 from keras_alexnet.benchmarks.workers import Work
-from keras_alexnet.training.processor import cores
+from keras_alexnet.processor import cores
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LAYOUTS = {

@@ -45,6 +45,7 @@ class Data:
         from keras_alexnet.data import report
         from keras_alexnet.data.opening import open_dataset
         from keras_alexnet.data.shards import write_shards
+        from keras_alexnet.inspect.figures import contact_sheet
 
         if not 0 <= self.test_fraction < 1:
             raise UserError(
@@ -60,7 +61,8 @@ class Data:
         )
         self._print_summary(source)
         if self.contact_sheet:
-            report.draw_contact_sheet(source, Path(self.contact_sheet))
+            rows = report.sample_images(source)
+            contact_sheet(rows, report.IMAGES_SHOWN, Path(self.contact_sheet))
             print(f"Contact sheet: {self.contact_sheet}")
         if self.check:
             report.check_images(source)

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from keras_alexnet.data.dataset import Split
 from keras_alexnet.data.skipped import reason
-from keras_alexnet.training.processor import cores
+from keras_alexnet.processor import cores
 
 # So that processors have work while one batch ends and the next begins: on two of them,
 # four batches of one thread each give a fifth to a quarter more images per second than

@@ -1,10 +1,9 @@
-"""What a source holds: classes, counts, sizes, problems, and a picture of it."""
+"""What a source holds: classes, counts, sizes, problems, and some of its images."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +13,6 @@ from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.dataset import Dataset, Split
 from keras_alexnet.images.limits import MAX_PIXELS, checked, image_size
 from keras_alexnet.images.preprocessing import decode
-from keras_alexnet.inspect import figures
 
 # Sizes are read of at most so many images.
 SAMPLE = 1000
@@ -101,12 +99,14 @@ def check_images(source: Dataset) -> None:
             pass
 
 
-def draw_contact_sheet(source: Dataset, path: Path) -> None:
-    """Draws some images of some classes as a PNG file.
+def sample_images(source: Dataset) -> dict[str, list[np.ndarray]]:
+    """Returns some images of some classes, for a contact sheet.
 
     Args:
-        source: The images; of streams, the first ones are drawn.
-        path: The file to write.
+        source: The images; of streams, the first ones are taken.
+
+    Returns:
+        At most `IMAGES_SHOWN` decoded images of each class, by the class's name.
     """
     classes = len(source.class_names)
     shown = np.unique(
@@ -120,8 +120,7 @@ def draw_contact_sheet(source: Dataset, path: Path) -> None:
             except tf.errors.OpError:
                 continue  # Not what a picture can show.
             images[label].append(image.numpy())
-    rows = {source.class_names[label]: found for label, found in images.items()}
-    figures.contact_sheet(rows, IMAGES_SHOWN, path)
+    return {source.class_names[label]: found for label, found in images.items()}
 
 
 def _candidates(

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 import tensorflow as tf
 
 from keras_alexnet.errors import UserError
+from keras_alexnet.processor import first_processor
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.hosts import Hosts
-from keras_alexnet.training.processor import first_processor
 from keras_alexnet.training.run_directory import RunDirectory
 
 # Keras's names for them: computations in it, weights in float32.
