@@ -23,7 +23,7 @@ from keras_alexnet.registry import get_layer
 from keras_alexnet.weights.assignment import load_weights_into
 from keras_alexnet.weights.catalog import find_weights
 from keras_alexnet.weights.reading import read_weights
-from keras_alexnet.weights.recognition import network_of
+from keras_alexnet.weights.recognition import Network, network_of
 from keras_alexnet.weights.weight_file import WeightFile
 
 Override = str | type | Callable[..., keras.layers.Layer] | None
@@ -143,19 +143,12 @@ def build(
     >>> base = keras_alexnet.build(include_top=False, input_shape=(96, 96, 3))
     """
     _check_numbers(pooling=pooling, classes=classes, groups=groups)
-    if architecture is not None:
-        architecture = _get_architecture(architecture)
-    if weights is not None and not isinstance(weights, WeightFile):
-        path = find_weights(weights, architecture and architecture.name)
-        weights = read_weights(path)
-    if architecture is None and weights is not None:
-        network = network_of(weights)
-        architecture = get_architecture(network.architecture)
+    architecture, weights, network = _open_weights(architecture, weights)
+    if network is not None:
         include_top = include_top and network.classes is not None
         classes = classes or network.classes
         if input_shape is None:
             input_shape = _image_shape(network.input_size, network.channels)
-    architecture = architecture or get_architecture(DEFAULT_ARCHITECTURE)
     if dropout_position is not None:
         architecture = architecture.with_dropout(dropout_position)
     overrides = {
@@ -167,38 +160,17 @@ def build(
         "dense": dense,
     }
     _check_overrides(architecture, overrides)
+    layers = []
+    for spec in architecture.features + (architecture.top if include_top else ()):
+        options = _options(spec, classes or architecture.classes, groups)
+        override = overrides.get(spec.role, "default")
+        layers.append(_make_layer(spec, options, override, dtype))
+    last = _last_layer(include_top, classifier_activation, pooling, dtype)
+    layers = [layer for layer in (*layers, last) if layer is not None]
 
-    # === Layers ===
-    def make(specs: tuple[LayerSpec, ...]) -> list[keras.layers.Layer]:
-        layers = [
-            _make_layer(
-                spec,
-                _options(spec, classes or architecture.classes, groups),
-                overrides.get(spec.role, "default"),
-                dtype,
-            )
-            for spec in specs
-        ]
-        return [layer for layer in layers if layer is not None]
-
-    layers = make(architecture.features)
-    if include_top:
-        layers += make(architecture.top)
-        # In float32 whatever the policy: probabilities and logits near one another
-        # would coincide in half precision.
-        output = classifier_activation or "linear"
-        last = keras.layers.Activation(output, dtype="float32", name="predictions")
-    elif pooling == "avg":
-        last = keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype=dtype)
-    elif pooling == "max":
-        last = keras.layers.GlobalMaxPooling2D(name="max_pool", dtype=dtype)
-    else:
-        last = None
-
-    # === Functional Model ===
     inputs = x = _input(architecture, input_tensor, input_shape, include_top)
     _check_size(layers, inputs.shape)
-    for layer in layers + [last] * (last is not None):
+    for layer in layers:
         x = _call(layer, x)
     if input_tensor is not None:
         inputs = keras.utils.get_source_inputs(input_tensor)
@@ -206,11 +178,48 @@ def build(
         inputs = inputs[0] if len(inputs) == 1 else inputs
     model = AlexNet(inputs, x, name=name or architecture.name)
     model.bind(architecture=architecture.name)
-
-    # === Weights ===
     if weights is not None:
         load_weights_into(model, weights)
     return model
+
+
+def _open_weights(
+    architecture: str | Architecture | None, weights: str | Path | WeightFile | None
+) -> tuple[Architecture, WeightFile | None, Network | None]:
+    """Returns architecture, weights, and their network where it is theirs to say."""
+    if isinstance(architecture, str):
+        architecture = get_architecture(architecture)
+    elif not isinstance(architecture, Architecture | None):
+        raise UserError(
+            "architecture must be a name or an Architecture. "
+            f"Received: {architecture!r}"
+        )
+    if weights is not None and not isinstance(weights, WeightFile):
+        path = find_weights(weights, architecture and architecture.name)
+        weights = read_weights(path)
+    if architecture is not None or weights is None:
+        return architecture or get_architecture(DEFAULT_ARCHITECTURE), weights, None
+    network = network_of(weights)
+    return get_architecture(network.architecture), weights, network
+
+
+def _last_layer(
+    include_top: bool,
+    classifier_activation: str | Callable | None,
+    pooling: str | None,
+    dtype: str | keras.DTypePolicy | None,
+) -> keras.layers.Layer | None:
+    """Makes what turns logits or feature maps into the output."""
+    if include_top:
+        # In float32 whatever the policy: probabilities and logits near one another
+        # would coincide in half precision.
+        output = classifier_activation or "linear"
+        return keras.layers.Activation(output, dtype="float32", name="predictions")
+    if pooling == "avg":
+        return keras.layers.GlobalAveragePooling2D(name="avg_pool", dtype=dtype)
+    if pooling == "max":
+        return keras.layers.GlobalMaxPooling2D(name="max_pool", dtype=dtype)
+    return None
 
 
 def _check_numbers(*, pooling: Any, **numbers_of: Any) -> None:
@@ -223,17 +232,6 @@ def _check_numbers(*, pooling: Any, **numbers_of: Any) -> None:
             raise UserError(f"{name} must be an integer. Received: {name}={value!r}")
         if value < 1:
             raise UserError(f"{name} must be at least 1. Received: {name}={value}")
-
-
-def _get_architecture(architecture: Any) -> Architecture:
-    if isinstance(architecture, Architecture):
-        return architecture
-    if not isinstance(architecture, str):
-        raise UserError(
-            "architecture must be a name or an Architecture. "
-            f"Received: {architecture!r}"
-        )
-    return get_architecture(architecture)
 
 
 def _check_overrides(architecture: Architecture, overrides: dict[str, Any]) -> None:
