@@ -83,8 +83,8 @@ class AlexNet(keras.Model):
     # On the class, because Keras alone makes the instances.
     metadata: Metadata = Metadata()
     # Into how many micro-batches `train_step` cuts each replica's batch, one after the
-    # other. The gradients are averaged, so only memory and rounding change. The batch
-    # must be a multiple of it.
+    # other. The gradients are averaged, so only memory and rounding change; but batch
+    # normalisation takes each for a batch. The batch must be a multiple of it.
     micro_batches: int = 1
 
     # === What the weights expect ===

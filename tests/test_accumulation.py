@@ -60,6 +60,29 @@ def test_parts_give_the_same_losses_and_weights(parts, replicas, jit_compile):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize(
+    ("parts", "replicas", "jit_compile"), [(1, 1, False), (3, 1, True), (2, 2, False)]
+)
+def test_batch_normalisation_averages_over_parts_and_replicas(
+    parts, replicas, jit_compile
+):
+    with logical_cpus(replicas).scope():
+        inputs = keras.Input((3,))
+        norm = keras.layers.BatchNormalization(momentum=0.9)
+        own = keras_alexnet.AlexNet(inputs, keras.layers.Dense(1)(norm(inputs)))
+        own.compile(DecayedMomentum(0.1), "mse", jit_compile=jit_compile)
+    own.micro_batches = parts
+    x = np.random.default_rng(0).normal(2, 3, (24, 3)).astype("float32")
+    own.fit(x, np.zeros((24, 1)), batch_size=24, shuffle=False, verbose=0)
+    # Each part is a batch of its own, after the one before; replicas take the mean.
+    mean, variance = np.zeros((replicas, 3)), np.ones((replicas, 3))
+    for part in np.moveaxis(x.reshape(replicas, parts, -1, 3), 1, 0):
+        mean = 0.9 * mean + 0.1 * part.mean(axis=1)
+        variance = 0.9 * variance + 0.1 * part.var(axis=1)
+    for ours, expected in ((norm.moving_mean, mean), (norm.moving_variance, variance)):
+        np.testing.assert_allclose(ours.numpy(), expected.mean(axis=0), rtol=1e-5)
+
+
 def test_examples_without_weights_are_cut_too():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     own = keras_alexnet.AlexNet(model.inputs, model.outputs)

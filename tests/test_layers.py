@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.src.testing import TestCase
 from layer_checks import central_differences, check_layer, takes_training
 
 import keras_alexnet
@@ -205,3 +206,20 @@ def test_gradients_equal_central_differences(name, arguments, shape, training):
 
         expected = central_differences(loss_of_weight, variable.numpy(), 1e-2)
         np.testing.assert_allclose(gradient, expected, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("name, arguments, shape, masking", FLAT_CASES)
+def test_keras_finds_nothing_wrong_with_it(name, arguments, shape, masking):
+    cls = keras_alexnet.get_layer(name)
+    layer = cls(**arguments)
+    layer(np.zeros(shape, "float32"))
+    TestCase().run_layer_test(
+        cls,
+        init_kwargs=arguments,
+        input_shape=shape,
+        expected_output_shape=layer.compute_output_shape(shape),
+        expected_num_trainable_weights=len(layer.trainable_weights),
+        expected_num_non_trainable_weights=len(layer.non_trainable_weights),
+        expected_num_losses=len(layer.losses),
+        supports_masking=masking,
+    )
