@@ -99,7 +99,7 @@ def run(options: Options) -> None:
     report = Report("engine", options)
     for batch_size in options.batch_sizes or (default,):
         for precision in ("bfloat16", "float32"):
-            for xla in (False, True) if gpu or options.quick else (False,):
+            for xla in (False, True) if gpu else (options.quick,):
                 if not options.time_is_up:
                     measure_loop(report, network, precision, xla, batch_size)
                     keras.backend.clear_session()

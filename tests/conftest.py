@@ -4,6 +4,8 @@ import os
 
 # Before TensorFlow is imported, here and in the processes that tests start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# XLA compiles for longer than tests run what it compiled.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 import keras
 import pytest

@@ -1,5 +1,7 @@
 """A batch in parts gives what the whole batch gives."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -11,13 +13,14 @@ from keras_alexnet.model import averaged_over_micro_batches
 from keras_alexnet.training.optimizer import DecayedMomentum
 
 
-def batch(size=24):
+def batch(size=12):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(size, 16, 16, 1)).astype("float32")
     return images, rng.integers(0, 10, size), rng.uniform(size=size).astype("float32")
 
 
-def trained(parts, replicas=1, jit_compile=False, steps=3):
+@functools.cache
+def trained(parts, replicas=1, jit_compile=False, steps=2):
     """Losses, accuracies and weights of some steps, with weighted examples."""
     keras.utils.set_random_seed(0)
     with logical_cpus(replicas).scope():
@@ -49,7 +52,7 @@ def trained(parts, replicas=1, jit_compile=False, steps=3):
 
 
 @pytest.mark.parametrize(
-    ("parts", "replicas", "jit_compile"), [(3, 1, False), (2, 2, True), (12, 2, False)]
+    ("parts", "replicas", "jit_compile"), [(3, 1, False), (2, 2, True), (6, 2, False)]
 )
 def test_parts_give_the_same_losses_and_weights(parts, replicas, jit_compile):
     whole, weights = trained(1)
@@ -113,5 +116,5 @@ def test_the_reported_loss_is_the_mean_over_the_examples_that_count():
 
 def test_a_batch_that_cannot_be_cut_is_refused():
     compute = averaged_over_micro_batches(lambda x, y, w: (0.0, x, []), 5)
-    with pytest.raises(ValueError, match="batch of 24 cannot be cut into 5 equal"):
+    with pytest.raises(ValueError, match="batch of 12 cannot be cut into 5 equal"):
         compute(*map(tf.constant, batch()))

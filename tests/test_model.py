@@ -11,10 +11,10 @@ from devices import logical_cpus
 
 import keras_alexnet
 
-SHAPE = (28, 28, 1)
+SHAPE = (16, 16, 1)
 
 
-def digits(count=640, size=28):
+def digits(count=640, size=SHAPE[0]):
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -68,8 +68,8 @@ def test_two_replicas_with_xla_give_the_losses_of_one_without(arguments):
 
 def test_fit_evaluate_and_predict_work_with_xla_dropout_and_two_replicas():
     # The last batch is smaller than the others.
-    images, labels = digits(66, size=16)
-    model = compiled(2, True, input_shape=(16, 16, 1))
+    images, labels = digits(66)
+    model = compiled(2, True)
     history = model.fit(
         images, labels, batch_size=32, verbose=0, validation_data=(images, labels)
     )
