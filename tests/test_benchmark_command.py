@@ -110,7 +110,7 @@ def test_peers_that_are_not_there_are_named_with_the_reason(
 
 def test_without_the_repository_there_are_no_peers(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmarks, "find_peers", lambda: None)
-    options = Options(tmp_path, True, ("*float32", "O*"), batch_sizes=(2, 3))
+    options = Options(tmp_path, True, ("*float32, t*",), batch_sizes=(2, 3))
     ask("inference", options)
     written = json.loads((tmp_path / "inference.json").read_text())
     for size in (2, 3):
