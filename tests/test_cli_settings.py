@@ -62,11 +62,11 @@ def test_a_file_outranks_the_recipe_and_flags_outrank_the_file(resolved, here):
     [
         ({}, [], "digits"),
         ({"recipe": "caffe"}, [], "caffe"),
-        ({"data": "folder:x"}, [], "alexnet-2012"),
+        ({"data": "folder:x"}, [], "images"),
         ({}, ["--data", "folder:x"], "images"),
         ({"recipe": "caffe"}, ["--recipe", "alexnet-2012-source"], None),
         ({"data": "folder:x"}, ["--data", "digits"], "digits"),
-        ({"recipe": "auto"}, ["--data", "folder:x"], "alexnet-2012"),
+        ({"recipe": "auto"}, ["--data", "folder:x"], "images"),
     ],
 )
 def test_the_recipe_may_be_that_of_the_file_or_of_a_flag(
