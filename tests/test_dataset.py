@@ -137,7 +137,9 @@ def test_hidden_files_and_folders_are_ignored_and_other_files_named(tmp_path):
     source = folder(tmp_path)
     assert source.class_names == ("cat", "dog")
     notes = str(tmp_path / "cat" / "notes.txt")
-    assert list(source.skipped) == [(notes, "not a JPEG, PNG, GIF or BMP file")]
+    assert list(source.skipped) == [
+        (notes, "not a JPEG, PNG, GIF, BMP, WebP or TIFF file")
+    ]
     assert source.skipped.damaged == 0
     assert all_names(source) == sorted(map(str, tmp_path.glob("[cd]*/?.png")))
 

@@ -280,6 +280,23 @@ def test_a_colour_of_a_gif_may_be_transparent():
     np.testing.assert_array_equal(in_tf_data(encoded), seen(encoded))
 
 
+# === WebP and TIFF ===
+
+
+@pytest.mark.parametrize("read", [decode, in_tf_data], ids=["alone", "tf.data"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@pytest.mark.parametrize("kind, options", [("WEBP", {"lossless": True}), ("TIFF", {})])
+def test_pillow_reads_what_tensorflow_does_not(read, kind, options, mode):
+    pixels = np.squeeze(noise(9, 7, len(mode) if mode != "L" else 1))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encoded = encode(Image.fromarray(pixels), kind, exif=exif, **options)
+    assert seen(encoded).shape == (7, 9, 3)
+    assert np.abs(read(encoded) - seen(encoded)).max() <= 1
+    with pytest.raises(tf.errors.InvalidArgumentError, match="not a JPEG, PNG"):
+        exported(tf.constant(encoded))
+
+
 # === Bitmaps ===
 
 

@@ -57,7 +57,7 @@ def gif_with_frame(width, height):
 
 
 LARGE = "more than 178,956,970 pixels"
-NO_IMAGE = "not a JPEG, PNG, GIF or BMP file"
+NO_IMAGE = "not a JPEG, PNG, GIF, BMP, WebP or TIFF file"
 DAMAGED = {
     "empty.jpg": (b"", "the file is empty"),
     "truncated.jpg": (saved("jpeg")[:200], "Invalid JPEG"),

@@ -89,9 +89,8 @@ def _read(path: Path):
 
     from keras_alexnet.data.skipped import reason
     from keras_alexnet.images.decoding import decode
-    from keras_alexnet.images.limits import checked
 
     try:
-        return decode(checked(tf.io.read_file(str(path))), 3)
+        return decode(tf.io.read_file(str(path)), 3)
     except (tf.errors.OpError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {reason(error)}") from None

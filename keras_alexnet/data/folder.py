@@ -13,8 +13,9 @@ from keras_alexnet.data.dataset import SPLIT_NAMES, Dataset, Split, digest
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.data.strings import Strings
 from keras_alexnet.errors import UserError
+from keras_alexnet.images.limits import KINDS
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def open_folder(path: Path, channels: int) -> Dataset:
@@ -105,7 +106,7 @@ def _list_images(
             found = [file for file in files if is_image(file)]
             if len(found) < len(files):
                 for file in sorted(set(files).difference(found)):
-                    reason = "not a JPEG, PNG, GIF or BMP file"
+                    reason = f"not a {KINDS} file"
                     skipped.add(str(path / name / file), reason, damaged=False)
             counts[label] = len(found)
             if not found:

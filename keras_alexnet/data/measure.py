@@ -11,7 +11,6 @@ import tensorflow as tf
 from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.dataset import Split
 from keras_alexnet.errors import UserError
-from keras_alexnet.images.limits import checked
 from keras_alexnet.images.mean_image import MeanImage
 from keras_alexnet.images.preprocessing import Preprocessing
 
@@ -95,7 +94,7 @@ def measure(
 
     def pixels(index: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
         encoded, _ = examples.load(index, *record)
-        image = preprocessing.resize(preprocessing.decode(checked(encoded)))
+        image = preprocessing.resize(preprocessing.decode(encoded))
         flat = tf.cast(tf.reshape(image, (-1, channels)), tf.float64)
         square = tf.matmul(flat, flat, transpose_a=True) / side**2
         return image, square, tf.constant(1)

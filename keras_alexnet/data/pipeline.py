@@ -19,7 +19,6 @@ from keras_alexnet.data.augmentation import Augmentation, device_image
 from keras_alexnet.data.dataset import Split
 from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.data.order import Shard, from_stream, numbers_at
-from keras_alexnet.images.limits import checked
 from keras_alexnet.images.preprocessing import Preprocessing
 
 
@@ -80,7 +79,6 @@ def training_batches(
         draws: tf.Tensor, number: tf.Tensor, *record: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
         encoded, label = examples.load(number, *record)
-        encoded = checked(encoded)
         if on_device:
             image = device_image(encoded, preprocessing)
             return image, draws, label, tf.constant(1.0)
@@ -182,7 +180,6 @@ def evaluation_batches(
     def example(position: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
         def image():
             encoded, label = examples.load(position, *record)
-            encoded = checked(encoded)
             if whole:
                 pixels = preprocessing.resize(preprocessing.decode(encoded))
             else:

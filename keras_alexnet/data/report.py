@@ -11,7 +11,7 @@ from rich.progress import track
 
 from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.dataset import Dataset, Split
-from keras_alexnet.images.limits import MAX_PIXELS, checked, image_size
+from keras_alexnet.images.limits import MAX_PIXELS, image_size
 from keras_alexnet.images.preprocessing import decode
 
 # Sizes are read of at most so many images.
@@ -89,7 +89,7 @@ def check_images(source: Dataset) -> None:
     def works(examples: Split) -> Iterator[None]:
         def pixels(index: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor]:
             encoded, _ = examples.load(index, *record)
-            return (tf.size(decode(checked(encoded), source.channels)),)
+            return (tf.size(decode(encoded, source.channels)),)
 
         yield from _all(examples, pixels, blank=(np.int32(0),))
 
@@ -116,7 +116,7 @@ def sample_images(source: Dataset) -> dict[str, list[np.ndarray]]:
     for label, encoded in _candidates(source.train, images):
         if len(images[label]) < IMAGES_SHOWN:
             try:
-                image = decode(checked(encoded), source.channels)
+                image = decode(encoded, source.channels)
             except tf.errors.OpError:
                 continue  # Not what a picture can show.
             images[label].append(image.numpy())

@@ -113,12 +113,13 @@ class Skipped:
 def reason(error: tf.errors.OpError) -> str:
     """Returns TensorFlow's message without the operation that it came from."""
     message = error.message.split("[Op:")[0]
+    # A graph says where in it, behind or before the message.
+    if asserted := re.search(r"(?:assertion failed: \[|data: b')(.*?)['\]]", message):
+        return asserted[1]
     # Pillow's decoders are called from the graph, and bring where they were called.
     if python := re.search(r"Error: ([^\n]*)\s+Traceback", message):
         return python[1]
     if message.startswith("Graph execution error"):
         # Where in the program, a message, where in the graph.
         message = message.split("\n\t [[{{")[0].rsplit("\n\n", 1)[-1]
-    message = message.split("{{")[-1].split("}} ")[-1].strip().splitlines()[0]
-    asserted = re.search(r"(?:assertion failed: \[|data: b')(.*?)'?\]?$", message)
-    return asserted[1] if asserted else message
+    return message.split("{{")[-1].split("}} ")[-1].strip().splitlines()[0]

@@ -1,8 +1,9 @@
 """From an image file's bytes to the RGB that a person sees.
 
-JPEG and PNG, which are nearly all files, are decoded by TensorFlow, in the graph. GIF
-and BMP have kinds that TensorFlow reads wrongly or not at all (palettes, transparency,
-few bits per pixel); they are left to Pillow, which a graph calls as a Python function.
+JPEG and PNG, which are nearly all files, are decoded by TensorFlow, in the graph. WebP
+and TIFF it does not know, and of GIF and BMP it reads some kinds wrongly or not at all
+(palettes, transparency, few bits per pixel); they are left to Pillow, which a graph
+calls as a Python function. How large an image says it is, is looked at before decoding.
 An exported graph can hold none, so it has TensorFlow's readers alone: see `in_graph`.
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from keras_alexnet.errors import UserError
 from keras_alexnet.images.exif import (
@@ -23,6 +24,7 @@ from keras_alexnet.images.exif import (
     read_bytes,
     tiff_orientation,
 )
+from keras_alexnet.images.limits import PILLOW_FORMATS, by_python, checked
 
 # Rec. 601, as in JPEG itself.
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -42,7 +44,7 @@ def decode(
     shorter_side: int | None = None,
     in_graph: bool = False,
 ) -> tf.Tensor:
-    """Decodes JPEG, PNG, GIF (its first frame) or BMP.
+    """Decodes JPEG, PNG, BMP, WebP, or the first image of GIF or TIFF.
 
     What is transparent is seen on white, as in most programs. A JPEG or PNG file is
     turned as its Exif header says. Of 16 bits the upper 8 are kept.
@@ -55,15 +57,17 @@ def decode(
             size where as many are left then, which is faster and nearly the same
             (docs/augmentation.md). None decodes every pixel.
         in_graph: Whether to do without Python, as an export must. Transparent parts of
-            a GIF have the colours of its palette then, and a BMP must have 8, 24 or 32
-            bits per pixel.
+            a GIF have the colours of its palette then, a BMP must have 8, 24 or 32 bits
+            per pixel, and WebP and TIFF are not read.
 
     Returns:
         A uint8 image of shape `(height, width, channels)`.
 
     Raises:
-        tf.errors.InvalidArgumentError: The bytes are no such image.
+        tf.errors.InvalidArgumentError: The bytes are no such image, or one of more than
+            `keras_alexnet.images.limits.MAX_PIXELS`.
     """
+    encoded = checked(encoded, in_graph=in_graph)
 
     def plain() -> tf.Tensor:
         return _decode_jpeg(encoded, shorter_side)
@@ -76,19 +80,6 @@ def decode(
     image = tf.cond(_is_plain_jpeg(encoded), plain, any_kind)
     image = tf.ensure_shape(image, (None, None, 3))
     return luminance(image) if channels == 1 else image
-
-
-def rarely(branch: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
-    """Returns a branch that costs nothing where another one is taken.
-
-    TensorFlow inlines branches, and goes through their operations even where it does
-    not run them.
-    """
-    if tf.executing_eagerly():
-        return branch
-    return tf.function(
-        branch, autograph=False, experimental_attributes={"_noinline": True}
-    )
 
 
 # Traced once, for all pipelines: it is the largest part of their graphs.
@@ -295,36 +286,48 @@ def decode_jpeg_part(
     )
 
 
-# === GIF and BMP ===
+# === GIF, BMP, WebP and TIFF ===
 
 
 def _decode_by_pillow(encoded: tf.Tensor) -> tf.Tensor:
-    if tf.executing_eagerly():
-        try:
-            return tf.constant(_pillow(encoded.numpy()))
-        except ValueError as error:  # As TensorFlow's own decoders and graphs do.
-            raise tf.errors.InvalidArgumentError(None, None, str(error)) from None
-    image = tf.numpy_function(_pillow, [encoded], tf.uint8, stateful=False)
-    return tf.ensure_shape(image, (None, None, 3))
+    try:
+        return by_python(_pillow, encoded, tf.uint8, (None, None, 3))
+    except UserError as error:  # As TensorFlow's own decoders and graphs do.
+        raise tf.errors.InvalidArgumentError(None, None, str(error)) from None
 
 
 def _pillow(encoded: bytes) -> np.ndarray:
-    """Decodes a GIF's first frame or a BMP.
+    """Decodes the first image of a file.
 
     Raises:
-        ValueError: It is none; TensorFlow makes it an InvalidArgumentError.
+        ValueError: There is none; TensorFlow makes it an InvalidArgumentError.
     """
-    if encoded[:2] not in (b"GI", b"BM"):
-        raise UserError("The bytes are no JPEG, PNG, GIF or BMP image.")
     try:
-        with Image.open(io.BytesIO(encoded), formats=("GIF", "BMP")) as image:
-            image = image.convert("RGBA")
+        with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as image:
+            return pillow_pixels(image)
     except UnidentifiedImageError:
         raise UserError("The image cannot be decoded: no such header.") from None
     except Exception as error:  # Pillow's readers raise whatever their parsing does.
         raise UserError(f"The image cannot be decoded: {error}") from None
-    white = Image.new("RGBA", image.size, "white")
-    return np.asarray(Image.alpha_composite(white, image).convert("RGB"))
+
+
+def pillow_pixels(image: Image.Image) -> np.ndarray:
+    """Returns what a person sees of a PIL image, as `decode` does of its file.
+
+    Args:
+        image: Of any mode. It is turned as its Exif header says, and laid on white; of
+            16 bits the upper 8 are kept.
+
+    Returns:
+        uint8, `(height, width, 3)`.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        grey = np.clip(np.asarray(image), 0, 2**16 - 1) >> 8
+        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=-1)
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB"))
+    return on_white(np.asarray(image.convert("RGBA"))).numpy()
 
 
 def _decode_in_graph(encoded: tf.Tensor) -> tf.Tensor:

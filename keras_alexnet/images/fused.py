@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from keras_alexnet.images.decoding import decode_jpeg_part, rarely
+from keras_alexnet.images.decoding import decode_jpeg_part
+from keras_alexnet.images.limits import rarely
 from keras_alexnet.images.resizing import Window, average, cut, reach, resize_window
 
 

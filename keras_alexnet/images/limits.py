@@ -1,16 +1,23 @@
-"""How large an image is, by its header: looked at before memory is taken for it."""
+"""Decompression-bomb guard: an image's size, by its header, before it is decoded."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
-
-from keras_alexnet.images.decoding import rarely
+from PIL import Image
 
 # Where Pillow too takes an image for an attack: a gibibyte in 6 bytes per pixel. A
 # photograph of the largest cameras has 150 million; 30,000 x 30,000 would need 2.7 GB
 # as bytes and four times that for resizing.
 MAX_PIXELS = 178_956_970
+
+# What TensorFlow does not know, or reads some kinds of wrongly.
+PILLOW_FORMATS = ("GIF", "BMP", "WEBP", "TIFF")
+
+KINDS = "JPEG, PNG, GIF, BMP, WebP or TIFF"
 
 # Where PNG, GIF and BMP keep width and height, and how many bytes each has.
 _HEADER = 26
@@ -19,37 +26,44 @@ _GIF = ((6, 8), 2, "little")
 _BMP = ((18, 22), 4, "little")
 
 
-def checked(encoded: tf.Tensor) -> tf.Tensor:
+def checked(encoded: tf.Tensor, *, in_graph: bool = False) -> tf.Tensor:
     """Returns the bytes of an image file whose size allows to decode it.
 
     Args:
         encoded: The file's bytes, a scalar string.
+        in_graph: Whether to do without Python, as an export must: of a GIF the first
+            frame counts alone, and WebP and TIFF are no images.
 
     Raises:
         tf.errors.InvalidArgumentError: It is empty, has no pixels, or more than
             `MAX_PIXELS`.
     """
     head = _head(encoded)
-    pixels = tf.reduce_prod(_size(encoded, head))
+    pixels = tf.reduce_prod(_size(encoded, head, in_graph))
     # All conditions at once, because each costs time, and in detail where they fail. A
     # GIF's later frames may be larger than the first, and TensorFlow reads them all.
     is_fine = (pixels > 0) & (pixels <= MAX_PIXELS)
-    is_fine &= tf.strings.substr(head, 0, 4) != b"GIF8"
-    return tf.cond(
-        is_fine, lambda: encoded, rarely(lambda: _refused(encoded, head, pixels))
-    )
+    is_gif = tf.strings.substr(head, 0, 4) == b"GIF8"
+
+    def refused() -> tf.Tensor:
+        total = pixels
+        if not in_graph:
+            total = tf.cond(
+                is_gif,
+                lambda: tf.maximum(
+                    pixels, by_python(gif_pixels, encoded, tf.int64, ())
+                ),
+                lambda: pixels,
+            )
+        return _refused(encoded, total)
+
+    return tf.cond(is_fine & ~is_gif, lambda: encoded, rarely(refused))
 
 
-def _refused(encoded: tf.Tensor, head: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-    pixels = tf.cond(
-        tf.strings.substr(head, 0, 4) == b"GIF8",
-        lambda: tf.maximum(pixels, _frame_pixels(encoded)),
-        lambda: pixels,
-    )
+def _refused(encoded: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
     checks = (
         (tf.strings.length(encoded) > 0, "the file is empty"),
-        # TensorFlow decodes more formats, whose sizes are not looked at here.
-        (pixels >= 0, "not a JPEG, PNG, GIF or BMP file"),
+        (pixels >= 0, f"not a {KINDS} file"),
         (pixels != 0, "the image has no pixels"),
         (
             pixels <= MAX_PIXELS,
@@ -61,27 +75,66 @@ def _refused(encoded: tf.Tensor, head: tf.Tensor, pixels: tf.Tensor) -> tf.Tenso
         return tf.identity(encoded)
 
 
+def rarely(branch: Callable[[], tf.Tensor]) -> Callable[[], tf.Tensor]:
+    """Returns a branch that costs nothing where another one is taken.
+
+    TensorFlow inlines branches, and goes through their operations even where it does
+    not run them.
+    """
+    if tf.executing_eagerly():
+        return branch
+    return tf.function(
+        branch, autograph=False, experimental_attributes={"_noinline": True}
+    )
+
+
+def by_python(
+    function: Callable[[bytes], np.ndarray],
+    encoded: tf.Tensor,
+    dtype: tf.DType,
+    shape: tuple[int | None, ...],
+) -> tf.Tensor:
+    """Calls a Python function of a file's bytes, in a graph or not."""
+    if tf.executing_eagerly():
+        return tf.constant(function(tf.convert_to_tensor(encoded).numpy()))
+    result = tf.numpy_function(function, [encoded], dtype, stateful=False)
+    return tf.ensure_shape(result, shape)
+
+
 def image_size(encoded: tf.Tensor) -> tf.Tensor:
     """Reads the size of an image from its header.
 
     Args:
-        encoded: The bytes of a JPEG, PNG, GIF or BMP file, a scalar string.
+        encoded: A file's bytes, a scalar string.
 
     Returns:
-        int64, `(height, width)`; -1 and 1 for any other file.
+        int64, `(height, width)`; 1 and -1 for what is no image.
 
     Raises:
         tf.errors.InvalidArgumentError: The header of a JPEG file is damaged.
     """
-    return _size(encoded, _head(encoded))
+    return _size(encoded, _head(encoded), in_graph=False)
 
 
-def _size(encoded: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+def _size(encoded: tf.Tensor, head: tf.Tensor, in_graph: bool) -> tf.Tensor:
     start = tf.strings.substr(head, 0, 2)
     return tf.cond(
         start == b"\xff\xd8",
         lambda: tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64),
-        rarely(lambda: _size_in_header(head, start)),
+        rarely(lambda: _other_size(encoded, head, start, in_graph)),
+    )
+
+
+def _other_size(
+    encoded: tf.Tensor, head: tf.Tensor, start: tf.Tensor, in_graph: bool
+) -> tf.Tensor:
+    if in_graph:
+        return _size_in_header(head, start)
+
+    return tf.cond(
+        tf.reduce_any(start == [b"RI", b"II", b"MM"]),
+        lambda: by_python(_pillow_size, encoded, tf.int64, (2,)),
+        lambda: _size_in_header(head, start),
     )
 
 
@@ -121,12 +174,18 @@ def _weights() -> np.ndarray:
 _WEIGHTS = _weights()
 
 
-# === GIF ===
+# === GIF, WebP and TIFF ===
 
 
-def _frame_pixels(encoded: tf.Tensor) -> tf.Tensor:
-    pixels = tf.numpy_function(gif_pixels, [encoded], tf.int64, stateful=False)
-    return tf.ensure_shape(pixels, ())
+def _pillow_size(encoded: bytes) -> np.ndarray:
+    """Reads height and width of an image from its header; 1 and -1 of no image."""
+    try:
+        with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as image:
+            return np.array(image.size[::-1], np.int64)
+    except Image.DecompressionBombError:
+        return np.array((MAX_PIXELS + 1, 1), np.int64)
+    except Exception:  # Pillow's readers raise whatever their parsing does.
+        return np.array((1, -1), np.int64)
 
 
 def gif_pixels(encoded: bytes) -> np.int64:

@@ -25,9 +25,9 @@ from keras_alexnet.images.decoding import (
     decode,
     is_whole_jpeg,
     jpeg_scale,
-    rarely,
 )
 from keras_alexnet.images.fused import fused_part
+from keras_alexnet.images.limits import checked, rarely
 from keras_alexnet.images.mean_image import MeanImage
 from keras_alexnet.images.resizing import Window, cut, resize_window
 
@@ -182,7 +182,7 @@ class Preprocessing:
 
     # === Steps ===
     def decode(self, encoded: tf.Tensor, *, in_graph: bool = False) -> tf.Tensor:
-        """Decodes JPEG, PNG, GIF (its first frame) or BMP.
+        """Decodes JPEG, PNG, BMP, WebP, or the first image of GIF or TIFF.
 
         Args:
             encoded: The file's bytes, a scalar string.
@@ -291,9 +291,10 @@ class Preprocessing:
         length = size if extent is None else extent
 
         def at_once() -> tf.Tensor:
-            number, shape = jpeg_scale(encoded, self.resize_size)
+            file = checked(encoded)
+            number, shape = jpeg_scale(file, self.resize_size)
             window = self._window(shape, corner, length)
-            return fused_part(encoded, number, window, size, mirrored=mirrored)
+            return fused_part(file, number, window, size, mirrored=mirrored)
 
         return tf.cond(is_whole_jpeg(encoded), at_once, rarely(step_by_step))
 
