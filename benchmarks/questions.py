@@ -24,7 +24,7 @@ OTHER = {
     "limits": "What can this device do at best: matrix products and copies?",
     "step_profile": "Where does the time of a training step go?",
     "engine": "What does the training loop cost, on top of the step?",
-    "data_pipeline": "How fast is the input, against decoding, tf.data and PIL?",
+    "data_pipeline": "How fast is the input, against decoding and tf.data?",
     "own_images": "A folder of images: how good, how soon, beside plain Keras?",
 }
 
@@ -38,7 +38,7 @@ class Options:
     """How thoroughly a question is answered, and where the answer goes.
 
     Attributes:
-        out: The directory of the results, a JSON file and a PNG file for each.
+        out: The directory of the results, a JSON file for each.
         quick: Whether networks, batches and repetitions are tiny: to see that
             everything works. What it measures means nothing.
         candidates: Patterns of the shell's kind; only those take part whose name fits

@@ -1,4 +1,4 @@
-"""Report of a benchmark: a line for each row, a JSON file, a picture."""
+"""Report of a benchmark: a line for each row, a JSON file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from keras_alexnet.benchmarks import figures
 from keras_alexnet.benchmarks.comparison import Seconds, times_faster
 from keras_alexnet.benchmarks.machine import machine
 from keras_alexnet.benchmarks.questions import Options
@@ -76,11 +75,8 @@ class Report:
         )
 
     def write(self) -> None:
-        """Writes `QUESTION.json` and `QUESTION.png`, and says where."""
-        path = self.save()
-        print(f"Written: {path}", flush=True)
-        if any(self.cases.values()):
-            figures.bars(self.cases, path.with_suffix(".png"))
+        """Writes `QUESTION.json`, and says where."""
+        print(f"Written: {self.save()}", flush=True)
 
 
 def write_json(question: str, options: Options, **content: object) -> Path:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from PIL import Image
 
 from keras_alexnet import benchmarks, cli
 from keras_alexnet.benchmarks import comparison, memory
@@ -87,8 +86,6 @@ def test_a_quick_answer_is_complete(question, tmp_path, capsys):
     assert f"{case} | {name} | " in capsys.readouterr().out
     if question == "training_step":
         assert row["share_of"] == "bfloat16 product"
-    with Image.open(tmp_path / f"{question}.png") as picture:
-        assert picture.format == "PNG"
 
 
 def test_peers_that_are_not_there_are_named_with_the_reason(

@@ -1,4 +1,4 @@
-"""What a benchmark writes: lines, a JSON file, a picture."""
+"""What a benchmark writes: lines, a JSON file."""
 
 import importlib.metadata
 import json
@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from keras_alexnet.benchmarks.machine import machine
 from keras_alexnet.benchmarks.memory import peak_memory
@@ -39,16 +38,6 @@ def test_the_answer_holds_what_was_measured_and_what_follows(tmp_path, capsys):
     assert written["settings"] == {"batch_size": 10}
     assert written["skipped"] == {"another": "not installed"}
     assert written["quick"] is False
-
-
-def test_a_picture_is_drawn_of_any_number_of_cases(tmp_path):
-    for count in (1, 5):
-        report = Report(f"of_{count}", Options(out=tmp_path))
-        for case in range(1, count + 1):
-            report.add(str(case), SECONDS if case > 1 else {"peer": [4.0]}, 10)
-        report.write()
-        with Image.open(tmp_path / f"of_{count}.png") as picture:
-            assert picture.format == "PNG" and min(picture.size) > 100
 
 
 def test_the_machine_is_described_by_versions_processor_and_threads():

@@ -15,7 +15,7 @@ class Benchmark:
     """Measure on this machine, beside its limits.
 
     `keras-alexnet benchmark inference lrn`, or with no question the usual ones. Each
-    prints a line for each row, and writes a JSON file and a picture. In a checkout, the
+    prints a line for each row, and writes a JSON file. In a checkout, the
     other systems that are installed take part.
     """
 
