@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 
 import keras
 import tensorflow as tf
@@ -130,8 +131,7 @@ def grouped_convolution(
     Raises:
         ValueError: There is no such implementation.
     """
-    if not channels_last and device_kind(x) == "CPU":
-        # Where TensorFlow has it at all, it is not for every dtype.
+    if not channels_last and not _takes_channels_first(x):
         y = grouped_convolution(
             tf.transpose(x, (0, 2, 3, 1)),
             kernel,
@@ -176,6 +176,12 @@ def grouped_convolution(
         )
         return tf.concat([convolve(*part) for part in parts], axis)
     return convolve(x, _block_diagonal(kernel, groups))
+
+
+def _takes_channels_first(x: tf.Tensor) -> bool:
+    """Says whether TensorFlow convolves `x` with the channels first."""
+    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
+    return device_kind(x) == "GPU" or (onednn and x.dtype in (tf.float32, tf.bfloat16))
 
 
 def _block_diagonal(kernel: tf.Tensor, groups: int) -> tf.Tensor:

@@ -265,11 +265,13 @@ def test_a_run_goes_on_and_says_what_it_left_out(tmp_path):
             if epoch == 1:
                 raise RuntimeError("killed")
 
+    # Without validation images the test images are looked at after every epoch.
+    settings = {"max_skipped": 0.2, "validation_fraction": 0.0}
     with pytest.raises(RuntimeError, match="killed"):
-        train_on(photos, tmp_path / "run", Stop(), max_skipped=0.2)
+        train_on(photos, tmp_path / "run", Stop(), **settings)
     # What is repaired meanwhile has been left out all the same.
     write(photos / "val" / "dog" / "bad.jpg", format="png")
-    train_on(photos, tmp_path / "run", max_skipped=0.2, resume=True)
+    train_on(photos, tmp_path / "run", resume=True, **settings)
     rows = list(csv.DictReader((tmp_path / "run" / "skipped.csv").open()))
     assert {row["name"]: row["reason"] for row in rows} == {
         str(photos / "train" / "cat" / "notes.txt"): NO_IMAGE,

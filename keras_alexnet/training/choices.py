@@ -124,7 +124,7 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
     # Proportional to the batch (https://arxiv.org/abs/1706.02677).
     rate = 0.1 * batch / 128
     normalised = architecture in ("alexnet_small", "alexnet_bn")
-    rate = rate if normalised else rate / 10
+    rate = rate if normalised else rate / 5
     why = f"batches of {batch}, {'with' if normalised else 'without'} batch norm"
     take("learning_rate", f"cosine({rate:g}, warmup=0.15)", why)
     flips = "characters have a direction" if facts.characters else "no characters"
