@@ -83,7 +83,11 @@ def test_every_trial_is_a_run_of_which_only_the_best_keep_their_weights(searched
     for trial in searched.trials:
         run_dir = searched.run_dir / "trials" / trial.name
         result = json.loads((run_dir / "result.json").read_text())
-        assert trial.status == "completed" and trial.metrics == result["metrics"]
+        last = result["history"][-1]
+        assert trial.status == "completed"
+        # Chosen by validation images; the test images are another matter.
+        assert trial.metrics == {name: last[f"val_{name}"] for name in trial.metrics}
+        assert result["metrics"]["loss"] != trial.metrics["loss"]
         assert list(trial.history) == result["history"] and len(trial.history) == 2
         assert trial.objective == result["history"][-1]["val_top1_error"]
         assert 0.005 <= trial.values["learning_rate.value"] <= 0.05
@@ -98,7 +102,6 @@ def test_the_best_configuration_trained_again_gives_the_same_numbers(
     searched, tmp_path
 ):
     result = train_from(searched.run_dir / "best.json", tmp_path / "again")
-    assert result["metrics"] == searched.best.metrics
     assert result["history"] == list(searched.best.history)
     best = searched.run_dir / "trials" / searched.best.name
     assert weights_of(tmp_path / "again") == weights_of(best)
@@ -173,7 +176,6 @@ def test_a_trial_in_rounds_is_a_run_that_never_paused(tmp_path):
     assert "Continuing" in log.read_text()
     whole = train_from(tmp_path / "s" / "best.json", tmp_path / "whole")
     assert whole["history"] == list(result.best.history)
-    assert whole["metrics"] == result.best.metrics
     continued = tmp_path / "s" / "trials" / result.best.name
     assert weights_of(tmp_path / "whole") == weights_of(continued)
 
