@@ -106,7 +106,7 @@ def test_facts_are_those_of_the_training_images(folder):
 
 
 def test_a_folder_needs_no_setting(folder, tmp_path, capsys):
-    config = TrainConfig(data=f"folder:{folder}", width=0.1, epochs=20)
+    config = TrainConfig(data=f"folder:{folder}", width=0.1, epochs=10)
     result = train(config, tmp_path / "run")
     assert "class_weights balanced: the largest class has 4" in capsys.readouterr().out
     assert result.metrics["top1_error"] < 0.2

@@ -116,9 +116,11 @@ def test_an_exported_model_keeps_the_factor(tmp_path):
 
 def test_two_replicas_train_and_evaluate_with_it_under_xla():
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        model = keras_alexnet.build("alexnet_mini", dropout="classic_dropout")
+        model = keras_alexnet.build(
+            "alexnet_mini", dropout="classic_dropout", input_shape=(16, 16, 1)
+        )
         model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=True)
-    x = np.random.default_rng(0).normal(size=(4, 28, 28, 3)).astype("float32")
+    x = np.random.default_rng(0).normal(size=(4, 16, 16, 1)).astype("float32")
     labels = np.arange(4)
     model.fit(x, labels, batch_size=4, verbose=0)
     of_label = model.predict(x, verbose=0)[labels, labels]

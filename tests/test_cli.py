@@ -66,7 +66,7 @@ def test_everything_there_is_to_choose_from_is_listed(command):
 def test_a_run_is_trained_evaluated_exported_and_asked(tmp_path, command):
     run_dir = tmp_path / "run"
     code, printed, _ = command(
-        *("train", "--run-dir", run_dir, "--epochs", 1),
+        *("train", "--run-dir", run_dir, "--epochs", 1, "--width", 0.25),
         *("--global-batch-size", 128, "--replicas", 2, "--xla", "on"),
     )
     assert code == 0
