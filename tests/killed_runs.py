@@ -27,6 +27,7 @@ from keras_alexnet.training.train import train
 def config():
     return keras_alexnet.TrainConfig(
         architecture="alexnet_mini",
+        width=0.25,
         image_size=16,
         resize_size=16,
         crop_padding=2,
