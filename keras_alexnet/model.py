@@ -124,22 +124,16 @@ class AlexNet(keras.Model):
         changes = {name: value for name, value in changes.items() if value is not None}
         if weights is not None:
             changes["digest"] = digest
-        if class_names is not None or class_order is not None:
-            changes["class_names"] = self._checked_names(class_names, class_order)
-            changes["class_order"] = class_order
+        if class_order is not None and not class_names:
+            class_names = [name for _, name in imagenet_classes(class_order)]
+        if class_names is not None:
+            outputs = self.output_shape[-1]
+            if len(class_names) not in (0, outputs):
+                raise UserError(
+                    f"{len(class_names)} class names for a model of {outputs} outputs."
+                )
+            changes |= {"class_names": tuple(class_names), "class_order": class_order}
         self.metadata = dataclasses.replace(self.metadata, **changes)
-
-    def _checked_names(
-        self, names: Sequence[str] | None, order: str | None
-    ) -> tuple[str, ...]:
-        if order is not None and not names:
-            names = [name for _, name in imagenet_classes(order)]
-        outputs = self.output_shape[-1]
-        if names and len(names) != outputs:
-            raise UserError(
-                f"{len(names)} class names for a model of {outputs} outputs."
-            )
-        return tuple(names)
 
     def preprocess(self, images: Any) -> tf.Tensor:
         """Turns images into this model's input.
@@ -284,8 +278,12 @@ class AlexNet(keras.Model):
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
         # What such a step would leave behind would stay: none of it must.
         applied = tf.equal(getattr(self.optimizer, "skipped_in_row", 0), 0)
+        context = tf.distribute.get_replica_context()
         for variable, old in zip(statistics, before, strict=True):
-            new = _mean_over_replicas(variable.value)
+            new = tf.identity(variable.value)
+            if context.num_replicas_in_sync > 1:
+                # Each replica has its own; a model and a checkpoint have one.
+                new = context.all_reduce("MEAN", new)
             variable.assign(tf.where(applied, new, old))
         return self._update_metrics(
             x, y, predictions, sample_weight, loss, applied=applied
@@ -370,14 +368,6 @@ class AlexNet(keras.Model):
             if metric.name == "loss":
                 metric.update_state(mean, sample_weight=weight)
         return self.compute_metrics(x, y, predictions, sample_weight)
-
-
-def _mean_over_replicas(value: tf.Tensor) -> tf.Tensor:
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return tf.convert_to_tensor(value)
-    # Each replica has its own moving averages; a model and a checkpoint have one.
-    return context.all_reduce("MEAN", tf.identity(value))
 
 
 # (x, y, sample_weight) -> (loss, predictions, gradients)
