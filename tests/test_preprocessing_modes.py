@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from image_sources import pixel_examples
-from PIL import Image
+from PIL import Image, ImageOps
 
 import keras_alexnet
 from keras_alexnet.data.pipeline import evaluation_batches
@@ -239,9 +239,47 @@ def test_images_of_any_size_and_kind_become_one_batch():
     np.testing.assert_allclose(
         batch[1] + [104.0, 117.0, 123.0], np.repeat((batch[1] + 104)[..., :1], 3, -1)
     )
-    expected = preprocessing(rgba[..., :3])[0]
-    np.testing.assert_array_equal(batch[3], expected)
+    # All of it transparent: as of a file, on white.
+    white = np.full((32, 32, 3), 255, np.uint8)
+    np.testing.assert_array_equal(batch[3], preprocessing(white)[0])
     np.testing.assert_array_equal(batch[4], preprocessing(palette.convert("RGB"))[0])
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["torch", "caffe"])
+def test_a_photograph_is_the_same_as_file_pil_image_array_and_tensor(
+    kind, orientation, mode, tmp_path
+):
+    preprocessing, path = small(mode), tmp_path / f"image.{kind}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    coarse = Image.fromarray(pixels(9, 7, 3))
+    coarse.resize((61, 45), Image.BICUBIC).save(path, exif=exif)
+    with Image.open(path) as image:
+        array = np.asarray(ImageOps.exif_transpose(image))
+        found = preprocessing([path, str(path), image, array, tf.constant(array)])
+    encoded = tf.io.read_file(str(path))
+    prepared = preprocessing.normalize(preprocessing.prepare_file(encoded))
+    mapped = tf.data.Dataset.from_tensors(array).map(preprocessing).get_single_element()
+    batch = tf.function(preprocessing)(tf.constant(array[None]))
+    for other in (*found, prepared):
+        np.testing.assert_array_equal(other, found[0])
+    for other in (mapped[0], batch[0]):  # A graph divides by multiplying.
+        np.testing.assert_allclose(other, found[0], rtol=0, atol=2e-6 * 255)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_16_bits_the_upper_8_are_seen(channels, tmp_path):
+    preprocessing = Preprocessing(28, 28, channels, (0.0,) * channels, 1.0)
+    deep = np.random.default_rng(0).integers(0, 2**16, (28, 28), np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    expected = np.repeat((deep >> 8)[..., None], channels, -1)
+    with Image.open(tmp_path / "deep.png") as image:
+        assert image.mode.startswith("I")
+        images = [image, image.convert("I"), deep, tmp_path / "deep.png"]
+        for found in preprocessing(images):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_a_network_of_grey_images_takes_colours_by_their_luminance():
@@ -259,6 +297,7 @@ def test_a_network_of_grey_images_takes_colours_by_their_luminance():
         ([np.zeros((0, 4, 3))], "1, 3 or 4 channels"),
         ([np.zeros(4)], "height, width"),
         (np.zeros((4, 4, 3), complex), "must be numbers"),
+        (tf.constant("a.jpg"), "prepare_file"),
     ],
 )
 def test_what_is_no_image_is_refused(images, message):

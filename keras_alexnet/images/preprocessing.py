@@ -10,21 +10,26 @@ import base64
 import binascii
 import dataclasses
 import math
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.images.decoding import (
-    LUMINANCE,
     decode,
     is_whole_jpeg,
     jpeg_scale,
+    luminance,
+    on_white,
+    pillow_pixels,
 )
 from keras_alexnet.images.fused import fused_part
 from keras_alexnet.images.limits import checked, rarely
@@ -418,18 +423,32 @@ class Preprocessing:
         """Turns images into a network's input.
 
         Args:
-            images: One image, a batch of one size, or a list of images of any sizes;
-                each an array, a tensor or a PIL image of `(height, width)` or `(height,
-                width, channels)`, on a scale of 0-255, RGB. Alpha is left out, and grey
-                and colour become each other where the network wants the other.
+            images: One image, a batch of one size, or a list of images of any sizes.
+                Each is the path of a file; a PIL image; or an array or tensor of
+                `(height, width)` or `(height, width, channels)`, RGB on a scale of
+                0-255, or of 0-65535 as uint16. Tensors may be symbolic, as in
+                `dataset.map`, where rank and channels are known. PIL images are
+                turned upright as files are, what is transparent is laid on white, and
+                grey and colour become each other where the network wants the other.
 
         Returns:
             float32, `(batch, image_size, image_size, channels)`.
 
         Raises:
             ValueError: Something is not an image.
+            OSError: A file cannot be read.
+            tf.errors.InvalidArgumentError: A file is no image.
         """
-        is_batch = isinstance(images, Sequence) or len(np.shape(images)) == 4
+        if tf.is_tensor(images) and images.shape.rank == 4:
+            batch = tf.map_fn(
+                lambda image: self.prepare(self._pixels(image)),
+                images,
+                fn_output_signature=tf.float32,
+            )
+            return self.normalize(batch)
+        is_batch = isinstance(images, (list, tuple)) or (
+            isinstance(images, np.ndarray) and images.ndim == 4
+        )
         batch = [
             self.prepare(self._pixels(i)) for i in (images if is_batch else [images])
         ]
@@ -437,31 +456,52 @@ class Preprocessing:
             raise UserError("There are no images to preprocess.")
         return self.normalize(tf.stack(batch))
 
-    def _pixels(self, image: Any) -> np.ndarray:
-        """Returns an image as an array with the channels that the network wants."""
-        if hasattr(image, "convert"):
-            # A PIL image may hold numbers of a palette, not colours.
-            image = image.convert("RGB")
-        pixels = np.asarray(image)
-        if pixels.ndim == 2:
-            pixels = pixels[..., None]
-        if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4) or not pixels.size:
+    def _pixels(self, image: Any) -> tf.Tensor:
+        """Returns an image, 0-255, with the channels that the network wants."""
+        if isinstance(image, (str, os.PathLike)):
+            return self.decode(tf.constant(Path(image).expanduser().read_bytes()))
+        if isinstance(image, Image.Image):
+            image = pillow_pixels(image)
+        if not tf.is_tensor(image):
+            image = np.asarray(image)
+            if image.dtype.kind not in "uif":
+                raise UserError(
+                    "An image must be numbers, a PIL image or the path of a file. "
+                    f"Received: {image.dtype}"
+                )
+            image = tf.convert_to_tensor(image)
+        if not (image.dtype.is_integer or image.dtype.is_floating):
+            raise UserError(
+                f"Pixels must be numbers. Received: {image.dtype.name}. Encoded files "
+                "go through Preprocessing.prepare_file and normalize."
+            )
+        if image.shape.rank == 2:
+            image = image[..., None]
+        if (
+            image.shape.rank != 3
+            or image.shape[-1] not in (1, 3, 4)
+            or 0 in image.shape
+        ):
             raise UserError(
                 "An image must be of shape (height, width) or (height, width, "
-                f"channels), with 1, 3 or 4 channels. Received: shape {pixels.shape}"
+                "channels), with 1, 3 or 4 channels. "
+                f"Received: shape {image.shape}"
             )
-        if pixels.dtype.kind not in "uif":
-            raise UserError(f"Pixels must be numbers. Received: {pixels.dtype}")
-        if pixels.dtype.kind == "f" and 0 < pixels.max() <= 1:
-            warnings.warn(
-                "The brightest pixel of an image is at most 1. Pixels are expected on "
-                "a scale of 0-255.",
-                stacklevel=4,
-            )
-        pixels = pixels[..., :3]
-        if self.channels == 1 and pixels.shape[-1] == 3:
-            return np.round(pixels @ np.array(LUMINANCE))[..., None].astype(np.float32)
-        return np.repeat(pixels, self.channels // pixels.shape[-1], axis=-1)
+        if image.dtype == tf.uint16:
+            # As of files with 16 bits.
+            image = tf.cast(tf.bitwise.right_shift(image, 8), tf.uint8)
+        if image.dtype.is_floating and tf.executing_eagerly():
+            if 0 < tf.reduce_max(image) <= 1:
+                warnings.warn(
+                    "The brightest pixel of an image is at most 1. Pixels are expected "
+                    "on a scale of 0-255.",
+                    stacklevel=4,
+                )
+        if image.shape[-1] == 4:
+            image = on_white(image)
+        if self.channels == 1 and image.shape[-1] == 3:
+            return luminance(image)
+        return tf.repeat(image, self.channels // image.shape[-1], axis=-1)
 
 
 def _row(values: tuple[float, ...], images: Any) -> np.ndarray:
