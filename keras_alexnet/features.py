@@ -7,17 +7,19 @@ what comes after its activation (which Caffe, whose ReLU works in place, calls f
 
 from __future__ import annotations
 
-import collections
+import contextlib
 import dataclasses
-import math
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import IO
 
 import keras
 import numpy as np
@@ -25,10 +27,16 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
-from keras_alexnet.data.folder import IMAGE_SUFFIXES, is_image, visible_files
-from keras_alexnet.data.skipped import reason
+from keras_alexnet.data.folder import IMAGE_SUFFIXES, file_split, visible_files
+from keras_alexnet.data.pipeline import evaluation_batches
+from keras_alexnet.data.skipped import Skipped
+from keras_alexnet.data.strings import Strings
 from keras_alexnet.errors import UserError, unknown
+from keras_alexnet.files import replacing
 from keras_alexnet.images.preprocessing import Preprocessing
+
+# Images that are named rather than passed over: nothing here decodes them.
+UNSUPPORTED_SUFFIXES = (".avif", ".heic", ".heif", ".jp2", ".jxl")
 
 # torchvision's names for the layers of its AlexNet, as brain-score and thingsvision tap
 # them. LPIPS takes relu1 to relu5, which are features.1, .4, .7, .9 and .11. A hook in
@@ -167,7 +175,7 @@ def extract_features(
     Args:
         model: The network.
         preprocessing: What it expects of images.
-        folder: The images: JPEG, PNG, GIF and BMP files, in sub-folders too.
+        folder: The images, in sub-folders too: JPEG, PNG, GIF, BMP, WebP and TIFF.
         layers: As in `feature_extractor`.
         out: The file to write, its name ending in .npz.
         batch_size: Images per pass.
@@ -190,162 +198,155 @@ def extract_features(
     reserved = {"files", "skipped"} & set(extractor.output)
     if reserved:
         raise UserError(f"{reserved.pop()} cannot be the name of a layer here.")
-    paths = _image_files(folder)
+    if not folder.is_dir():
+        raise UserError(f"No such folder: {folder}")
+    paths = image_files(folder)
+    if not paths:
+        raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}).")
+    batch_size = min(batch_size, len(paths))
     channels_last = keras.config.image_data_format() == "channels_last"
     height = model.inputs[0].shape[1 if channels_last else 2]
     if height is not None:
         preprocessing = preprocessing.with_image_size(height)
 
     files, skipped = [], []
-    # Beside the result, because features may be larger than what /tmp takes.
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-") as work:
-        shapes = {
-            name: tuple(output.shape[1:]) for name, output in extractor.output.items()
-        }
+    shapes = {
+        name: tuple(output.shape[1:]) for name, output in extractor.output.items()
+    }
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_ended_in_order())
+        # Beside the result, because features may be larger than what /tmp takes;
+        # without a name, so that nothing is left however the process ends.
         rows = {
-            name: open(Path(work, f"{index}.rows"), "wb")  # noqa: SIM115
-            for index, name in enumerate(shapes)
+            name: stack.enter_context(tempfile.TemporaryFile(dir=out.parent))
+            for name in shapes
         }
-        try:
-            for names, features, problems in _passes(
-                extractor, preprocessing, paths, batch_size
-            ):
-                files += [_relative(path, folder) for path in names]
-                skipped += [(_relative(path, folder), why) for path, why in problems]
-                for name, values in features.items():
+        run = _runner(extractor)
+        for images, read in track(
+            image_batches(
+                [str(folder / path) for path in paths], preprocessing, batch_size
+            ),
+            description="Extracting features",
+            total=-(-len(paths) // batch_size),
+            console=Console(stderr=True),
+            transient=True,
+        ):
+            names = paths[len(files) + len(skipped) :]
+            good = np.array([why is None for why in read])
+            for path, why in zip(names, read, strict=False):
+                if why is None:
+                    files.append(path)
+                else:
+                    skipped.append((path, why))
+            if good.any():
+                for name, values in run(images).items():
+                    values = values.numpy()[: len(read)][good]
                     shapes[name] = values.shape[1:]
                     rows[name].write(np.ascontiguousarray(values, "<f4").data)
-        finally:
-            for file in rows.values():
-                file.close()
         if not files:
             raise UserError(
                 f"No image in {folder} can be read; the first that was tried: "
                 f"{skipped[0][0]}: {skipped[0][1]}"
             )
-        finished = Path(work, "features.npz")
-        with zipfile.ZipFile(finished, "w", zipfile.ZIP_STORED) as archive:
-            for name, file in rows.items():
-                _add_rows(archive, name, Path(file.name), (len(files), *shapes[name]))
-                # Not on the disk twice for longer than need be.
-                os.unlink(file.name)
-            for name, values in (
-                ("files", files),
-                ("skipped", [path for path, _ in skipped]),
-            ):
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.array(values, dtype=np.str_))
-        os.replace(finished, out)
+        arrays = {"files": files, "skipped": [path for path, _ in skipped]}
+        _write_archive(out, rows, shapes, arrays)
     return Extraction(tuple(files), tuple(skipped), shapes)
 
 
-def _image_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UserError(f"No such folder: {folder}")
-    paths = [folder / file for file in visible_files(folder) if is_image(file)]
-    if not paths:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise UserError(f"{folder} has no images ({suffixes}).")
-    return paths
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Lets SIGTERM unwind the stack, so that unfinished files are deleted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _relative(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
+def image_files(folder: str | Path) -> list[str]:
+    """Lists the images below a folder, those of formats that cannot be read too.
+
+    Returns:
+        Paths relative to the folder, in the order of their parts.
+    """
+    suffixes = (*IMAGE_SUFFIXES, *UNSUPPORTED_SUFFIXES)
+    files = visible_files(Path(folder))
+    return [file for file in files if file.lower().endswith(suffixes)]
 
 
-def _passes(
-    extractor: keras.Model,
-    preprocessing: Preprocessing,
-    paths: list[Path],
-    batch_size: int,
-) -> Iterator[tuple[list[Path], dict[str, np.ndarray], list[tuple[Path, str]]]]:
-    """Yields files that were read with their features, and those that were not."""
+def image_batches(
+    files: Sequence[str], preprocessing: Preprocessing, batch_size: int
+) -> Iterator[tuple[tf.Tensor, list[str | None]]]:
+    """Yields image files in batches, read in parallel.
+
+    Args:
+        files: Their paths.
+        preprocessing: What the network expects of images.
+        batch_size: Images per batch.
+
+    Yields:
+        float32 `(batch_size, image_size, image_size, channels)`, the network's input;
+        and for each file None, or the reason why it cannot be read: its image is blank,
+        as those are that fill up the last batch.
+    """
+    skipped = Skipped()
+    irregular = {
+        file for file in files if os.path.exists(file) and not os.path.isfile(file)
+    }
+    # A pipe would be waited for.
+    paths = Strings(os.devnull if file in irregular else file for file in files)
+    labels = np.zeros(len(files), np.int32)
+    split = file_split(Path(), paths, labels, 1, skipped)
+    batches = evaluation_batches(split, preprocessing, batch_size)
+    for start, (images, _, weights) in zip(
+        range(0, len(files), batch_size), batches, strict=True
+    ):
+        reasons = dict(skipped)
+        read = []
+        for index, weight in enumerate(weights.numpy(), start):
+            if index < len(files):
+                is_regular = files[index] not in irregular
+                why = reasons[split.name(index)] if not weight else None
+                read.append(why if is_regular else "not a regular file")
+        yield images, read
+
+
+def _runner(extractor: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     channels_first = keras.config.image_data_format() == "channels_first"
 
     @tf.function(autograph=False)
     def run(images):
-        images = preprocessing.normalize(images)
         if channels_first:
             images = tf.transpose(images, (0, 3, 1, 2))
         outputs = extractor(images, training=False)
         return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
 
-    def features(images: list[tf.Tensor]) -> dict[str, np.ndarray]:
-        # Batches of one size, lest the network be traced anew for the last.
-        batch = images + [tf.zeros_like(images[0])] * (batch_size - len(images))
-        return {
-            name: values.numpy()[: len(images)]
-            for name, values in run(tf.stack(batch)).items()
-        }
-
-    names, images, problems = [], [], []
-    for path, image in track(
-        _images(preprocessing, paths, ahead=2 * batch_size),
-        description="Extracting features",
-        total=len(paths),
-        console=Console(stderr=True),
-        transient=True,
-    ):
-        if isinstance(image, str):
-            problems.append((path, image))
-            continue
-        names.append(path)
-        images.append(image)
-        if len(images) == batch_size:
-            yield names, features(images), problems
-            names, images, problems = [], [], []
-    yield names, features(images) if images else {}, problems
+    return run
 
 
-def _images(
-    preprocessing: Preprocessing, paths: list[Path], ahead: int
-) -> Iterator[tuple[Path, tf.Tensor | str]]:
-    """Reads images in several threads, but no more than some ahead of their use.
-
-    Yields:
-        Each path with the image, as large as the network's input, or with the reason
-        why there is none.
-    """
-    # Traced once for all sizes.
-    pixels = tf.TensorSpec((None, None, preprocessing.channels), tf.uint8)
-    prepare = tf.function(preprocessing.prepare, input_signature=[pixels])
-
-    def read(path: Path) -> tf.Tensor | str:
-        try:
-            encoded = path.read_bytes()
-            if not encoded:
-                return "the file is empty"
-            # Decoded outside the function, whose errors name its operations only.
-            return prepare(preprocessing.decode(tf.constant(encoded)))
-        except OSError as error:
-            return error.strerror or str(error)
-        except tf.errors.OpError as error:
-            return reason(error)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pending = collections.deque()
-        try:
-            for path in paths:
-                pending.append((path, pool.submit(read, path)))
-                if len(pending) > ahead:
-                    path, future = pending.popleft()
-                    yield path, future.result()
-            while pending:
-                path, future = pending.popleft()
-                yield path, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
-
-
-def _add_rows(
-    archive: zipfile.ZipFile, name: str, rows: Path, shape: tuple[int, ...]
+def _write_archive(
+    out: Path,
+    rows: dict[str, IO[bytes]],
+    shapes: dict[str, tuple[int, ...]],
+    names: dict[str, list[str]],
 ) -> None:
-    """Adds rows as an array, copying the file piece by piece."""
-    if rows.stat().st_size != 4 * math.prod(shape):
-        raise RuntimeError(f"{rows} does not hold {shape} numbers of 4 bytes.")
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-        np.lib.format.write_array_header_2_0(member, header)
-        with open(rows, "rb") as source:
-            shutil.copyfileobj(source, member, 1 << 20)
+    """Writes an .npz file of features, copied piece by piece, and names."""
+    with (
+        replacing(out) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for name, file in rows.items():
+            file.seek(0)
+            shape = (len(names["files"]), *shapes[name])
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_2_0(member, header)
+                shutil.copyfileobj(file, member, 1 << 20)
+            # Not on the disk twice for longer than need be.
+            file.close()
+        for name, values in names.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.array(values, dtype=np.str_))

@@ -1,5 +1,9 @@
 """Features of layers, of a batch and of a folder."""
 
+import os
+import signal
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -196,16 +200,34 @@ def test_a_folder_becomes_rows_with_the_names_beside(
     ]
 
 
-def test_reading_keeps_little_ahead_of_its_use(model, folder, monkeypatch):
-    started = []
-    paths = [folder / "0.png"] * 40
-    monkeypatch.setattr(
-        type(paths[0]), "read_bytes", lambda path: started.append(path) or b""
-    )
-    reader = features._images(model.metadata.preprocessing, paths, ahead=4)
-    next(reader)
-    reader.close()
-    assert len(started) <= 6
+def test_all_images_of_a_folder_are_read_or_named(model, tmp_path):
+    folder, image = tmp_path / "images", Image.new("RGB", (40, 30), "red")
+    folder.mkdir()
+    for name in ("a.webp", "b.tif"):
+        image.save(folder / name)
+    for name in ("c.avif", "d.heic"):
+        (folder / name).write_bytes(b"\0\0\0\x20ftyp")
+    os.mkfifo(folder / "e.png")
+    out, expected = tmp_path / "a.npz", model.metadata.preprocessing
+    extraction = extract_features(model, expected, folder, ["fc7"], out)
+    assert extraction.files == ("a.webp", "b.tif")
+    skipped = dict(extraction.skipped)
+    assert "not a JPEG, PNG" in skipped["c.avif"] and "not a JPEG" in skipped["d.heic"]
+    assert skipped["e.png"] == "not a regular file"
+
+
+def test_nothing_is_left_of_what_is_terminated(model, folder, tmp_path, monkeypatch):
+    def terminated(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(features.shutil, "copyfileobj", terminated)
+    expected, out = model.metadata.preprocessing, tmp_path / "a.npz"
+    with pytest.raises(SystemExit):
+        extract_features(model, expected, folder, ["fc7"], out)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize(

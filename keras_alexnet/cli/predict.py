@@ -70,7 +70,7 @@ class Predict(ClassifierCommand):
 
     def _files(self) -> Iterator[str]:
         """Yields the files that are meant, existing or not."""
-        from keras_alexnet.data.folder import is_image, visible_files
+        from keras_alexnet.features import image_files
 
         for name in self.images:
             found: list[str] = []
@@ -78,8 +78,7 @@ class Predict(ClassifierCommand):
                 yield from sys.stdin.read().splitlines()
                 continue
             if Path(name).is_dir():
-                files = filter(is_image, visible_files(Path(name)))
-                found = [os.path.join(name, file) for file in files]
+                found = [os.path.join(name, file) for file in image_files(name)]
             elif glob.has_magic(name) and not Path(name).exists():
                 matches = sorted(glob.glob(name, recursive=True))
                 found = [match for match in matches if Path(match).is_file()]
@@ -90,21 +89,13 @@ class Predict(ClassifierCommand):
         self, model: AlexNet, files: list[str]
     ) -> Iterator[tuple[str, np.ndarray | str]]:
         """Yields each file's probabilities, or the reason why there are none."""
-        import numpy as np
         from rich.console import Console
         from rich.progress import Progress
 
-        from keras_alexnet.data.folder import file_split
-        from keras_alexnet.data.pipeline import evaluation_batches
-        from keras_alexnet.data.skipped import Skipped
-        from keras_alexnet.data.strings import Strings
+        from keras_alexnet.features import image_batches
 
-        skipped = Skipped()
-        labels = np.zeros(len(files), np.int32)
-        split = file_split(Path(), Strings(files), labels, 1, skipped)
-        batches = evaluation_batches(
-            split, model.metadata.preprocessing, min(self.batch_size, len(files))
-        )
+        size = min(self.batch_size, len(files))
+        batches = image_batches(files, model.metadata.preprocessing, size)
         errors = Console(stderr=True)
         with Progress(
             console=errors,
@@ -112,15 +103,11 @@ class Predict(ClassifierCommand):
             disable=not errors.is_terminal,
             redirect_stdout=False,
         ) as progress:
-            indices = iter(progress.track(range(len(files)), description="Predicting"))
-            for images, _, weights in batches:
-                rows = model.predict_on_batch(images)
+            remaining = iter(progress.track(files, description="Predicting"))
+            for images, read in batches:
                 # The last batch is filled up.
-                for row, weight, index in zip(rows, weights, indices, strict=False):
-                    if weight:
-                        yield files[index], row
-                    else:
-                        yield files[index], dict(skipped)[split.name(index)]
+                for row, why in zip(model.predict_on_batch(images), read, strict=False):
+                    yield next(remaining), row if why is None else why
 
 
 def _write_csv(results: Iterator[tuple[str, list[tuple[str, float]]]]) -> None:
