@@ -42,15 +42,15 @@ class LocalResponseNormalization(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
-        Any of rank two or more with a channel axis; float32, float16 or bfloat16.
-        Everything is computed in float32, and the result is rounded once.
+        Any of rank two or more with a channel axis, of a floating dtype. Everything is
+        computed in float32, or in float64 for float64, and the result is rounded once.
 
     Output shape:
         The same.
 
     Raises:
-        ValueError: An argument is out of range, or `groups` does not divide the number
-            of channels.
+        ValueError: An argument is out of range, `groups` does not divide the number of
+            channels, or activations are integers.
 
     Example:
     >>> x = np.ones((1, 2, 2, 8), "float32")
@@ -171,8 +171,16 @@ def local_response_normalization(
             `layers/implementations.py` names for a graph without compiled functions.
 
     Returns:
-        The shape and dtype of `x`; computed in float32.
+        The shape and dtype of `x`; computed in float32, or in float64 for float64.
+
+    Raises:
+        ValueError: `x` holds integers.
     """
+    if not x.dtype.is_floating:
+        raise UserError(
+            "Local response normalisation is for floating-point activations. Received: "
+            f"{x.dtype.name}"
+        )
     implementation = implementation or choose("lrn", x, training=False)
     formula = Formula(size, float(alpha), float(beta), float(k))
     normalise = lrn_implementations.get(implementation, formula)

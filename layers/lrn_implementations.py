@@ -1,7 +1,7 @@
 """Ways to compute local response normalisation, and which is which.
 
 All work on activations of shape (rows, groups, channels of a tower, columns) and
-compute in float32. With d = k + alpha * the windowed sum of x^2,
+compute in float32, float64 for float64. With d = k + alpha * the windowed sum of x^2,
 
     y = x d^-beta
     dx = dy d^-beta - 2 alpha beta x * (the mirrored windowed sum of dy x d^(-beta - 1))
@@ -93,19 +93,19 @@ def _windowed(
 
     @compiled
     def forward(x):
-        return _normalised(tf.cast(x, tf.float32), formula, x.dtype)
+        return _normalised(_wide(x), formula, x.dtype)
 
     # Two functions, because XLA would otherwise compute what is under the windowed sum
     # once for every one of its terms.
     @compiled
     def backward_inner(dy, x):
-        dy, wide = tf.cast(dy, tf.float32), tf.cast(x, tf.float32)
+        dy, wide = _wide(dy), _wide(x)
         root = inverse_root(wide)
         return dy * wide * _power(root, beta) * root * root
 
     @compiled
     def backward_outer(dy, x, inner):
-        dy, wide = tf.cast(dy, tf.float32), tf.cast(x, tf.float32)
+        dy, wide = _wide(dy), _wide(x)
         # Over the windows that hold a channel: the mirrored one.
         shared = _windowed_sum(inner, after, before)
         shared = (2 * formula.alpha * beta) * wide * shared
@@ -128,7 +128,7 @@ def _with_gradient(
 
 
 def _normalised(wide: tf.Tensor, formula: Formula, dtype: tf.DType) -> tf.Tensor:
-    """Computes the formula on float32 activations, rounded once to `dtype`."""
+    """Computes the formula on activations of `_wide`, rounded once to `dtype`."""
     window = formula.size // 2, (formula.size - 1) // 2
     energy = _windowed_sum(tf.square(wide), *window)
     root = tf.math.rsqrt(formula.k + formula.alpha * energy)
@@ -144,7 +144,7 @@ def _fused(
 
     @compiled
     def forward(x):
-        return _normalised(tf.cast(x, tf.float32), formula, x.dtype)
+        return _normalised(_wide(x), formula, x.dtype)
 
     @compiled
     def backward(dy, x):
@@ -156,11 +156,8 @@ def _fused(
             edges = (reach_below, reach_above)
             padded = tf.pad(tensor, ((0, 0), (0, 0), edges, (0, 0)))
             return {
-                offset: tf.cast(
-                    padded[
-                        :, :, reach_below + offset : reach_below + offset + channels
-                    ],
-                    tf.float32,
+                offset: _wide(
+                    padded[:, :, reach_below + offset : reach_below + offset + channels]
                 )
                 for offset in range(-reach_below, reach_above + 1)
             }
@@ -201,6 +198,7 @@ def _native(formula: Formula) -> Callable[[tf.Tensor], tf.Tensor]:
 
     def normalise(x):
         # (rows, groups, channels, columns) -> (rows, groups, columns, channels)
+        # TensorFlow's has no float64.
         last = tf.transpose(tf.cast(x, tf.float32), (0, 1, 3, 2))
         y = tf.nn.local_response_normalization(
             last, formula.size // 2, formula.k, formula.alpha, formula.beta
@@ -208,6 +206,11 @@ def _native(formula: Formula) -> Callable[[tf.Tensor], tf.Tensor]:
         return tf.cast(tf.transpose(y, (0, 1, 3, 2)), x.dtype)
 
     return normalise
+
+
+def _wide(x: tf.Tensor) -> tf.Tensor:
+    """Returns activations in the dtype that everything is computed in."""
+    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
 def _windowed_sum(x: tf.Tensor, before: int, after: int) -> tf.Tensor:

@@ -295,3 +295,22 @@ def test_an_unknown_implementation_is_refused():
 def test_windows_that_tensorflow_does_not_have_are_refused():
     with pytest.raises(ValueError, match="odd size only. Received: size=4"):
         normalise(normal(1, 8), "native", size=4)
+
+
+@pytest.mark.parametrize("implementation", ["xla", "xla_fused", "windowed"])
+def test_float64_is_computed_in_float64(implementation):
+    x = np.random.default_rng(0).normal(0, 3, (2, 3, 8))
+    with tf.GradientTape() as tape:
+        inputs = tf.constant(x)
+        tape.watch(inputs)
+        y = normalise(inputs, implementation, **STRONG)
+    np.testing.assert_allclose(y, expected(x, **STRONG), rtol=1e-12)
+    gradient = tape.gradient(y, inputs)
+    ahead, behind = (expected(x + step * x, **STRONG).sum() for step in (1e-5, -1e-5))
+    along = float(tf.reduce_sum(gradient * x))
+    assert along == pytest.approx((ahead - behind) / 2e-5, abs=1e-8)
+
+
+def test_integers_are_refused():
+    with pytest.raises(ValueError, match="floating-point activations. Received: int32"):
+        LocalResponseNormalization()(np.ones((1, 2, 2, 8), "int32"))
