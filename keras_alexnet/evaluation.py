@@ -65,6 +65,46 @@ class Evaluation:
         flat = self.labels.astype(np.int64) * classes + self.predictions
         return np.bincount(flat, minlength=classes**2).reshape(classes, classes)
 
+    def by_class(self) -> dict[str, np.ndarray]:
+        """Returns images, recall, precision and F1 score of each class.
+
+        With the confusion matrix C, of true class by predicted class:
+        `recall[i] = C[i, i] / sum(C[i])`, `precision[i] = C[i, i] / sum(C[:, i])` and
+        `f1[i] = 2 C[i, i] / (sum(C[i]) + sum(C[:, i]))`.
+
+        Returns:
+            `images`, int64, and `recall`, `precision` and `f1`, float64, each
+            `(classes,)`. Where there is nothing to divide by, that is NaN: recall of a
+            class without images, precision of one that is never predicted.
+        """
+        counts = self.confusion()
+        right, true, found = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            return {
+                "images": true,
+                "recall": right / true,
+                "precision": right / found,
+                "f1": 2 * right / (true + found),
+            }
+
+    def balanced_metrics(self) -> dict[str, float]:
+        """Returns metrics in which each class counts equally, however many images.
+
+        Returns:
+            `balanced_accuracy`, the mean recall of the classes that have images, and
+            `macro_f1`, the mean F1 score of those that have images or are predicted.
+        """
+        scores = self.by_class()
+        return {
+            "balanced_accuracy": float(np.nanmean(scores["recall"])),
+            "macro_f1": float(np.nanmean(scores["f1"])),
+        }
+
+    def never_predicted(self) -> np.ndarray:
+        """Returns the classes that have images and are predicted for no image."""
+        counts = self.confusion()
+        return np.flatnonzero((counts.sum(axis=1) > 0) & (counts.sum(axis=0) == 0))
+
     def mistakes(self, most: int) -> np.ndarray:
         """Returns which images are mistaken for others, the surest mistakes first."""
         wrong = np.flatnonzero(self.predictions != self.labels)

@@ -431,6 +431,10 @@ def test_a_model_file_is_judged_by_images_of_some_of_its_classes(
     # All images are the same, so that one class is right and another wrong.
     np.testing.assert_array_equal(counts.sum(axis=1), [0, 5, 5])
     assert judged["views"] == int(views) and judged["top5_error"] == 0
+    assert judged["balanced_accuracy"] == 1 - judged["top1_error"]
+    assert [one["class"] for one in judged["classes"]] == ["cow", "ant", "bee"]
+    assert judged["classes"][0]["recall"] is None
+    assert "Warning: never predicted: " in printed
     for figure in ("confusion", "mistakes"):
         assert (network / f"judged/figures/{figure}.png").is_file()
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from devices import logical_cpus
+from sklearn import metrics
 
 from keras_alexnet.evaluation import Evaluation, Evaluator, evaluate, match_classes
 from keras_alexnet.images.preprocessing import Preprocessing
@@ -109,6 +110,32 @@ def test_metrics_are_loss_top_1_and_top_5():
         "top1_error": evaluation.top_k_error(1),
         "top5_error": evaluation.top_k_error(5),
     }
+
+
+@pytest.mark.parametrize("predicted", [CLASSES, 4], ids=["all", "some"])
+def test_scores_of_classes_are_scikit_learns(predicted):
+    rng = np.random.default_rng(1)
+    probabilities = rng.random((IMAGES, CLASSES))
+    probabilities[:, predicted:] = 0
+    # The last class has no images, and in "some" cases is not predicted either.
+    labels = rng.integers(0, CLASSES - 1, IMAGES)
+    evaluation = Evaluation(probabilities, labels)
+    found = evaluation.predictions
+    precision, recall, f1, images = metrics.precision_recall_fscore_support(
+        labels, found, labels=range(CLASSES), zero_division=np.nan
+    )
+    scores = evaluation.by_class()
+    np.testing.assert_array_equal(scores["images"], images)
+    for name, expected in (("precision", precision), ("recall", recall), ("f1", f1)):
+        np.testing.assert_allclose(scores[name], expected, err_msg=name)
+    assert evaluation.balanced_metrics() == pytest.approx(
+        {
+            "balanced_accuracy": recall[:-1].mean(),
+            "macro_f1": metrics.f1_score(labels, found, average="macro"),
+        }
+    )
+    never = sorted(set(labels) - set(found))
+    np.testing.assert_array_equal(evaluation.never_predicted(), never)
 
 
 def test_the_surest_mistakes_come_first():

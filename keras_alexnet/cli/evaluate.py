@@ -96,23 +96,35 @@ class Evaluate(ClassifierCommand):
     def _print(
         self, evaluation: Evaluation, class_names: Sequence[str], outputs: np.ndarray
     ) -> None:
-        """Prints the errors, class by class."""
+        """Prints recall, precision and F1 of each class, and the errors of all."""
         from keras_alexnet.inspect.tables import console, make_table
 
-        counts, metrics = evaluation.confusion(), evaluation.metrics()
+        scores = evaluation.by_class()
+        metrics = {**evaluation.metrics(), **evaluation.balanced_metrics()}
         rows = []
         for name, output in zip(class_names, outputs, strict=True):
-            images, right = counts[output].sum(), counts[output, output]
-            error = f"{1 - right / images:.2%}" if images else "-"
-            rows.append((name, f"{images:,}", f"{right:,}", error))
+            values = [scores[one][output] for one in ("recall", "precision", "f1")]
+            cells = ["-" if value != value else f"{value:.2%}" for value in values]
+            rows.append((name, f"{scores['images'][output]:,}", *cells))
         views = "1 view" if self.views == 1 else f"{self.views} views"
         title = f"{len(evaluation.labels):,} images, {views} of each"
-        headings = ("class", ">images", ">right", ">error")
+        headings = ("class", ">images", ">recall", ">precision", ">F1")
         console.print(make_table(title, headings, rows))
         print(
             f"top-1 error {metrics['top1_error']:.2%}, "
-            f"top-5 error {metrics['top5_error']:.2%}, loss {metrics['loss']:.4f}"
+            f"top-5 error {metrics['top5_error']:.2%}, loss {metrics['loss']:.4f}\n"
+            f"balanced accuracy {metrics['balanced_accuracy']:.2%}, "
+            f"macro F1 {metrics['macro_f1']:.2%}"
         )
+        never = set(evaluation.never_predicted().tolist())
+        named = [
+            name
+            for name, output in zip(class_names, outputs, strict=True)
+            if int(output) in never
+        ]
+        if named:
+            more = f" and {len(named) - 10} others" if len(named) > 10 else ""
+            print(f"Warning: never predicted: {', '.join(named[:10])}{more}")
 
     def _write(
         self,
@@ -152,7 +164,23 @@ class Evaluate(ClassifierCommand):
             lines.writerow((*names, f"{rows[number, found]:.6f}"))
         # As file names are, which need not be UTF-8.
         write_whole(out / "predictions.csv", os.fsencode(text.getvalue()))
-        values = {**evaluation.metrics(), "views": self.views, "data": self.data}
-        RunDirectory(out).write_json(
-            "evaluation.json", {**values, "confusion": counts.tolist()}
-        )
+        scores = {
+            name: values.tolist() for name, values in evaluation.by_class().items()
+        }
+        classes = [
+            # JSON has no NaN.
+            {
+                "class": name,
+                **{k: v[n] if v[n] == v[n] else None for k, v in scores.items()},
+            }
+            for n, name in enumerate(class_names)
+        ]
+        values = {
+            **evaluation.metrics(),
+            **evaluation.balanced_metrics(),
+            "views": self.views,
+            "data": self.data,
+            "classes": classes,
+            "confusion": counts.tolist(),
+        }
+        RunDirectory(out).write_json("evaluation.json", values)
