@@ -10,6 +10,7 @@ from PIL import Image
 from keras_alexnet import TrainConfig
 from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.errors import UserError
+from keras_alexnet.training import loop
 from keras_alexnet.training.choices import Facts, choose
 from keras_alexnet.training.loop import epoch_ends
 from keras_alexnet.training.train import train
@@ -134,13 +135,17 @@ def test_steps_may_stand_in_for_epochs():
     assert epoch_ends(100, 10, 7, steps=3) == [3]
 
 
-def test_minutes_become_steps_that_are_written_down_and_resumed(folder, tmp_path):
+def test_minutes_become_steps_that_are_written_down_and_resumed(
+    folder, tmp_path, monkeypatch
+):
+    # Steps that take long are few, whatever this machine does.
+    monkeypatch.setattr(loop, "_seconds_per_step", lambda *_: 8.0)
     config = TrainConfig(
-        data=f"folder:{folder}", width=0.1, minutes=0.25, global_batch_size=8
+        data=f"folder:{folder}", width=0.1, minutes=3.0, global_batch_size=8
     )
     result = train(config, tmp_path / "run", until_epoch=1)
     written = TrainConfig.from_file(tmp_path / "run" / "config.json")
-    assert written.steps > 5
+    assert 5 < written.steps <= 180 / 8
     result = train(config, tmp_path / "run", resume=True)
     assert result.history[-1]["step"] == written.steps
     assert TrainConfig.from_file(tmp_path / "run" / "config.json") == written

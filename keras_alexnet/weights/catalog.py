@@ -149,7 +149,7 @@ _FILES = (
     # The file of the package lpips 0.1.4 on PyPI, too.
     PublishedFile(
         name="lpips-alex",
-        file_name="lpips-v0.1-alex.pth",
+        file_name="alex.pth",
         urls=(
             "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/"
             "lpips/weights/v0.1/alex.pth",
