@@ -16,6 +16,8 @@ from keras_alexnet.weights.reading import read_tensors
 
 LAYERS = ("relu1", "relu2", "relu3", "relu4", "relu5")
 # Of version 0.1: what pixels of -1 to 1 are reduced by, and divided by.
+# Smaller ones leave nothing for conv3.
+MIN_SIZE = 31
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
@@ -90,7 +92,7 @@ class LPIPS(keras.losses.Loss):
         """Returns the distance between the images of each pair.
 
         Args:
-            first: RGB images, `(batch, height, width, 3)`, of 0 to `max_value`; 35
+            first: RGB images, `(batch, height, width, 3)`, of 0 to `max_value`; 31
                 pixels high and wide at least.
             second: Images of the same shape.
 
@@ -98,7 +100,7 @@ class LPIPS(keras.losses.Loss):
             float32, `(batch,)`.
 
         Raises:
-            ValueError: The shapes differ, or are those of no images.
+            ValueError: The shapes differ, or are those of no images or too small ones.
         """
         first, second = (tf.cast(x, tf.float32) for x in (first, second))
         if first.shape.rank != 4 or first.shape[-1] not in (3, None):
@@ -110,6 +112,11 @@ class LPIPS(keras.losses.Loss):
             raise UserError(
                 "Images of a pair must have the same shape. Received: "
                 f"{tuple(first.shape)} and {tuple(second.shape)}"
+            )
+        if any(size is not None and size < MIN_SIZE for size in first.shape[1:3]):
+            raise UserError(
+                f"Images must be {MIN_SIZE} pixels high and wide at least. Received: "
+                f"{tuple(first.shape)}"
             )
         return self._distances(first, second)
 

@@ -99,5 +99,5 @@ def why_no_gpu() -> str | None:
             )
     return (
         f"This machine has a GPU that TensorFlow cannot use: {reason}. "
-        'Install them: pip install "keras-alexnet[gpu]"'
+        'Install what it needs: pip install "keras-alexnet[gpu]"'
     )

@@ -63,7 +63,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         if training:
             # TensorFlow returns the variance of the population, Keras averages that of
             # the batch.
-            count = tf.size(inputs) // inputs.shape[self.axis]
+            count = tf.size(inputs, tf.int64) // inputs.shape[self.axis]
             count = tf.cast(count, tf.float32)
             variance *= (count - 1) / count
             for average, value in (

@@ -54,7 +54,7 @@ def get(name: str, formula: Formula) -> Callable[[tf.Tensor], tf.Tensor]:
             each activation once and computes the sums anew, for GPUs.
             `"windowed"`: the same by TensorFlow's separate operations. `"native"`:
             TensorFlow's own operation, for windows of odd size; differentiable once,
-            and an infinity makes NaN of its whole row on CPUs.
+            in float32 for float64 too; an infinity makes NaN of its whole row on CPUs.
         formula: What to compute.
 
     Raises:

@@ -1,20 +1,27 @@
 """What the recipe for users' own images chooses, by what the images are."""
 
 import dataclasses
+import importlib
 import json
+import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_alexnet import TrainConfig
 from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.errors import UserError
 from keras_alexnet.training import loop
-from keras_alexnet.training.choices import Facts, choose
+from keras_alexnet.training.checkpoint import CheckpointStore
+from keras_alexnet.training.choices import Facts, choose, open_images
+from keras_alexnet.training.hosts import Hosts
 from keras_alexnet.training.loop import epoch_ends
+from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.train import train
 
+train_module = importlib.import_module("keras_alexnet.training.train")
 CIFAR = Facts(images=50_000, side=32, imbalance=1.0, characters=False)
 
 
@@ -106,6 +113,16 @@ def test_facts_are_those_of_the_training_images(folder):
     assert facts == Facts(counts.sum(), 20, counts[1] / counts[0], False)
 
 
+def test_images_that_cannot_be_read_have_no_size_and_stop_nothing(folder, tmp_path):
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(b"no image")
+    files = [*(folder / "dark").iterdir(), damaged, tmp_path / "missing.png"]
+    rows = [f"{file},{'ab'[n % 2]}" for n, file in enumerate(files)]
+    (tmp_path / "images.csv").write_text("\n".join(["path,label", *rows]))
+    config = TrainConfig(data=f"csv:{tmp_path / 'images.csv'}")
+    assert Facts.of(open_images(config)).side == 20
+
+
 def test_a_folder_needs_no_setting(folder, tmp_path, capsys):
     config = TrainConfig(data=f"folder:{folder}", width=0.1, epochs=10)
     result = train(config, tmp_path / "run")
@@ -151,6 +168,55 @@ def test_minutes_become_steps_that_are_written_down_and_resumed(
     assert TrainConfig.from_file(tmp_path / "run" / "config.json") == written
 
 
+@pytest.mark.parametrize("batches", [1, 2, 4, 50])
+def test_steps_are_timed_as_far_as_there_are_batches(batches):
+    hosts = Hosts.of(tf.distribute.get_strategy())
+    taken = []
+
+    def train_step(batch):
+        taken.append(batch)
+        time.sleep(0.2)
+        return ({"loss": 0.0},)
+
+    seconds = loop._seconds_per_step(train_step, iter(range(batches)), hosts)
+    assert seconds >= 0.2 and taken == list(range(len(taken)))
+    # Steps of 0.2 s at least: ten fill the time, after two that warm up.
+    assert len(taken) == batches if batches < 5 else 5 <= len(taken) <= 12
+
+
+def test_only_what_was_left_to_be_decided_is_taken_from_the_run(tmp_path):
+    run = RunDirectory(tmp_path)
+    with run.claimed(chosen(minutes=5.0).updated({"steps": 100, "epochs": 3})):
+        pass
+    # As it was asked for.
+    asked = TrainConfig(recipe="images", data="folder:x", minutes=5.0)
+    assert {"architecture", "image_size", "steps"} <= set(asked.left_open)
+    run.check(asked, resume=True)
+    for change in ({"architecture": "alexnet_bn"}, {"minutes": None}):
+        with pytest.raises(UserError, match="holds another run"):
+            run.check(asked.updated(change), resume=True)
+    # Of other recipes an input size that is not given is the architecture's.
+    other = RunDirectory(tmp_path / "other")
+    with other.claimed(TrainConfig(recipe="caffe", image_size=64)):
+        pass
+    with pytest.raises(UserError, match="another run: its image_size is 64"):
+        other.check(TrainConfig(recipe="caffe"), resume=True)
+
+
+def test_a_run_whose_checkpoints_are_gone_keeps_its_last_weights(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(CheckpointStore, "load", lambda *_: None)
+    monkeypatch.setattr(train_module, "best_step", lambda history: 1)
+    result = train(
+        TrainConfig(data=f"folder:{folder}", width=0.1, epochs=2), tmp_path / "run"
+    )
+    assert "the last weights become the model" in capsys.readouterr().out
+    written = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert written["kept_step"] == result.history[-1]["step"]
+    assert (tmp_path / "run" / "model.keras").is_file()
+
+
 def test_balanced_classes_count_alike(folder, tmp_path):
     from keras_alexnet.training.preparation import make_class_weights
 
@@ -164,3 +230,7 @@ def test_balanced_classes_count_alike(folder, tmp_path):
     )
     # As scikit-learn's compute_class_weight: images / (classes * images of the class).
     assert make_class_weights(config, dataset) == (40 / (2 * 8), 40 / (2 * 32))
+    unknown = dataclasses.replace(dataset.train, labels=None)
+    dataset = dataclasses.replace(dataset, splits={"train": unknown})
+    with pytest.raises(UserError, match="labels that are known before"):
+        make_class_weights(config, dataset)

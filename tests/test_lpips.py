@@ -171,6 +171,9 @@ def test_what_makes_no_pair_is_named(lpips, files, tmp_path):
         lpips.distances(images(), images(size=41))
     with pytest.raises(UserError, match="must be .batch, height, width, 3"):
         lpips.distances(images()[0], images()[0])
+    with pytest.raises(UserError, match="31 pixels high and wide at least. Received"):
+        lpips.distances(images(size=28), images(size=28))
+    assert np.isfinite(lpips.distances(images(size=31), images(size=31))).all()
     with pytest.raises(UserError, match="no heads of LPIPS"):
         keras_alexnet.LPIPS(files[0], files[0])
     with pytest.raises(UserError, match="max_value must be positive"):

@@ -127,7 +127,8 @@ def search(
         OSError: The disk is full, or the directory cannot be written.
     """
     run_dir = Path(run_dir)
-    if not config.is_complete:
+    was_complete = config.is_complete
+    if not was_complete:
         config = check_in_process(config).config
     config = _with_validation(config, run_dir)
     space = get_space(space)
@@ -158,7 +159,7 @@ def search(
     settings = Settings(config, space, run_dir.absolute(), keep, grace, workers)
     progress = Progress(objective, direction, trials, workers)
     _check_directory(run_dir, identity)
-    if not (run_dir / "search.json").is_file():
+    if was_complete and not (run_dir / "search.json").is_file():
         check_in_process(config)
     with _claimed(run_dir, identity):
         one = ScheduleTuner(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.data.dataset import Dataset
+from keras_alexnet.data.dataset import Dataset, Split
 from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.training.config import TrainConfig
 
@@ -49,12 +52,8 @@ class Facts:
     def of(cls, dataset: Dataset) -> Facts:
         """Looks at a dataset, and at some of its images, evenly spaced."""
         train = dataset.train
-        if train.stream is None:
-            places = np.linspace(0, len(train) - 1, min(SAMPLE, len(train)))
-            files = (train.file(int(place)) for place in places)
-        else:
-            files = (encoded for encoded, _ in train.stream(0).take(SAMPLE))
-        sides = [side for side in map(_side, files) if side]
+        # Damaged images have no size; training names them.
+        sides = [side for side in map(_side, _files(train)) if side]
         counts = np.ones(1)
         if train.labels is not None:
             counts = np.bincount(train.labels, minlength=train.classes)
@@ -67,12 +66,24 @@ class Facts:
         )
 
 
-def _side(encoded: Any) -> int | None:
+def _files(split: Split) -> Iterator[bytes]:
+    """Yields some files, evenly spaced, or the first of a stream."""
+    if split.stream is not None:
+        with contextlib.suppress(tf.errors.OpError):
+            for encoded, _ in split.stream(0).take(SAMPLE):
+                yield encoded.numpy()
+        return
+    for place in np.linspace(0, len(split) - 1, min(SAMPLE, len(split))):
+        with contextlib.suppress(tf.errors.OpError):
+            yield split.file(int(place)).numpy()
+
+
+def _side(encoded: bytes) -> int | None:
     try:
-        with Image.open(io.BytesIO(encoded.numpy())) as image:
+        with Image.open(io.BytesIO(encoded)) as image:
             return min(image.size)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None  # Damaged; training names it.
+        return None
 
 
 def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
@@ -149,13 +160,3 @@ def open_images(config: TrainConfig) -> Dataset:
         validation_fraction=config.validation_fraction,
         channels=config.channels,
     )
-
-
-def complete(config: TrainConfig) -> TrainConfig:
-    """Returns a configuration in which nothing is left to be chosen.
-
-    Opens the images if anything is.
-    """
-    if config.is_complete:
-        return config
-    return choose(config, Facts.of(open_images(config)))[0]

@@ -280,6 +280,13 @@ class TrainConfig:
         """Whether nothing is left to be chosen from the images."""
         return all(getattr(self, name) is not None for name in CHOSEN)
 
+    @property
+    def left_open(self) -> tuple[str, ...]:
+        """Names of settings without a value that the run decides when it begins."""
+        names = (*CHOSEN, "image_size", "resize_size") * (self.recipe == "images")
+        names += ("steps",) * (self.minutes is not None)
+        return tuple(name for name in names if getattr(self, name) is None)
+
     def layer_multipliers(self) -> dict[str, Schedule]:
         """Reads `rate_multipliers`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import tensorflow as tf
 from keras_alexnet.errors import TrainingFailed
 from keras_alexnet.training.hosts import Hosts
 from keras_alexnet.training.progress import Logs, ProgressBar
+from keras_alexnet.training.strategy import MULTIPLE
 
 
 class Interrupted(Exception):
@@ -109,7 +111,8 @@ def run(
     train_step = _traced_step(model, strategy, prepare)
     if callable(ends):
         with _unchanged(model):
-            seconds = _seconds_per_step(train_step, _on_devices(batches, strategy))
+            timed = _on_devices(batches, strategy)
+            seconds = _seconds_per_step(train_step, timed, hosts)
         ends = ends(seconds)
     callbacks = keras.callbacks.CallbackList(
         [*(callbacks or []), *([ProgressBar(quiet)] if hosts.is_chief else [])],
@@ -227,7 +230,7 @@ def _on_devices(
     A strategy of several replicas does so by itself.
     """
     gpus = tf.config.list_logical_devices("GPU")
-    if isinstance(strategy, tf.distribute.MirroredStrategy) or not gpus:
+    if isinstance(strategy, MULTIPLE) or not gpus:
         distributed = strategy.distribute_datasets_from_function(lambda _: batches())
         return iter(distributed)
     prefetch = tf.data.experimental.prefetch_to_device(gpus[0].name, buffer_size=2)
@@ -259,17 +262,26 @@ def _traced_step(
 TIMED_SECONDS = 2.0
 
 
-def _seconds_per_step(train_step: Callable, iterator: Iterator[Any]) -> float:
-    """Times training steps, batches included."""
-    for _ in range(2):
-        logs, *_ = train_step(next(iterator))
-    float(logs["loss"])
-    begin, count = time.perf_counter(), 0
-    while count < 3 or time.perf_counter() - begin < TIMED_SECONDS:
-        logs, *_ = train_step(next(iterator))
-        float(logs["loss"])
-        count += 1
-    return (time.perf_counter() - begin) / count
+def _seconds_per_step(
+    train_step: Callable, iterator: Iterator[Any], hosts: Hosts
+) -> float:
+    """Times training steps, batches included; where there are few, those there are."""
+
+    def seconds(count: int) -> tuple[float, int]:
+        begin, done = time.perf_counter(), 0
+        for batch in itertools.islice(iterator, count):
+            logs, *_ = train_step(batch)
+            float(logs["loss"])
+            done += 1
+        return time.perf_counter() - begin, done
+
+    first, _ = seconds(1)  # Traces.
+    once, found = seconds(1)
+    # All hosts must take as many steps, because each waits for the others in it.
+    count = round(TIMED_SECONDS / max(once, 1e-3))
+    (count,) = hosts.total([count if hosts.is_chief else 0])
+    taken, done = seconds(max(count, 3))
+    return taken / done if done else once if found else first
 
 
 @contextlib.contextmanager

@@ -235,10 +235,18 @@ def make_class_weights(config: TrainConfig, source: Dataset) -> tuple[float, ...
     """Returns what the images of each class count in the loss; () for 1 each.
 
     Balanced: in proportion to 1 / images of the class, 1 in the mean over the images.
+
+    Raises:
+        ValueError: They are to be balanced, and labels are not known yet.
     """
-    labels = source.train.labels
-    if config.class_weights != "balanced" or labels is None:
+    if config.class_weights != "balanced":
         return ()
+    labels = source.train.labels
+    if labels is None:
+        raise UserError(
+            f"class_weights=balanced needs labels that are known before the images are "
+            f"read, which {source.name} has not. Choose class_weights=none."
+        )
     counts = np.bincount(labels, minlength=len(source.class_names))
     weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return tuple(weights.tolist())

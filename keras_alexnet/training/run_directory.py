@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from keras_alexnet.errors import UserError
 from keras_alexnet.files import discard_unfinished, is_unfinished, write_whole
-from keras_alexnet.training.config import CHOSEN, DEFAULTS, TrainConfig, read_settings
+from keras_alexnet.training.config import DEFAULTS, TrainConfig, read_settings
 
 if TYPE_CHECKING:
     from keras_alexnet.images.preprocessing import Preprocessing
@@ -41,9 +41,6 @@ MAY_CHANGE_ON_RESUME = {
     "checkpoint_minutes",
     "keep_checkpoints",
 }
-
-# Settings that a run decides by itself when it begins.
-SIZES = ("image_size", "resize_size", "steps")
 
 # What a run leaves besides its config.json.
 _OF_RUN = (
@@ -238,9 +235,11 @@ class RunDirectory:
     def _check_same(self, config: TrainConfig) -> None:
         saved = dataclasses.asdict(self.config())
         wanted = dataclasses.asdict(config)
+        # Which give both.
+        by_minutes = config.minutes is not None and config.steps is None
         for name in wanted:
-            # What is still to be chosen was, when the run began.
-            if wanted[name] is None and name in (*CHOSEN, *SIZES):
+            # What is still to be decided was, when the run began.
+            if name in config.left_open or (name == "epochs" and by_minutes):
                 continue
             if name not in MAY_CHANGE_ON_RESUME and saved[name] != wanted[name]:
                 raise UserError(

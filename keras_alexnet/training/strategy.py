@@ -13,6 +13,9 @@ from keras_alexnet.errors import UserError
 from keras_alexnet.startup import prepare_gpus
 from keras_alexnet.training.hosts import place_in_cluster
 
+# The strategies of several devices that `make_strategy` returns.
+MULTIPLE = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
+
 
 def make_strategy(replicas: int | None = None) -> tf.distribute.Strategy:
     """Chooses the devices to train on.
@@ -131,8 +134,7 @@ def make_deterministic(model: keras.Model, jit_compile: bool) -> None:
 
 def describe(strategy: tf.distribute.Strategy) -> list[str]:
     """Returns the names of the devices of this host that a strategy trains on."""
-    multiple = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
-    if isinstance(strategy, multiple):
+    if isinstance(strategy, MULTIPLE):
         devices = strategy.extended.worker_devices
     else:
         devices = [

@@ -32,7 +32,7 @@ from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
 from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restore
 from keras_alexnet.training.choices import Facts, choose, open_images
-from keras_alexnet.training.config import CHOSEN, TrainConfig
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.damage import DamageReport
 from keras_alexnet.training.diagnosis import FlatLossHint
 from keras_alexnet.training.hosts import Hosts, place_in_cluster
@@ -50,7 +50,7 @@ from keras_alexnet.training.preparation import (
     make_model,
 )
 from keras_alexnet.training.rates import dropouts, multipliers
-from keras_alexnet.training.run_directory import SIZES, RunDirectory
+from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.saver import Saver
 from keras_alexnet.training.schedule_callback import ScheduleCallback
 from keras_alexnet.training.strategy import describe, make_strategy
@@ -178,8 +178,8 @@ def _completed(
     """Returns a configuration in which nothing is left to be chosen, and why so."""
     if resume:
         # As it was chosen when the run began.
-        saved = run.config()
-        names = [n for n in (*CHOSEN, *SIZES) if getattr(config, n) is None]
+        saved, names = run.config(), set(config.left_open)
+        names |= {"epochs"} if "steps" in names else set()
         return config.updated({name: getattr(saved, name) for name in names}), []
     if config.is_complete:
         return config, []
@@ -306,10 +306,8 @@ class _Training:
             f"{1000 * seconds:.1f} ms: {len(self.ends)} epochs."
         )
         if self.hosts.is_chief:
-            text = self.config.to_json()
-            self.saver.attempt(
-                "config.json", lambda: write_whole(self.run_dir / "config.json", text)
-            )
+            # Or the run could not be resumed: nothing has been trained yet.
+            write_whole(self.run_dir / "config.json", self.config.to_json())
         self.schedule.total_steps = steps
         return self.ends[: self.last_epoch]
 
@@ -418,10 +416,13 @@ class _Training:
         best = best_step(self.history) if self.source.validation else None
         if self.config.keep == "last" or best in (None, self.steps):
             return self.steps
-        checkpoint = self.saver.store.load("best")
+        checkpoint = None
+        with contextlib.suppress(UserError):  # All are damaged.
+            checkpoint = self.saver.store.load("best")
+        if checkpoint is None:
+            print("No checkpoint could be read: the last weights become the model.")
+            return self.steps
         restore(checkpoint, self.model)
-        if checkpoint.step != self.steps:
-            self.evaluation = None
         return checkpoint.step
 
 

@@ -213,9 +213,7 @@ def test_dropout_drops_its_rate_in_outputs_and_gradients_alike(
     layer, dtype, jit_compile
 ):
     layer = layer(0.25, seed=1, dtype=f"mixed_{dtype}" if dtype != "float32" else dtype)
-    kept = 1 / 0.75 if isinstance(layer, ScheduledDropout) else 1.0
-    if type(layer) is ClassicDropout:
-        kept = 1.0
+    kept = 1.0 if isinstance(layer, ClassicDropout) else 1 / 0.75
     layer.build((64, 256))
 
     @tf.function(jit_compile=jit_compile)
