@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -120,6 +122,41 @@ class Evaluation:
         }
 
 
+class RepeatedBatches:
+    """Distributed batches that stay in memory after the first pass, if small.
+
+    An iterator of a `tf.data` pipeline takes up to a second to start, which the small
+    evaluation after each epoch need not pay again.
+
+    Args:
+        batches: The distributed dataset.
+        max_bytes: What is kept at most; larger datasets are read anew in each pass.
+    """
+
+    def __init__(self, batches: Iterable[Any], max_bytes: int = 2**28):
+        self._batches = batches
+        self._max_bytes = max_bytes
+        self._kept: list[Any] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept, size = [], 0
+        for batch in self._batches:
+            size += sum(
+                one.dtype.size * math.prod(one.shape)
+                for one in tf.nest.flatten(batch, expand_composites=True)
+            )
+            if size <= self._max_bytes:
+                kept.append(batch)
+            else:
+                kept.clear()
+            yield batch
+        if size <= self._max_bytes:
+            self._kept = kept
+
+
 class Evaluator:
     """Runs a model over labelled images, on all devices of a strategy.
 
@@ -172,14 +209,26 @@ class Evaluator:
 
         self._step = tf.function(step, autograph=False, reduce_retracing=True)
 
-    def __call__(self, batches: tf.data.Dataset) -> Evaluation:
+    def repeated(self, batches: tf.data.Dataset) -> RepeatedBatches:
+        """Returns batches for several evaluations, which need reading once if small.
+
+        Args:
+            batches: As for a call; the same each time that they are read.
+        """
+        return RepeatedBatches(self._distributed(batches))
+
+    def _distributed(self, batches: tf.data.Dataset) -> Iterable[Any]:
+        return self._strategy.distribute_datasets_from_function(lambda _: batches)
+
+    def __call__(self, batches: tf.data.Dataset | RepeatedBatches) -> Evaluation:
         """Evaluates the model.
 
         Args:
             batches: Images, int32 labels and float32 weights; for each step one batch
                 for each replica of this host, all equally large. Normalised images for
                 1 view; for 10 resized ones of 0-255, `(batch, resize_size, resize_size,
-                channels)`. What has a weight of 0 is left out.
+                channels)`. What has a weight of 0 is left out. Or what `repeated`
+                made of such batches.
 
         Returns:
             The evaluation, on which all figures are based.
@@ -187,12 +236,9 @@ class Evaluator:
         Raises:
             ValueError: There are no images.
         """
-        parts = [
-            [one.numpy() for one in self._step(*batch)]
-            for batch in self._strategy.distribute_datasets_from_function(
-                lambda _: batches
-            )
-        ]
+        if not isinstance(batches, RepeatedBatches):
+            batches = self._distributed(batches)
+        parts = [[one.numpy() for one in self._step(*batch)] for batch in batches]
         if not parts:
             raise UserError("There are no images to evaluate.")
         probabilities, labels, weights = map(np.concatenate, zip(*parts, strict=True))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import io
 import json
 import time
 
@@ -10,12 +11,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_alexnet import TrainConfig
+from keras_alexnet import TrainConfig, load_model
 from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.errors import UserError
 from keras_alexnet.training import loop
 from keras_alexnet.training.checkpoint import CheckpointStore
-from keras_alexnet.training.choices import Facts, choose, open_images
+from keras_alexnet.training.choices import Facts, _files, choose, open_images
 from keras_alexnet.training.hosts import Hosts
 from keras_alexnet.training.loop import epoch_ends
 from keras_alexnet.training.run_directory import RunDirectory
@@ -234,3 +235,36 @@ def test_balanced_classes_count_alike(folder, tmp_path):
     dataset = dataclasses.replace(dataset, splits={"train": unknown})
     with pytest.raises(UserError, match="labels that are known before"):
         make_class_weights(config, dataset)
+
+
+def test_training_ends_when_the_validation_error_no_longer_falls(folder, tmp_path):
+    config = TrainConfig(
+        data=f"folder:{folder}",
+        **{"architecture": "alexnet_mini", "width": 0.1, "epochs": 9},
+        **{"learning_rate": "1e-9", "patience": 2},
+    )
+    result = train(config, tmp_path / "run")
+    assert len(result.history) == 3
+    assert train(config, tmp_path / "run", resume=True).finished_before
+    with pytest.raises(UserError, match="patience needs validation images"):
+        train(config.updated({"validation_fraction": 0.0}), tmp_path / "other")
+
+
+def test_smoothed_labels_give_the_loss_of_their_formula(folder, tmp_path):
+    config = TrainConfig(
+        data=f"folder:{folder}",
+        **{"architecture": "alexnet_mini", "width": 0.1, "image_size": 28},
+        **{"learning_rate": "1e-9", "dropout": "0", "precision": "float32"},
+        **{"horizontal_flip": False, "crop_padding": 0, "zoom": 0.0, "steps": 1},
+        **{"resize_size": 28, "class_weights": "none", "label_smoothing": 0.2},
+        global_batch_size=36,
+    )
+    loss = train(config, tmp_path / "run").history[0]["loss"]
+    model, split = (
+        load_model(tmp_path / "run" / "model.keras"),
+        open_images(config).train,
+    )
+    images = [np.asarray(Image.open(io.BytesIO(file))) for file in _files(split)]
+    outputs = np.asarray(model(model.preprocess(np.stack(images))), np.float64)
+    labels = 0.8 * np.eye(2)[split.labels] + 0.2 / 2
+    assert loss == pytest.approx(-(labels * np.log(outputs)).sum(1).mean(), rel=1e-5)

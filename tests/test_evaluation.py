@@ -15,7 +15,13 @@ import tensorflow as tf
 from devices import logical_cpus
 from sklearn import metrics
 
-from keras_alexnet.evaluation import Evaluation, Evaluator, evaluate, match_classes
+from keras_alexnet.evaluation import (
+    Evaluation,
+    Evaluator,
+    RepeatedBatches,
+    evaluate,
+    match_classes,
+)
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import Metadata
 from keras_alexnet.weights.labels import imagenet_classes
@@ -212,6 +218,24 @@ def test_the_step_is_traced_once_and_sees_new_weights():
     again = evaluator(batches)
     assert len(traces) == 1
     np.testing.assert_allclose(again.probabilities, softmax(vectors(9)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("max_bytes", "reads"), [(2**20, 1), (8 * 4, 3)])
+def test_small_batches_are_read_once_for_several_evaluations(max_bytes, reads):
+    begun = []
+
+    def images():
+        begun.append(True)
+        for index in range(4):
+            yield np.full(8, index, np.float32)
+
+    signature = tf.TensorSpec(8, tf.float32)
+    dataset = tf.data.Dataset.from_generator(images, output_signature=signature)
+    batches = RepeatedBatches(dataset.batch(2), max_bytes)
+    for _ in range(3):
+        first = np.concatenate([batch.numpy()[:, 0] for batch in batches])
+        np.testing.assert_array_equal(first, [0, 1, 2, 3])
+    assert len(begun) == reads
 
 
 WORKER = """

@@ -121,6 +121,9 @@ class TrainConfig:
     none."""
     cutmix: float = 0.0
     """The same for boxes of other images that are laid on images; 0 for none."""
+    label_smoothing: float = 0.0
+    """Share of a label's probability that is spread over all classes
+    (arXiv:1512.00567)."""
     rotation: float = 0.0
     """Largest random rotation, in degrees."""
     zoom: float | None = 0.0
@@ -139,6 +142,9 @@ class TrainConfig:
     keep: Literal["last", "best"] = "last"
     """Which epoch's weights become the model: the last's, or those with the smallest
     error on the validation images."""
+    patience: int | None = None
+    """Epochs without a smaller error on the validation images after which the training
+    ends; never by default."""
     global_batch_size: int | None = 128
     """Images per step, over all replicas."""
     learning_rate: ScheduleText | None = "step(0.01)"
@@ -206,6 +212,7 @@ class TrainConfig:
         for name in (
             "epochs",
             "steps",
+            "patience",
             "global_batch_size",
             "image_size",
             "resize_size",
@@ -235,7 +242,7 @@ class TrainConfig:
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1. Received: {value}")
         fractions = "test_fraction", "validation_fraction", "max_skipped", "momentum"
-        for name in (*fractions, "zoom"):
+        for name in (*fractions, "zoom", "label_smoothing"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise UserError(f"{name} must be in [0, 1). Received: {value}")
@@ -274,6 +281,11 @@ class TrainConfig:
                 f"{self.micro_batches} equal parts on each replica: choose another "
                 "global_batch_size or micro_batches."
             )
+
+    @property
+    def label_probabilities(self) -> bool:
+        """Whether labels are probabilities of `(batch, classes)` in a step."""
+        return bool(self.mixup or self.cutmix or self.label_smoothing)
 
     @property
     def is_complete(self) -> bool:

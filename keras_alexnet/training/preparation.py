@@ -86,13 +86,13 @@ def make_model(config: TrainConfig, source: Dataset, precision: Precision) -> Al
         dtype=precision.policy,
         weights=config.weights,
     )
-    # Mixed images have probabilities in place of labels.
-    mixed = bool(config.mixup or config.cutmix)
-    accuracy = (
-        keras.metrics.CategoricalAccuracy
-        if mixed
-        else keras.metrics.SparseCategoricalAccuracy
-    )
+    loss: keras.losses.Loss = keras.losses.SparseCategoricalCrossentropy()
+    accuracy = keras.metrics.SparseCategoricalAccuracy
+    if config.label_probabilities:
+        loss = keras.losses.CategoricalCrossentropy(
+            label_smoothing=config.label_smoothing
+        )
+        accuracy = keras.metrics.CategoricalAccuracy
     for name, schedule in dropouts(config, model).items():
         model.get_layer(name).rate = schedule(0.0)
     for name in frozen_layers(config, model):
@@ -110,7 +110,7 @@ def make_model(config: TrainConfig, source: Dataset, precision: Precision) -> Al
             dynamic_loss_scale=precision.name == "float16",
             global_clipnorm=config.clip_norm,
         ),
-        loss=f"{'' if mixed else 'sparse_'}categorical_crossentropy",
+        loss=loss,
         # An object, whose variables exist now: by its name, Keras would make it within
         # the traced step, which several replicas do not allow.
         # Damaged images have a weight of 0.
@@ -124,7 +124,7 @@ def make_model(config: TrainConfig, source: Dataset, precision: Precision) -> Al
     model.optimizer.build(model.trainable_variables)
     strategy = tf.distribute.get_strategy()
     outputs = tf.fill((1, classes), 1 / classes)
-    labels = outputs if mixed else tf.zeros((1,), tf.int32)
+    labels = outputs if config.label_probabilities else tf.zeros((1,), tf.int32)
     with _without_warnings():  # That running eagerly is slow. It is once.
         strategy.run(model.compute_metrics, args=(None, labels, outputs, tf.ones((1,))))
     model.reset_metrics()

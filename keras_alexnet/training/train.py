@@ -148,6 +148,11 @@ def train(
     with loop.noticing_lost_hosts(hosts):
         source = open_images(config)
         config, choices = _completed(config, source, run, resume)
+        if config.patience and not source.validation:
+            raise UserError(
+                "patience needs validation images, because nothing may be chosen by "
+                "the test images. Received: validation_fraction=0"
+            )
         check_shares(config, strategy.num_replicas_in_sync)
         keras.utils.set_random_seed(config.seed)
         precision = precision_of_run(config, run, hosts, resume=resume)
@@ -230,7 +235,8 @@ class _Training:
         self.ends = self._ends()
         self.evaluator = Evaluator(model, strategy=hosts.strategy)
         # Without a validation split the test split is shown, and nothing chosen by it.
-        self.watched = self._evaluation_batches(source.validation or source.test)
+        watched = source.validation or source.test
+        self.watched = self.evaluator.repeated(self._evaluation_batches(watched))
         self.evaluation: Evaluation | None = None
         self.steps_per_second: float | None = None
         self.schedule: ScheduleCallback | None = None
@@ -279,9 +285,14 @@ class _Training:
             class_weights=make_class_weights(self.config, self.source),
         )
 
-    def augment(self, batch: tuple) -> tuple:
-        """Changes a batch on the device."""
-        return augment_batch(batch, self.preprocessing, self.augmentation)
+    def prepare(self, batch: tuple) -> tuple:
+        """Does on the device what is left to do with a batch."""
+        if self.config.augment_on == "device":
+            batch = augment_batch(batch, self.preprocessing, self.augmentation)
+        images, labels, weights = batch
+        if self.config.label_probabilities and labels.shape.rank == 1:
+            labels = tf.one_hot(labels, len(self.source.class_names))
+        return images, labels, weights
 
     def plan(self, seconds: float) -> list[int]:
         """Turns the minutes of the run into a number of steps, which is written down.
@@ -321,6 +332,9 @@ class _Training:
         """Saves a checkpoint, and at the end of an epoch the history."""
         if logs is not None:
             self.history.append({"epoch": epoch, "step": step, **logs})
+            if self._has_lost_patience():
+                print(f"No smaller error for {self.config.patience} epochs: the end.")
+                self.model.stop_training = True
             if self.hosts.is_chief:
                 self.saver.attempt(
                     "history.csv", lambda: self.run_dir.write_history(self.history)
@@ -332,6 +346,11 @@ class _Training:
             "config": dataclasses.asdict(self.config),
         }
         self.saver.save(step, self.model, record, best_step(self.history))
+
+    def _has_lost_patience(self) -> bool:
+        best = best_step(self.history)
+        later = sum(row["step"] > best for row in self.history)
+        return self.config.patience is not None and later >= self.config.patience
 
     def run(self, callbacks: list[keras.callbacks.Callback], quiet: bool) -> None:
         """Trains up to the last step, or to where the run pauses."""
@@ -359,7 +378,7 @@ class _Training:
                     *(boards if self.hosts.is_chief else []),
                     *callbacks,
                 ],
-                prepare=self.augment if config.augment_on == "device" else None,
+                prepare=self.prepare,
                 validate=self.validate,
                 is_due=self.saver.is_due,
                 save=self.save,
