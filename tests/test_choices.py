@@ -13,7 +13,10 @@ from PIL import Image
 
 from keras_alexnet import TrainConfig, load_model
 from keras_alexnet.data.opening import open_dataset
+from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.errors import UserError
+from keras_alexnet.evaluation import Evaluator
+from keras_alexnet.networks import open_network
 from keras_alexnet.training import loop
 from keras_alexnet.training.checkpoint import CheckpointStore
 from keras_alexnet.training.choices import Facts, _files, choose, open_images
@@ -268,3 +271,27 @@ def test_smoothed_labels_give_the_loss_of_their_formula(folder, tmp_path):
     outputs = np.asarray(model(model.preprocess(np.stack(images))), np.float64)
     labels = 0.8 * np.eye(2)[split.labels] + 0.2 / 2
     assert loss == pytest.approx(-(labels * np.log(outputs)).sum(1).mean(), rel=1e-5)
+
+
+def test_moving_averages_are_evaluated_kept_and_resumed(folder, tmp_path):
+    config = TrainConfig(
+        data=f"folder:{folder}",
+        **{"architecture": "alexnet_mini", "width": 0.1, "epochs": 4, "keep": "last"},
+        **{"learning_rate": "0.01", "ema": 0.9, "precision": "float32"},
+    )
+    straight = train(config, tmp_path / "straight")
+    train(config, tmp_path / "paused", until_epoch=2)
+    paused = open_network(tmp_path / "paused", checkpoint="last")
+    resumed = train(config, tmp_path / "paused", resume=True)
+    assert resumed.history == straight.history
+    assert resumed.metrics == straight.metrics
+    # As of the history, which is that of the averages.
+    split = open_images(config)
+    for model, row in (
+        (paused, straight.history[1]),
+        (load_model(tmp_path / "straight" / "model.keras"), straight.history[3]),
+    ):
+        preprocessing = model.metadata.preprocessing
+        batches = evaluation_batches(split.validation, preprocessing, 8)
+        metrics = Evaluator(model)(batches).metrics()
+        assert metrics["loss"] == pytest.approx(row["val_loss"], rel=1e-5)

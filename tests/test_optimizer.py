@@ -384,3 +384,24 @@ def test_what_keras_cannot_do_on_several_replicas_is_refused():
     with ours._distribution_strategy.scope():
         with pytest.raises(ValueError, match="within strategy.run"):
             ours.apply([tf.constant([1.0])])
+
+
+@pytest.mark.usefixtures("way")
+def test_averages_follow_the_weights_by_their_formula_on_every_replica():
+    weight, ours = replicated([1.0, -2.0], rate=0.5, average=0.9)
+    for _ in range(90):  # Beyond the steps with a smaller decay.
+        apply_on_replicas(ours, [[0.1, 0.0], [0.0, -0.2]])
+    value = average = np.array([1.0, -2.0])
+    velocity = np.zeros(2)
+    for step in range(90):
+        velocity = MOMENTUM * velocity - 0.5 * np.array([0.1, -0.2])
+        value = value + velocity
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * value
+    for copy in weight.value.values:
+        np.testing.assert_allclose(copy, value, rtol=1e-5)
+    with ours.averaged():
+        for copy in weight.value.values:
+            np.testing.assert_allclose(copy, average, rtol=1e-5)
+    for copy in weight.value.values:
+        np.testing.assert_allclose(copy, value, rtol=1e-5)

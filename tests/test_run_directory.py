@@ -101,6 +101,7 @@ DIFFERENT = {
     "steps": 7,
     "keep": "best",
     "patience": 3,
+    "ema": 0.99,
     "class_weights": "balanced",
     "validation_fraction": 0.3,
     "global_batch_size": 64,

@@ -25,6 +25,7 @@ from safetensors.numpy import load, save_file
 
 from keras_alexnet.errors import UserError
 from keras_alexnet.files import discard_unfinished, replacing, write_whole
+from keras_alexnet.training.optimizer import AVERAGE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +196,8 @@ def snapshot(model: keras.Model) -> dict[str, tf.Tensor]:
 def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
     """Puts a checkpoint's values into a model and its optimizer.
 
-    A model that is not compiled is for inference, and gets its weights only.
+    A model that is not compiled is for inference, and gets its weights only: their
+    moving averages, where the optimizer kept them.
 
     Raises:
         ValueError: The checkpoint is of another model; the first difference is named.
@@ -219,8 +221,19 @@ def restore(checkpoint: Checkpoint, model: keras.Model) -> None:
                 f"The checkpoint is of another model: {name} has the shape "
                 f"{array.shape} there and {tuple(variable.shape)} here."
             )
+    averages = {} if model.compiled else _averages(checkpoint)
     for name, variable in variables.items():
-        variable.assign(checkpoint.arrays[name])
+        path = variable.path.replace("/", "_")
+        variable.assign(averages.get(path, checkpoint.arrays[name]))
+
+
+def _averages(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """Returns the moving averages of weights, by the path of their variable."""
+    return {
+        name.split("/", 2)[2].removesuffix(f"_{AVERAGE}"): array
+        for name, array in checkpoint.arrays.items()
+        if name.startswith("optimizer/") and name.endswith(f"_{AVERAGE}")
+    }
 
 
 def _variables(model: keras.Model) -> Iterable[tuple[str, keras.Variable]]:

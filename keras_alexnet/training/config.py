@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,33 @@ from keras_alexnet.training.setting_types import ScheduleText, conform, hints_of
 CHOSEN = (
     *("architecture", "epochs", "global_batch_size", "learning_rate", "class_weights"),
     *("horizontal_flip", "crop_padding", "zoom"),
+)
+
+# Settings, what their values must be, and that in words.
+_COUNTS = (
+    *("epochs", "steps", "patience", "global_batch_size", "image_size", "resize_size"),
+    *("micro_batches", "max_skipped_steps", "checkpoint_steps", "keep_checkpoints"),
+    *("groups", "replicas"),
+)
+_FRACTIONS = (
+    *("test_fraction", "validation_fraction", "max_skipped", "momentum", "zoom"),
+    "label_smoothing",
+)
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (_COUNTS, lambda value: value >= 1, "at least 1"),
+    (
+        ("crop_padding", "weight_decay", "rotation", "mixup", "cutmix"),
+        lambda value: 0 <= value < math.inf,
+        "finite and not negative",
+    ),
+    (
+        ("clip_norm", "checkpoint_minutes", "width", "minutes"),
+        lambda value: 0 < value < math.inf,
+        "positive",
+    ),
+    (("seed",), lambda value: 0 <= value < 2**32, "in [0, 2**32)"),
+    (_FRACTIONS, lambda value: 0 <= value < 1, "in [0, 1)"),
+    (("ema",), lambda value: 0 < value < 1, "in (0, 1)"),
 )
 
 # Settings of earlier versions that are arguments of `train` now.
@@ -160,6 +188,9 @@ class TrainConfig:
     """Momentum of stochastic gradient descent."""
     weight_decay: float = 0.0005
     """Decay of the kernels: an L2 penalty of half this size on each."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, such as 0.999, which is
+    evaluated and becomes the model; none by default."""
     dropout: ScheduleText = "0.5"
     """Dropout rate: a number, or a schedule such as curriculum(0.5)."""
     dropout_by_layer: tuple[str, ...] = ()
@@ -209,43 +240,12 @@ class TrainConfig:
         for name, hint in hints_of(type(self)).items():
             value = conform(name, getattr(self, name), hint)
             object.__setattr__(self, name, value)
-        for name in (
-            "epochs",
-            "steps",
-            "patience",
-            "global_batch_size",
-            "image_size",
-            "resize_size",
-            "micro_batches",
-            "max_skipped_steps",
-            "checkpoint_steps",
-            "keep_checkpoints",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} must be at least 1. Received: {value}")
-        for name in ("crop_padding", "weight_decay", "rotation", "mixup", "cutmix"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(
-                    f"{name} must be finite and not negative. Received: {value}"
-                )
-        for name in ("clip_norm", "checkpoint_minutes", "width", "minutes"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UserError(f"{name} must be positive. Received: {value}")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed must be in [0, 2**32). Received: {self.seed}")
+        for names, is_right, what in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not is_right(value):
+                    raise UserError(f"{name} must be {what}. Received: {value}")
         self._check_augmentation()
-        for name in ("groups", "replicas"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} must be at least 1. Received: {value}")
-        fractions = "test_fraction", "validation_fraction", "max_skipped", "momentum"
-        for name in (*fractions, "zoom", "label_smoothing"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise UserError(f"{name} must be in [0, 1). Received: {value}")
         if self.resize_size and self.image_size and self.crop_padding is not None:
             if self.resize_size + 2 * self.crop_padding < self.image_size:
                 raise UserError(

@@ -112,8 +112,7 @@ def run(
     if callable(ends):
         with _unchanged(model):
             timed = _on_devices(batches, strategy)
-            seconds = _seconds_per_step(train_step, timed, hosts)
-        ends = ends(seconds)
+            ends = ends(_seconds_per_step(train_step, timed, hosts))
     callbacks = keras.callbacks.CallbackList(
         [*(callbacks or []), *([ProgressBar(quiet)] if hosts.is_chief else [])],
         add_history=True,
@@ -122,48 +121,24 @@ def run(
         steps=None,
         verbose=1,
     )
-    skipped = SkippedSteps(hosts, most_skipped)
-    iterator = _on_devices(batches, strategy)
-    step = first_step
-    logs: dict[str, Any] = {}
-    speed = Speed()
+    epochs = _Epochs(
+        train_step, _on_devices(batches, strategy), callbacks, hosts, is_due, save
+    )
+    epochs.skipped = SkippedSteps(hosts, most_skipped)
+    step, logs = first_step, {}
     model.stop_training = False
-    with (
-        _deferred_signals() as received,
-        contextlib.ExitStack() as cleanup,
-    ):
+    with _deferred_signals() as epochs.received, contextlib.ExitStack() as cleanup:
         callbacks.on_train_begin()
         cleanup.callback(lambda: callbacks.on_train_end(logs))
-        for epoch, end in enumerate(ends):
-            begin = ends[epoch - 1] if epoch else 0
+        for epoch, (begin, end) in enumerate(itertools.pairwise([0, *ends])):
             if step >= end:
                 continue
             if step == begin:  # Otherwise the metrics of a stopped epoch go on.
                 model.reset_metrics()
             callbacks.set_params({**callbacks.params, "steps": end - begin})
             callbacks.on_epoch_begin(epoch)
-            stopped_by = None
-            while step < end and not stopped_by:
-                callbacks.on_train_batch_begin(step - begin)
-                logs, *outcome = train_step(next(iterator))
-                for callback in callbacks.callbacks:
-                    # Not by the list, which waits for the device to make numbers.
-                    callback.on_train_batch_end(step - begin, logs=Logs(logs))
-                step += 1
-                skipped.check(step, *outcome)
-                speed.tick()
-                due = bool(is_due and hosts.is_chief and is_due(step))
-                stopped_by, due = _agreed(hosts, received, due)
-                if due and save and not stopped_by and step < end:
-                    save(step, epoch, None)
-                    speed.pause()
-            speed.pause()
-            skipped.check_last()
-            if stopped_by and step < end:
-                if save:
-                    save(step, epoch, None)
-                raise Interrupted(stopped_by)
-            logs = {name: float(value) for name, value in logs.items()}
+            logs = epochs.train(epoch, step, begin, end)
+            step = end
             logs["learning_rate"] = float(model.optimizer.learning_rate.numpy())
             if validate:
                 callbacks.on_test_begin()
@@ -172,12 +147,66 @@ def run(
             callbacks.on_epoch_end(epoch, logs)
             if save:
                 save(step, epoch + 1, logs)
-            stopped_by, _ = _agreed(hosts, received, False)
-            if stopped_by:
+            if stopped_by := _agreed(hosts, epochs.received, False)[0]:
                 raise Interrupted(stopped_by)
             if model.stop_training:
                 break
-    return step, speed.steps_per_second
+    return step, epochs.speed.steps_per_second
+
+
+class _Epochs:
+    """The steps of epochs, one iterator for all of them; arguments are those of `run`.
+
+    Attributes:
+        received: The signals that this process has received.
+        skipped: Reports the steps that were not applied.
+        speed: Of the steps.
+    """
+
+    received: list[int]
+    skipped: SkippedSteps
+
+    def __init__(
+        self,
+        train_step: Callable,
+        iterator: Iterator[Any],
+        callbacks: keras.callbacks.CallbackList,
+        hosts: Hosts,
+        is_due: Callable[[int], bool] | None,
+        save: Callable[[int, int, dict[str, Any] | None], None] | None,
+    ):
+        self.train_step, self.iterator, self.callbacks = train_step, iterator, callbacks
+        self.hosts, self.is_due, self.save = hosts, is_due, save
+        self.speed = Speed()
+
+    def train(self, epoch: int, step: int, begin: int, end: int) -> dict[str, float]:
+        """Takes the steps from `step` to `end` of an epoch; returns its metrics.
+
+        Raises:
+            Interrupted: A signal came before the last step; the state is saved.
+        """
+        stopped_by, logs = None, {}
+        while step < end and not stopped_by:
+            self.callbacks.on_train_batch_begin(step - begin)
+            logs, *outcome = self.train_step(next(self.iterator))
+            for callback in self.callbacks.callbacks:
+                # Not by the list, which waits for the device to make numbers.
+                callback.on_train_batch_end(step - begin, logs=Logs(logs))
+            step += 1
+            self.skipped.check(step, *outcome)
+            self.speed.tick()
+            due = bool(self.is_due and self.hosts.is_chief and self.is_due(step))
+            stopped_by, due = _agreed(self.hosts, self.received, due)
+            if due and self.save and not stopped_by and step < end:
+                self.save(step, epoch, None)
+                self.speed.pause()
+        self.speed.pause()
+        self.skipped.check_last()
+        if stopped_by and step < end:
+            if self.save:
+                self.save(step, epoch, None)
+            raise Interrupted(stopped_by)
+        return {name: float(value) for name, value in logs.items()}
 
 
 @contextlib.contextmanager

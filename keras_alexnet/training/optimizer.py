@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -14,6 +15,9 @@ from keras_alexnet.layers.implementations import choose
 
 # The key of `multipliers` that stands for the biases of all layers.
 BIASES = "biases"
+
+# What the names of averages end with.
+AVERAGE = "average"
 
 # As other implementations of dynamic loss scaling; float16 ends at 65504.
 FIRST_LOSS_SCALE = 2.0**15
@@ -55,6 +59,10 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         dynamic_loss_scale: Whether `scale_loss` scales, for float16: halved after a
             step whose gradients were not finite, doubled after 2,000 that were.
             Defaults to False.
+        average: Decay m of an exponential moving average of the weights, in (0, 1):
+            a <- m * a + (1 - m) * w, where m is (1 + t) / (10 + t) in early steps t, as
+            in `tf.train.ExponentialMovingAverage`. See `averaged`. Defaults to None,
+            for no average.
         name: Defaults to `"decayed_momentum"`.
         **kwargs: Other arguments of `keras.optimizers.Optimizer`, such as
             `global_clipnorm`, which limits the norm of the summed gradients.
@@ -71,6 +79,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         weight_decay: float = 0.0005,
         multipliers: Mapping[str, float] | None = None,
         dynamic_loss_scale: bool = False,
+        average: float | None = None,
         name: str = "decayed_momentum",
         **kwargs,
     ):
@@ -85,11 +94,13 @@ class DecayedMomentum(keras.optimizers.Optimizer):
                 "weight_decay must not be negative. "
                 f"Received: weight_decay={weight_decay}"
             )
+        if average is not None and not 0 < average < 1:
+            raise UserError(f"average must be in (0, 1). Received: average={average}")
         if self.use_ema or self.gradient_accumulation_steps:
             # Keras does both with operations that several replicas do not allow.
             raise UserError(
-                "DecayedMomentum keeps no moving averages and does not accumulate "
-                "gradients; the model does that: see AlexNet.micro_batches."
+                "DecayedMomentum keeps moving averages by its argument average, and "
+                "the model accumulates gradients by AlexNet.micro_batches."
             )
         self.momentum = momentum
         self.decay = weight_decay
@@ -98,6 +109,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             for layer, factor in (multipliers or {}).items()
         }
         self.dynamic_loss_scale = dynamic_loss_scale
+        self.average = average
 
     # Whether XLA may compile the update.
     jit_compile: bool = False
@@ -110,6 +122,10 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self._velocities = self.add_optimizer_variables(variables, "velocity")
+        if self.average:
+            self._averages = self.add_optimizer_variables(variables, AVERAGE)
+            for average, variable in zip(self._averages, variables, strict=True):
+                average.assign(variable)
         # Biases, and the scales of other normalisations, are vectors.
         self._decays = [self.decay if len(v.shape) > 1 else 0.0 for v in variables]
         self.skipped_steps = self._add_scalar("skipped_steps", 0, "int64")
@@ -217,6 +233,8 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             for variable in variables:
                 if variable.constraint is not None:
                     variable.assign(variable.constraint(variable))
+            if self.average:
+                self._update_averages()
         self.iterations.assign_add(1)
 
     def _update_in_place(
@@ -304,6 +322,41 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         frozen = tf.reduce_any([factor.value == 0 for factor in self._factors[index]])
         tf.cond(frozen, lambda: tf.constant(0), update)
 
+    def _update_averages(self) -> None:
+        step = tf.cast(self.iterations.value, tf.float32)
+        decay = tf.minimum(self.average, (1 + step) / (10 + step))
+        for average, variable in zip(
+            self._averages, self._trainable_variables, strict=True
+        ):
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=average.value.handle,
+                alpha=tf.cast(1 - decay, average.dtype),
+                delta=tf.convert_to_tensor(average.value) - variable.value,
+            )
+
+    def use_averages(self) -> None:
+        """Makes the weights their moving averages, if there are any."""
+        if self.average:
+            for average, variable in zip(
+                self._averages, self._trainable_variables, strict=True
+            ):
+                variable.assign(average)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Makes the weights their moving averages within a `with` statement."""
+        if not self.average:
+            yield
+            return
+        variables = self._trainable_variables
+        weights = [tf.convert_to_tensor(variable.value) for variable in variables]
+        self.use_averages()
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, weights, strict=True):
+                variable.assign(value)
+
     @property
     def own_finite(self) -> tf.Tensor:
         """Whether this replica's own gradients were finite in the last step."""
@@ -330,6 +383,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             "weight_decay": self.decay,
             "multipliers": self.multipliers,
             "dynamic_loss_scale": self.dynamic_loss_scale,
+            "average": self.average,
         }
 
 

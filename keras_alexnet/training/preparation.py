@@ -108,6 +108,7 @@ def make_model(config: TrainConfig, source: Dataset, precision: Precision) -> Al
             weight_decay=config.weight_decay,
             multipliers={name: factor(0.0) for name, factor in factors.items()},
             dynamic_loss_scale=precision.name == "float16",
+            average=config.ema,
             global_clipnorm=config.clip_norm,
         ),
         loss=loss,
@@ -119,23 +120,30 @@ def make_model(config: TrainConfig, source: Dataset, precision: Precision) -> Al
         # Keras would wrap the optimizer in one that looks at one replica alone.
         auto_scale_loss=False,
     )
-    # A checkpoint holds the states of optimizer and metrics, which must exist to be
-    # restored; Keras would make them in the first step.
-    model.optimizer.build(model.trainable_variables)
-    strategy = tf.distribute.get_strategy()
-    outputs = tf.fill((1, classes), 1 / classes)
-    labels = outputs if config.label_probabilities else tf.zeros((1,), tf.int32)
-    with _without_warnings():  # That running eagerly is slow. It is once.
-        strategy.run(model.compute_metrics, args=(None, labels, outputs, tf.ones((1,))))
-    model.reset_metrics()
+    _make_state(model, config.label_probabilities)
     print(
         f"{config.architecture}, {model.count_params():,} parameters; "
         f"{_described(source)} images of {len(source.class_names)} classes; "
-        f"{', '.join(describe(strategy))}; "
+        f"{', '.join(describe(tf.distribute.get_strategy()))}; "
         f"{precision.name}: {precision.reason}; "
         f"XLA {'on' if jit_compile else 'off'}: {reason}"
     )
     return model
+
+
+def _make_state(model: AlexNet, label_probabilities: bool) -> None:
+    """Makes the states of optimizer and metrics, as Keras would in the first step.
+
+    A checkpoint holds them; they must exist to be restored.
+    """
+    model.optimizer.build(model.trainable_variables)
+    classes = model.output_shape[-1]
+    outputs = tf.fill((1, classes), 1 / classes)
+    labels = outputs if label_probabilities else tf.zeros((1,), tf.int32)
+    strategy = tf.distribute.get_strategy()
+    with _without_warnings():  # That running eagerly is slow. It is once.
+        strategy.run(model.compute_metrics, args=(None, labels, outputs, tf.ones((1,))))
+    model.reset_metrics()
 
 
 def _described(source: Dataset) -> str:

@@ -324,7 +324,8 @@ class _Training:
 
     def validate(self) -> dict[str, float]:
         """Evaluates the model at the end of an epoch."""
-        self.evaluation = self.evaluator(self.watched)
+        with self.model.optimizer.averaged():
+            self.evaluation = self.evaluator(self.watched)
         metrics = self.evaluation.metrics()
         return {f"val_{name}": value for name, value in metrics.items()}
 
@@ -405,6 +406,7 @@ class _Training:
         """Judges the model by the test images, and writes all that there is."""
         source, hosts = self.source, self.hosts
         kept = self._keep()
+        self.model.optimizer.use_averages()
         if source.validation or self.evaluation is None:
             self.evaluation = self.evaluator(self._evaluation_batches(source.test))
         evaluation = self.evaluation
