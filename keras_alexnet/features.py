@@ -27,7 +27,12 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import track
 
-from keras_alexnet.data.folder import IMAGE_SUFFIXES, file_split, visible_files
+from keras_alexnet.data.folder import (
+    IMAGE_SUFFIXES,
+    file_split,
+    is_irregular,
+    visible_files,
+)
 from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.data.strings import Strings
@@ -190,66 +195,75 @@ def extract_features(
     folder, out = Path(folder).expanduser(), Path(out).expanduser()
     if out.suffix != ".npz":
         raise UserError(f"Features are written as .npz. Received: {out}")
-    if not out.parent.is_dir():
-        raise UserError(f"No such folder: {out.parent}")
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1. Received: {batch_size}")
     extractor = feature_extractor(model, layers)
     reserved = {"files", "skipped"} & set(extractor.output)
     if reserved:
         raise UserError(f"{reserved.pop()} cannot be the name of a layer here.")
-    if not folder.is_dir():
-        raise UserError(f"No such folder: {folder}")
+    for needed in (out.parent, folder):
+        if not needed.is_dir():
+            raise UserError(f"No such folder: {needed}")
     paths = image_files(folder)
     if not paths:
         raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}).")
-    batch_size = min(batch_size, len(paths))
     channels_last = keras.config.image_data_format() == "channels_last"
     height = model.inputs[0].shape[1 if channels_last else 2]
     if height is not None:
         preprocessing = preprocessing.with_image_size(height)
-
-    files, skipped = [], []
-    shapes = {
-        name: tuple(output.shape[1:]) for name, output in extractor.output.items()
-    }
     with contextlib.ExitStack() as stack:
         stack.enter_context(_ended_in_order())
         # Beside the result, because features may be larger than what /tmp takes;
         # without a name, so that nothing is left however the process ends.
         rows = {
             name: stack.enter_context(tempfile.TemporaryFile(dir=out.parent))
-            for name in shapes
+            for name in extractor.output
         }
-        run = _runner(extractor)
-        for images, read in track(
-            image_batches(
-                [str(folder / path) for path in paths], preprocessing, batch_size
-            ),
-            description="Extracting features",
-            total=-(-len(paths) // batch_size),
-            console=Console(stderr=True),
-            transient=True,
-        ):
-            names = paths[len(files) + len(skipped) :]
-            good = np.array([why is None for why in read])
-            for path, why in zip(names, read, strict=False):
-                if why is None:
-                    files.append(path)
-                else:
-                    skipped.append((path, why))
-            if good.any():
-                for name, values in run(images).items():
-                    values = values.numpy()[: len(read)][good]
-                    shapes[name] = values.shape[1:]
-                    rows[name].write(np.ascontiguousarray(values, "<f4").data)
-        if not files:
+        extraction = _extract(
+            extractor, preprocessing, folder, paths, rows, min(batch_size, len(paths))
+        )
+        if not extraction.files:
+            path, why = extraction.skipped[0]
             raise UserError(
                 f"No image in {folder} can be read; the first that was tried: "
-                f"{skipped[0][0]}: {skipped[0][1]}"
+                f"{path}: {why}"
             )
-        arrays = {"files": files, "skipped": [path for path, _ in skipped]}
-        _write_archive(out, rows, shapes, arrays)
+        _write_archive(out, rows, extraction)
+    return extraction
+
+
+def _extract(
+    extractor: keras.Model,
+    preprocessing: Preprocessing,
+    folder: Path,
+    paths: list[str],
+    rows: dict[str, IO[bytes]],
+    batch_size: int,
+) -> Extraction:
+    """Writes the features of images, layer by layer, into open files."""
+    files, skipped, shapes = [], [], {}
+    run = _runner(extractor)
+    for images, read in track(
+        image_batches(
+            [str(folder / path) for path in paths], preprocessing, batch_size
+        ),
+        description="Extracting features",
+        total=-(-len(paths) // batch_size),
+        console=Console(stderr=True),
+        transient=True,
+    ):
+        names = paths[len(files) + len(skipped) :]
+        good = np.array([why is None for why in read])
+        for path, why in zip(names, read, strict=False):
+            if why is None:
+                files.append(path)
+            else:
+                skipped.append((path, why))
+        if good.any():
+            for name, values in run(images).items():
+                values = values.numpy()[: len(read)][good]
+                shapes[name] = values.shape[1:]
+                rows[name].write(np.ascontiguousarray(values, "<f4").data)
     return Extraction(tuple(files), tuple(skipped), shapes)
 
 
@@ -293,9 +307,7 @@ def image_batches(
         as those are that fill up the last batch.
     """
     skipped = Skipped()
-    irregular = {
-        file for file in files if os.path.exists(file) and not os.path.isfile(file)
-    }
+    irregular = set(filter(is_irregular, files))
     # A pipe would be waited for.
     paths = Strings(os.devnull if file in irregular else file for file in files)
     labels = np.zeros(len(files), np.int32)
@@ -327,20 +339,16 @@ def _runner(extractor: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor
     return run
 
 
-def _write_archive(
-    out: Path,
-    rows: dict[str, IO[bytes]],
-    shapes: dict[str, tuple[int, ...]],
-    names: dict[str, list[str]],
-) -> None:
+def _write_archive(out: Path, rows: dict[str, IO[bytes]], found: Extraction) -> None:
     """Writes an .npz file of features, copied piece by piece, and names."""
+    names = {"files": found.files, "skipped": [path for path, _ in found.skipped]}
     with (
         replacing(out) as partial,
         zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
     ):
         for name, file in rows.items():
             file.seek(0)
-            shape = (len(names["files"]), *shapes[name])
+            shape = (len(found.files), *found.shapes[name])
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_2_0(member, header)

@@ -134,11 +134,13 @@ def test_hidden_files_and_folders_are_ignored_and_other_files_named(tmp_path):
     write(tmp_path / ".cache" / "0.png")
     write(tmp_path / "beside-the-classes.png")
     (tmp_path / "cat" / "notes.txt").write_text("not an image")
+    (tmp_path / "dog" / "deep").mkdir()
+    os.mkfifo(tmp_path / "dog" / "deep" / "pipe.png")
     source = folder(tmp_path)
     assert source.class_names == ("cat", "dog")
-    notes = str(tmp_path / "cat" / "notes.txt")
+    why = "not a JPEG, PNG, GIF, BMP, WebP or TIFF file"
     assert list(source.skipped) == [
-        (notes, "not a JPEG, PNG, GIF, BMP, WebP or TIFF file")
+        (str(tmp_path / other), why) for other in ("cat/notes.txt", "dog/deep/pipe.png")
     ]
     assert source.skipped.damaged == 0
     assert all_names(source) == sorted(map(str, tmp_path.glob("[cd]*/?.png")))

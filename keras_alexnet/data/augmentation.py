@@ -22,8 +22,10 @@ from keras_alexnet.images.resizing import Window, resize_window
 LEAST_AREA = 0.08
 LARGEST_ASPECT = 4 / 3
 
-# How many uniform numbers are drawn for an image.
+# How many uniform numbers are drawn for an image, and how many numbers in all: with the
+# colour that is added, and its strength.
 UNIFORM = 9
+NUMBERS = UNIFORM + 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +65,6 @@ class Augmentation:
     color_mean: tuple[float, ...] | MeanImage | None = None
     modern: bool = False
 
-    @property
-    def numbers(self) -> int:
-        """How many numbers `draw` gives each image."""
-        return UNIFORM + 4
-
     def draw(
         self, seed: tf.Tensor, epochs: tf.Tensor | tuple[int, ...] = (0,)
     ) -> tf.Tensor:
@@ -80,7 +77,7 @@ class Augmentation:
                 strength of the colour noise.
 
         Returns:
-            float32, `(count, numbers)`: uniform numbers, and for the colour noise the
+            float32, `(count, NUMBERS)`: uniform numbers, and for the colour noise the
             colour that is added, and its strength.
         """
         count = tf.size(epochs)
@@ -91,24 +88,13 @@ class Augmentation:
         last = tf.size(strengths) - 1
         strength = tf.gather(strengths, tf.minimum(tf.cast(epochs, tf.int32), last))
         alphas = normal(seed, count, 3) * strength[:, None]
-        shift = color_shift(alphas, self.color_axes)
+        # The paper writes [p1 p2 p3][a1 l1, a2 l2, a3 l3]^T, with p the eigenvectors
+        # and l the eigenvalues of the colours' covariance. The program took standard
+        # deviations, the eigenvalues' square roots, without which the noise would be
+        # a hundred times as large; so does this.
+        axes = tf.constant(self.color_axes, tf.float32)
+        shift = tf.linalg.matvec(axes, alphas, transpose_a=True)
         return tf.concat([numbers, shift, strength[:, None]], axis=1)
-
-    def __call__(
-        self, image: tf.Tensor, seed: tf.Tensor, epoch: tf.Tensor | int = 0
-    ) -> tf.Tensor:
-        """Changes one image.
-
-        Args:
-            image: Any real dtype, `(height, width, channels)`, 0-255.
-            seed: Two integers that decide everything.
-            epoch: Which one it is, from 0.
-
-        Returns:
-            float32, `(image_size, image_size, channels)`; colour noise may lead out of
-            0-255.
-        """
-        return self.batch(image[None], self.draw(seed, tf.reshape(epoch, (1,))))[0]
 
     def of_file(
         self, encoded: tf.Tensor, preprocessing: Preprocessing, draws: tf.Tensor
@@ -248,20 +234,6 @@ class Augmentation:
         return (images - mean + shift) / (1 + strength) + mean
 
 
-def device_image(encoded: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """Decodes and resizes an image that `Augmentation.batch` will change on a device.
-
-    Args:
-        encoded: The file's bytes, a scalar string.
-        preprocessing: What the network expects.
-
-    Returns:
-        uint8, `(resize_size, resize_size, channels)`: a quarter of the bytes.
-    """
-    image = preprocessing.resize(preprocessing.decode(encoded))
-    return tf.cast(tf.round(image), tf.uint8)
-
-
 def crop(
     images: tf.Tensor,
     size: int,
@@ -330,26 +302,4 @@ def rotate_and_zoom(images: tf.Tensor, angle: tf.Tensor, scale: tf.Tensor) -> tf
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
-    )
-
-
-def color_shift(
-    alphas: tf.Tensor, color_axes: tuple[tuple[float, ...], ...]
-) -> tf.Tensor:
-    """Returns the colour that noise adds to every pixel of an image.
-
-    The paper writes [p1 p2 p3][a1 l1, a2 l2, a3 l3]^T, with p the eigenvectors and l
-    the eigenvalues of the colours' covariance. The program took standard deviations,
-    the eigenvalues' square roots, without which the noise would be a hundred times as
-    large; so does this.
-
-    Args:
-        alphas: One number per axis, `(..., 3)`.
-        color_axes: The axes, one a row, as long as the standard deviation along each.
-
-    Returns:
-        float32, `(..., 3)`, in grey levels.
-    """
-    return tf.linalg.matvec(
-        tf.constant(color_axes, tf.float32), alphas, transpose_a=True
     )

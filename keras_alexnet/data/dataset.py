@@ -79,6 +79,25 @@ class Split:
         with tf.control_dependencies([] if check is None else [check]):
             return encoded, tf.identity(label)
 
+    def items(
+        self, begin: int = 0, end: int | None = None, *, seed: int | None = None
+    ) -> tf.data.Dataset:
+        """Returns the arguments that `load` takes for each of some images.
+
+        Args:
+            begin: The first of them.
+            end: The one after the last; all by default.
+            seed: Shuffles all images first, unless they are a stream; None does not.
+        """
+        end = self.count if end is None else min(end, self.count)
+        if self.stream is not None:
+            rows = self.stream(begin).take(end - begin).enumerate(begin)
+            return rows.map(lambda index, row: (index, *row))
+        order = np.arange(self.count)
+        if seed is not None:
+            order = np.random.default_rng(seed).permutation(order)
+        return tf.data.Dataset.from_tensor_slices((order[begin:end].astype(np.int64),))
+
     def file(self, index: int) -> tf.Tensor:
         """Reads the bytes of one image.
 

@@ -102,8 +102,12 @@ def _list_images(
             if name not in there:
                 continue
             # Class by class: what is done file by file is done a million times.
-            files = list(visible_files(path / name))
+            # A pipe would be waited for.
+            irregular: set[str] = set()
+            files = list(visible_files(path / name, irregular))
             found = [file for file in files if is_image(file)]
+            if irregular:
+                found = [file for file in found if file not in irregular]
             if len(found) < len(files):
                 for file in sorted(set(files).difference(found)):
                     reason = f"not a {KINDS} file"
@@ -159,16 +163,27 @@ def is_image(file: str | Path) -> bool:
     return str(file).lower().endswith(IMAGE_SUFFIXES)
 
 
-def visible_files(path: Path) -> Iterator[str]:
+def is_irregular(file: str | Path) -> bool:
+    """Says whether a file is a pipe, a socket or a device, which may never end."""
+    return os.path.exists(file) and not os.path.isfile(file)
+
+
+def visible_files(path: Path, irregular: set[str] | None = None) -> Iterator[str]:
     """Lists the files below a folder, through links but through each folder once.
+
+    Args:
+        path: The folder.
+        irregular: Takes those of the files that are pipes, sockets and devices.
 
     Yields:
         Paths relative to the folder, in the order of their parts.
     """
-    return _walk(str(path), "", set())
+    return _walk(str(path), "", set(), set() if irregular is None else irregular)
 
 
-def _walk(folder: str, prefix: str, seen: set[str]) -> Iterator[str]:
+def _walk(
+    folder: str, prefix: str, seen: set[str], irregular: set[str]
+) -> Iterator[str]:
     real = os.path.realpath(folder)
     # A link to a folder above itself would lead in circles.
     if real in seen:
@@ -178,11 +193,16 @@ def _walk(folder: str, prefix: str, seen: set[str]) -> Iterator[str]:
         visible = [entry for entry in entries if not entry.name.startswith(".")]
     names = sorted([entry.name for entry in visible])
     subfolders = {entry.name for entry in visible if entry.is_dir()}
+    for entry in visible:
+        # Mostly known from the listing, without asking for each file.
+        if not entry.is_file() and not entry.is_dir() and is_irregular(entry.path):
+            irregular.add(prefix + entry.name)
     if not subfolders:
         yield from map(prefix.__add__, names)
         return
     for name in names:
         if name in subfolders:
-            yield from _walk(f"{folder}/{name}", f"{prefix}{name}/", seen)
+            inner = f"{prefix}{name}/"
+            yield from _walk(f"{folder}/{name}", inner, seen, irregular)
         else:
             yield prefix + name

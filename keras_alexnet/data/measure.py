@@ -100,11 +100,10 @@ def measure(
         return image, square, tf.constant(1)
 
     batches = read_or_skip(
-        _some(examples, seed, most).batch(64),
+        examples.items(0, most, seed=seed).batch(64),
         pixels,
-        examples=examples,
-        number=lambda index, *_: index,
-        blank=(
+        examples,
+        (
             tf.zeros((side, side, channels)),
             tf.zeros((channels, channels), tf.float64),
             tf.constant(0),
@@ -128,15 +127,6 @@ def measure(
         color_axes=tuple(map(tuple, axes[::-1].tolist())),
         mean_image=MeanImage.from_array(mean_image),
     )
-
-
-def _some(examples: Split, seed: int, most: int) -> tf.data.Dataset:
-    """Returns the numbers of some examples, and of a stream what is read of them."""
-    if examples.stream is not None:
-        chosen = examples.stream(0).take(most).enumerate()
-        return chosen.map(lambda index, record: (index, *record))
-    chosen = np.random.default_rng(seed).permutation(len(examples))[:most]
-    return tf.data.Dataset.from_tensor_slices((chosen.astype(np.int64),))
 
 
 def _numbers(values: np.ndarray | tuple[float, ...], digits: int = 2) -> str:

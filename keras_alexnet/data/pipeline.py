@@ -10,12 +10,12 @@ batch is full. An image that is damaged leaves its place empty, which counts not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from keras_alexnet.data.attempts import read_or_skip
-from keras_alexnet.data.augmentation import Augmentation, device_image
+from keras_alexnet.data.augmentation import NUMBERS, Augmentation
 from keras_alexnet.data.dataset import Split
 from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.data.order import Shard, from_stream, numbers_at
@@ -64,47 +64,6 @@ def training_batches(
     """
     shard = shard or Shard()
     size = shard.per_replica(batch_size)
-
-    # Autograph takes a second of every start, and there is nothing for it to do.
-    @tf.autograph.experimental.do_not_convert
-    def drawn(positions: tf.Tensor, *streamed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Decides what stands at the positions of a batch, and how it is changed."""
-        numbers = () if streamed else (numbers_at(examples, positions, seed),)
-        # Positions are never repeated, so neither are the random numbers.
-        random = tf.stack([tf.constant(seed, tf.int64), positions[0]])
-        draws = augmentation.draw(random, positions // len(examples))
-        return (draws, *numbers, *streamed)
-
-    def example(
-        draws: tf.Tensor, number: tf.Tensor, *record: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        encoded, label = examples.load(number, *record)
-        if on_device:
-            image = device_image(encoded, preprocessing)
-            return image, draws, label, tf.constant(1.0)
-        if mixing is None:
-            # Here, where the image is in the processor's cache, not by the batch.
-            image = augmentation.input_of_file(encoded, preprocessing, draws)
-        else:
-            image = augmentation.of_file(encoded, preprocessing, draws)
-        return image, label, tf.constant(1.0)
-
-    @tf.autograph.experimental.do_not_convert
-    def finish(ordinal: tf.Tensor, parts: tuple[tf.Tensor, ...]):
-        *images, labels, weights = parts
-        if class_weights:
-            weights *= tf.gather(tf.constant(class_weights, tf.float32), labels)
-            parts = (*images, labels, weights)
-        if on_device:
-            return tuple(images), labels, weights
-        if mixing is None:
-            return parts
-        # Where the replica's batch begins: no other mixing has the same seed.
-        position = shard.start(batch_size, first_step, ordinal)
-        random = tf.stack([tf.constant(seed, tf.int64), position])
-        images, labels, weights = mixing(images[0], labels, weights, random)
-        return preprocessing.normalize(images), labels, weights
-
     if examples.stream is None:
         items = shard.positions(batch_size, first_step, last_step)
     else:
@@ -113,16 +72,78 @@ def training_batches(
     if on_device:
         side = preprocessing.resize_size
         pixels = tf.zeros((side, side, preprocessing.channels), tf.uint8)
-        blank = (pixels, tf.zeros((augmentation.numbers,)), *blank[1:])
+        blank = (pixels, tf.zeros((NUMBERS,)), *blank[1:])
+
+    @tf.autograph.experimental.do_not_convert
+    def finish(ordinal: tf.Tensor, parts: tuple[tf.Tensor, ...]):
+        *images, labels, weights = parts
+        if class_weights:
+            weights *= tf.gather(tf.constant(class_weights, tf.float32), labels)
+        if on_device:
+            return tuple(images), labels, weights
+        if mixing is None:
+            return images[0], labels, weights
+        # Where the replica's batch begins: no other mixing has the same seed.
+        position = shard.start(batch_size, first_step, ordinal)
+        random = tf.stack([tf.constant(seed, tf.int64), position])
+        images, labels, weights = mixing(images[0], labels, weights, random)
+        return preprocessing.normalize(images), labels, weights
+
     batches = read_or_skip(
-        items.batch(size, drop_remainder=True).map(drawn),
-        example,
-        examples=examples,
-        number=lambda _, number, *record: number,
-        blank=blank,
+        items.batch(size, drop_remainder=True).map(
+            _drawn(examples, augmentation, seed)
+        ),
+        _example(examples, preprocessing, augmentation, mixing is not None, on_device),
+        examples,
+        blank,
     )
     finished = batches.enumerate().map(finish)
     return finished.prefetch(tf.data.AUTOTUNE).with_options(_options())
+
+
+def _drawn(
+    examples: Split, augmentation: Augmentation, seed: int
+) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Returns what decides which examples stand at positions, and their changes."""
+
+    # Autograph takes a second of every start, and there is nothing for it to do.
+    @tf.autograph.experimental.do_not_convert
+    def drawn(positions: tf.Tensor, *streamed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        numbers, *records = streamed or (numbers_at(examples, positions, seed),)
+        # Positions are never repeated, so neither are the random numbers.
+        random = tf.stack([tf.constant(seed, tf.int64), positions[0]])
+        draws = augmentation.draw(random, positions // len(examples))
+        return (numbers, draws, *records)
+
+    return drawn
+
+
+def _example(
+    examples: Split,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    is_mixed: bool,
+    on_device: bool,
+) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Returns what reads an example, and changes it as far as that is done singly."""
+
+    def example(
+        number: tf.Tensor, draws: tf.Tensor, *record: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        encoded, label = examples.load(number, *record)
+        if on_device:
+            # As bytes, a quarter of what floating point numbers take.
+            image = preprocessing.resize(preprocessing.decode(encoded))
+            image = tf.cast(tf.round(image), tf.uint8)
+            return image, draws, label, tf.constant(1.0)
+        if is_mixed:
+            image = augmentation.of_file(encoded, preprocessing, draws)
+        else:
+            # Here, where the image is in the processor's cache, not by the batch.
+            image = augmentation.input_of_file(encoded, preprocessing, draws)
+        return image, label, tf.constant(1.0)
+
+    return example
 
 
 def augment_batch(
@@ -204,9 +225,8 @@ def evaluation_batches(
     batches = read_or_skip(
         items.batch(shard.per_replica(batch_size), drop_remainder=True),
         example,
-        examples=examples,
-        number=lambda position, *_: position,
-        blank=blank,
+        examples,
+        blank,
     )
     return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -50,11 +50,12 @@ def count_labels(examples: Split, classes: int) -> np.ndarray:
     labels = examples.labels
     if labels is None:
 
-        def label(index: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor]:
-            return examples.load(index, *record)[1:]
+        def label(*item: tf.Tensor) -> tuple[tf.Tensor]:
+            return examples.load(*item)[1:]
 
-        batches = _all(examples, label, blank=(np.int32(-1),))
-        labels = np.concatenate([labels for (labels,) in batches])
+        items = examples.items().batch(16)
+        batches = read_or_skip(items, label, examples, (np.int32(-1),))
+        labels = np.concatenate([labels for (labels,) in batches.as_numpy_iterator()])
     return np.bincount(labels[labels >= 0], minlength=classes)
 
 
@@ -64,17 +65,13 @@ def measure_sizes(examples: Split) -> Sizes | None:
     Returns:
         The sizes; None where none can be read.
     """
-    chosen = np.random.default_rng(0).permutation(len(examples))[:SAMPLE]
-    if examples.stream is None:
-        files = tf.data.Dataset.from_tensor_slices(chosen.astype(np.int64)).map(
-            lambda index: examples.read(index)[0], num_parallel_calls=tf.data.AUTOTUNE
-        )
-    else:
-        files = examples.stream(0).take(SAMPLE).map(lambda encoded, _: encoded)
-    sizes = files.map(image_size).ignore_errors().as_numpy_iterator()
+    sizes = examples.items(0, SAMPLE, seed=0).map(
+        lambda *item: image_size(examples.load(*item)[0]),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
     known = [
         (int(width), int(height))
-        for height, width in sizes
+        for height, width in sizes.ignore_errors().as_numpy_iterator()
         if 0 < height * width <= MAX_PIXELS
     ]
     if not known:
@@ -86,12 +83,11 @@ def measure_sizes(examples: Split) -> Sizes | None:
 def check_images(source: Dataset) -> None:
     """Decodes every image, so that `source.skipped` names all that are damaged."""
 
-    def works(examples: Split) -> Iterator[None]:
-        def pixels(index: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor]:
-            encoded, _ = examples.load(index, *record)
-            return (tf.size(decode(encoded, source.channels)),)
+    def works(part: Split) -> tf.data.Dataset:
+        def pixels(*item: tf.Tensor) -> tuple[tf.Tensor]:
+            return (tf.size(decode(part.load(*item)[0], source.channels)),)
 
-        yield from _all(examples, pixels, blank=(np.int32(0),))
+        return read_or_skip(part.items().batch(16), pixels, part, (np.int32(0),))
 
     for part in source.splits.values():
         batches = works(part)
@@ -113,51 +109,17 @@ def sample_images(source: Dataset) -> dict[str, list[np.ndarray]]:
         np.linspace(0, classes - 1, min(classes, CLASSES_SHOWN), dtype=int)
     )
     images: dict[int, list[np.ndarray]] = {int(label): [] for label in shown}
-    for label, encoded in _candidates(source.train, images):
-        if len(images[label]) < IMAGES_SHOWN:
-            try:
-                image = decode(encoded, source.channels)
-            except tf.errors.OpError:
-                continue  # Not what a picture can show.
-            images[label].append(image.numpy())
+    items = source.train.items(0, SAMPLE, seed=0)
+    if source.train.labels is not None:
+        # More than are needed, for some may be damaged.
+        places = [np.flatnonzero(source.train.labels == label) for label in shown]
+        chosen = np.concatenate([own[: 2 * IMAGES_SHOWN] for own in places])
+        items = tf.data.Dataset.from_tensor_slices((chosen.astype(np.int64),))
+    files = items.map(source.train.load, num_parallel_calls=tf.data.AUTOTUNE)
+    for encoded, label in files.ignore_errors():
+        label = int(label)
+        if label in images and len(images[label]) < IMAGES_SHOWN:
+            # What is damaged is not what a picture can show.
+            with contextlib.suppress(tf.errors.OpError):
+                images[label].append(decode(encoded, source.channels).numpy())
     return {source.class_names[label]: found for label, found in images.items()}
-
-
-def _candidates(
-    examples: Split, wanted: dict[int, list[np.ndarray]]
-) -> Iterator[tuple[int, tf.Tensor]]:
-    """Yields label and bytes of images that may be drawn, more than are needed."""
-    if examples.labels is not None:
-        for label in wanted:
-            for index in np.flatnonzero(examples.labels == label)[: 2 * IMAGES_SHOWN]:
-                try:
-                    yield label, examples.file(int(index))
-                except tf.errors.OpError:
-                    continue
-        return
-    if examples.stream is None:
-        order = np.random.default_rng(0).permutation(len(examples))[:SAMPLE]
-        pairs = tf.data.Dataset.from_tensor_slices(order.astype(np.int64))
-        pairs = pairs.map(examples.read, num_parallel_calls=tf.data.AUTOTUNE)
-    else:
-        pairs = examples.stream(0).take(SAMPLE)
-    for encoded, label in pairs.ignore_errors():
-        if int(label) in wanted:
-            yield int(label), encoded
-
-
-def _all(examples: Split, function, blank) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yields what a function gives of all images, in batches of 16."""
-    if examples.stream is None:
-        items = tf.data.Dataset.range(len(examples)).map(lambda index: (index,))
-    else:
-        items = examples.stream(0).enumerate()
-        items = items.map(lambda index, record: (index, *record))
-    batches = read_or_skip(
-        items.batch(16),
-        function,
-        examples=examples,
-        number=lambda index, *_: index,
-        blank=blank,
-    )
-    return batches.as_numpy_iterator()

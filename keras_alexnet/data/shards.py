@@ -72,7 +72,7 @@ def write_shards(source: Dataset, folder: Path, shards: int | None = None) -> No
             for number, (begin, end) in enumerate(zip(ends, ends[1:], strict=False)):
                 name = f"{part}/{part}-{number:05d}-of-{numbers[part]:05d}.tfrecord"
                 if not _is_written(folder, name, index):
-                    items = _items(examples, begin, end)
+                    items = examples.items(begin, end, seed=0)
                     records = _records(examples, items, source.class_names)
                     written = _write(folder / name, records)
                     index["checksums"][name] = written
@@ -120,15 +120,6 @@ def _checksum(path: Path) -> str:
     return result.hexdigest()
 
 
-def _items(examples: Split, begin: int, end: int) -> tf.data.Dataset:
-    """Returns the numbers of some images, and of a stream what is read of them."""
-    if examples.stream is not None:
-        stream = examples.stream(begin).take(end - begin).enumerate(begin)
-        return stream.map(lambda number, record: (number, *record))
-    order = np.random.default_rng(0).permutation(len(examples))
-    return tf.data.Dataset.from_tensor_slices((order[begin:end].astype(np.int64),))
-
-
 def _records(
     examples: Split, items: tf.data.Dataset, class_names: tuple[str, ...]
 ) -> Iterator[bytes]:
@@ -140,9 +131,8 @@ def _records(
     files = read_or_skip(
         items.batch(16),
         read,
-        examples=examples,
-        number=lambda number, *_: number,
-        blank=(np.array(b"", object), np.int32(0), np.int64(-1)),
+        examples,
+        (np.array(b"", object), np.int32(0), np.int64(-1)),
     )
     for encoded, label, number in files.unbatch().as_numpy_iterator():
         if number >= 0:

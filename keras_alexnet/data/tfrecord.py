@@ -25,7 +25,7 @@ import tensorflow as tf
 from rich.progress import track
 
 from keras_alexnet.data.dataset import SPLIT_NAMES, Dataset, Split
-from keras_alexnet.data.folder import visible_files
+from keras_alexnet.data.folder import is_irregular, visible_files
 from keras_alexnet.data.record_files import Part, RecordFiles
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.errors import UserError
@@ -87,7 +87,9 @@ def _files(pattern: str) -> list[Path]:
     else:
         found = sorted(map(Path, glob.glob(pattern, recursive=True)))
     files = [
-        file for file in found if file.suffix not in NO_RECORDS and not file.is_dir()
+        file
+        for file in found
+        if file.suffix not in NO_RECORDS and not is_irregular(file)
     ]
     if not files:
         raise UserError(f"No such files: {pattern}")

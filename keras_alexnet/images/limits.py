@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -14,16 +14,13 @@ from PIL import Image
 # as bytes and four times that for resizing.
 MAX_PIXELS = 178_956_970
 
+# What libjpeg takes, of the 65,535 that a header can say.
+MAX_JPEG_SIDE = 65_500
+
 # What TensorFlow does not know, or reads some kinds of wrongly.
 PILLOW_FORMATS = ("GIF", "BMP", "WEBP", "TIFF")
 
 KINDS = "JPEG, PNG, GIF, BMP, WebP or TIFF"
-
-# Where PNG, GIF and BMP keep width and height, and how many bytes each has.
-_HEADER = 26
-_PNG = ((16, 20), 4, "big")
-_GIF = ((6, 8), 2, "little")
-_BMP = ((18, 22), 4, "little")
 
 
 def checked(encoded: tf.Tensor, *, in_graph: bool = False) -> tf.Tensor:
@@ -31,33 +28,17 @@ def checked(encoded: tf.Tensor, *, in_graph: bool = False) -> tf.Tensor:
 
     Args:
         encoded: The file's bytes, a scalar string.
-        in_graph: Whether to do without Python, as an export must: of a GIF the first
-            frame counts alone, and WebP and TIFF are no images.
+        in_graph: Whether to do without Python, as an export must; WebP and TIFF are no
+            images then.
 
     Raises:
         tf.errors.InvalidArgumentError: It is empty, has no pixels, or more than
             `MAX_PIXELS`.
     """
-    head = _head(encoded)
-    pixels = tf.reduce_prod(_size(encoded, head, in_graph))
-    # All conditions at once, because each costs time, and in detail where they fail. A
-    # GIF's later frames may be larger than the first, and TensorFlow reads them all.
+    pixels = tf.reduce_prod(_size(encoded, in_graph))
+    # All conditions at once, because each costs time, and in detail where they fail.
     is_fine = (pixels > 0) & (pixels <= MAX_PIXELS)
-    is_gif = tf.strings.substr(head, 0, 4) == b"GIF8"
-
-    def refused() -> tf.Tensor:
-        total = pixels
-        if not in_graph:
-            total = tf.cond(
-                is_gif,
-                lambda: tf.maximum(
-                    pixels, by_python(gif_pixels, encoded, tf.int64, ())
-                ),
-                lambda: pixels,
-            )
-        return _refused(encoded, total)
-
-    return tf.cond(is_fine & ~is_gif, lambda: encoded, rarely(refused))
+    return tf.cond(is_fine, lambda: encoded, rarely(lambda: _refused(encoded, pixels)))
 
 
 def _refused(encoded: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
@@ -113,113 +94,73 @@ def image_size(encoded: tf.Tensor) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: The header of a JPEG file is damaged.
     """
-    return _size(encoded, _head(encoded), in_graph=False)
+    return _size(encoded, in_graph=False)
 
 
-def _size(encoded: tf.Tensor, head: tf.Tensor, in_graph: bool) -> tf.Tensor:
-    start = tf.strings.substr(head, 0, 2)
-    return tf.cond(
-        start == b"\xff\xd8",
-        lambda: tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64),
-        rarely(lambda: _other_size(encoded, head, start, in_graph)),
+def _size(encoded: tf.Tensor, in_graph: bool) -> tf.Tensor:
+    start = tf.strings.substr(encoded, 0, 2)
+
+    def other() -> tf.Tensor:
+        if in_graph:
+            return _size_in_header(encoded, start)
+        return tf.cond(
+            tf.reduce_any(start == [b"GI", b"BM", b"RI", b"II", b"MM"]),
+            lambda: by_python(_pillow_size, encoded, tf.int64, (2,)),
+            lambda: _size_in_header(encoded, start),
+        )
+
+    return tf.cond(start == b"\xff\xd8", lambda: _jpeg_size(encoded), rarely(other))
+
+
+def _jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
+    try:
+        return tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.int64)
+    except tf.errors.InvalidArgumentError:  # Not in a graph, which only passes it on.
+        size = _pillow_size(tf.convert_to_tensor(encoded).numpy(), ["JPEG"])
+        if max(size) <= MAX_JPEG_SIDE:
+            raise
+        raise tf.errors.InvalidArgumentError(
+            None,
+            None,
+            f"the image is too large: a JPEG file may have {MAX_JPEG_SIDE:,} pixels a "
+            f"side and {MAX_PIXELS:,} in all",
+        ) from None
+
+
+def _size_in_header(encoded: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+    """Reads height and width of a PNG, GIF or BMP file."""
+    # Filled up with zeros, for what is shorter than a header.
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 26), bytes(26)])
+
+    def sides(place: int, dtype: tf.DType, *, little: bool = True) -> tf.Tensor:
+        data = tf.strings.substr(head, place, 2 * dtype.size)
+        values = tf.io.decode_raw(data, dtype, little_endian=little)
+        return tf.ensure_shape(values, (2,))[::-1]
+
+    def unsigned(values: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.bitcast(values, tf.uint32), tf.int64)
+
+    def bitmap() -> tf.Tensor:
+        # Rows go from the top down where the height is negative.
+        height, width = tf.unstack(sides(18, tf.int32))
+        return tf.stack([tf.abs(tf.cast(height, tf.int64)), unsigned(width)])
+
+    return tf.case(
+        [
+            (start == b"\x89P", lambda: unsigned(sides(16, tf.int32, little=False))),
+            (start == b"GI", lambda: tf.cast(sides(6, tf.uint16), tf.int64)),
+            (start == b"BM", bitmap),
+        ],
+        default=lambda: tf.constant([1, -1], tf.int64),
     )
 
 
-def _other_size(
-    encoded: tf.Tensor, head: tf.Tensor, start: tf.Tensor, in_graph: bool
-) -> tf.Tensor:
-    if in_graph:
-        return _size_in_header(head, start)
-
-    return tf.cond(
-        tf.reduce_any(start == [b"RI", b"II", b"MM"]),
-        lambda: by_python(_pillow_size, encoded, tf.int64, (2,)),
-        lambda: _size_in_header(head, start),
-    )
-
-
-def _head(encoded: tf.Tensor) -> tf.Tensor:
-    """Returns the first bytes of a file, filled up with zeros."""
-    head = tf.strings.substr(encoded, 0, _HEADER)
-    return tf.strings.substr(tf.strings.join([head, b"\0" * _HEADER]), 0, _HEADER)
-
-
-def _size_in_header(head: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-    values = tf.cast(tf.io.decode_raw(head, tf.uint8), tf.int64)[None]
-    # One product for all, because each operation costs more than the arithmetic.
-    sizes = tf.matmul(values, tf.constant(_WEIGHTS))[0]
-    row = tf.argmax(
-        tf.stack([start == b"\x89P", start == b"GI", start == b"BM", True]),
-        output_type=tf.int32,
-    )
-    sizes = tf.concat([sizes, tf.constant([1, -1], tf.int64)], axis=0)
-    width, height = tf.unstack(tf.reshape(sizes, (4, 2))[row])
-    # BMP's rows go from the top down where the height is negative, in 32 bits.
-    height = tf.where((row == 2) & (height >= 2**31), 2**32 - height, height)
-    return tf.stack([height, width])
-
-
-def _weights() -> np.ndarray:
-    """What the bytes of a header count for in width and height of each format."""
-    weights = np.zeros((_HEADER, 6), np.int64)
-    for column, (places, length, order) in enumerate((_PNG, _GIF, _BMP)):
-        for side, place in enumerate(places):
-            powers = 256 ** np.arange(length)
-            if order == "big":
-                powers = powers[::-1]
-            weights[place : place + length, 2 * column + side] = powers
-    return weights
-
-
-_WEIGHTS = _weights()
-
-
-# === GIF, WebP and TIFF ===
-
-
-def _pillow_size(encoded: bytes) -> np.ndarray:
+def _pillow_size(encoded: bytes, formats: Sequence[str] = PILLOW_FORMATS) -> np.ndarray:
     """Reads height and width of an image from its header; 1 and -1 of no image."""
     try:
-        with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as image:
+        with Image.open(io.BytesIO(encoded), formats=formats) as image:
             return np.array(image.size[::-1], np.int64)
     except Image.DecompressionBombError:
         return np.array((MAX_PIXELS + 1, 1), np.int64)
     except Exception:  # Pillow's readers raise whatever their parsing does.
         return np.array((1, -1), np.int64)
-
-
-def gif_pixels(encoded: bytes) -> np.int64:
-    """Adds up the pixels of all frames of a GIF, without decompressing any.
-
-    Args:
-        encoded: The file's bytes; where they make no sense, counting ends.
-    """
-    total, place = 0, 13 + _color_table(encoded, 10)
-    while place < len(encoded):
-        marker = encoded[place]
-        if marker == 0x2C and place + 10 <= len(encoded):  # A frame.
-            width = int.from_bytes(encoded[place + 5 : place + 7], "little")
-            height = int.from_bytes(encoded[place + 7 : place + 9], "little")
-            total += width * height
-            # The size of the codes follows the colours.
-            place = _after_blocks(
-                encoded, place + 11 + _color_table(encoded, place + 9)
-            )
-        elif marker == 0x21:  # An extension, of any kind.
-            place = _after_blocks(encoded, place + 2)
-        else:
-            break
-    return np.int64(total)
-
-
-def _color_table(encoded: bytes, place: int) -> int:
-    """Returns the length of the table of colours that a byte of flags announces."""
-    flags = encoded[place] if place < len(encoded) else 0
-    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _after_blocks(encoded: bytes, place: int) -> int:
-    """Skips blocks that begin with their lengths, up to the empty one."""
-    while place < len(encoded) and encoded[place]:
-        place += 1 + encoded[place]
-    return place + 1
