@@ -57,12 +57,12 @@ def many(augmentation, pixels, count):
 
 def crop(pixels, size, padding, vertical, horizontal, mirrored=False):
     places = (tf.reshape(place, (1,)) for place in (vertical, horizontal, mirrored))
-    return augmentations.crop(pixels[None], size, padding, *places)[0]
+    return augmentations._crop(pixels[None], size, padding, *places)[0]
 
 
 def rotate_and_zoom(pixels, angle, scale):
     numbers = (tf.reshape(tf.cast(one, tf.float32), (1,)) for one in (angle, scale))
-    return augmentations.rotate_and_zoom(pixels[None], *numbers)[0]
+    return augmentations._rotate_and_zoom(pixels[None], *numbers)[0]
 
 
 both = pytest.mark.parametrize("run", [alone, in_tf_data])

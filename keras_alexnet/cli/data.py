@@ -101,7 +101,7 @@ class Data:
             print(
                 "Width x height: {} x {} to {} x {}, in the middle {} x {} "
                 "({:,} images measured).".format(
-                    *sizes.smallest, *sizes.largest, *sizes.median, sizes.measured
+                    *sizes[0], *sizes[-1], *sizes[len(sizes) // 2], len(sizes)
                 )
             )
 

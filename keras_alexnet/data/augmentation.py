@@ -196,13 +196,13 @@ class Augmentation:
                 fn_output_signature=tf.float32,
             )
         if self.rotation or self.zoom:
-            images = rotate_and_zoom(
+            images = _rotate_and_zoom(
                 tf.cast(images, tf.float32),
                 angle=(2 * draws[:, 0] - 1) * (self.rotation * math.pi / 180),
                 scale=1 + (2 * draws[:, 1] - 1) * self.zoom,
             )
         mirrored = draws[:, 4] < (0.5 if self.horizontal_flip else 0.0)
-        images = crop(
+        images = _crop(
             images,
             self.image_size,
             self.crop_padding,
@@ -234,7 +234,7 @@ class Augmentation:
         return (images - mean + shift) / (1 + strength) + mean
 
 
-def crop(
+def _crop(
     images: tf.Tensor,
     size: int,
     padding: int,
@@ -242,19 +242,10 @@ def crop(
     horizontal: tf.Tensor,
     mirrored: tf.Tensor,
 ) -> tf.Tensor:
-    """Cuts a square out of each image with a border of zeros.
+    """Squares cut out of images with a border of zeros, and mirrored or not.
 
-    Args:
-        images: `(batch, height, width, channels)`.
-        size: Height and width of the square.
-        padding: Width of the border on each side.
-        vertical: Where each square lies, from 0 (top) to 1 (exclusive, bottom).
-        horizontal: The same from left to right.
-        mirrored: Whether to exchange left and right of each square.
-
-    Returns:
-        `(batch, size, size, channels)`. Uniform numbers give each possible offset the
-        same probability.
+    `vertical` and `horizontal` say where each lies, from 0 to 1 (exclusive): uniform
+    numbers give each possible offset the same probability.
     """
     border = (padding, padding)
     images = tf.pad(images, ((0, 0), border, border, (0, 0)))
@@ -267,16 +258,12 @@ def crop(
     return tf.gather(images, columns, axis=2, batch_dims=1)
 
 
-def rotate_and_zoom(images: tf.Tensor, angle: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """Turns images about their centres and enlarges them, by bilinear interpolation.
+def _rotate_and_zoom(
+    images: tf.Tensor, angle: tf.Tensor, scale: tf.Tensor
+) -> tf.Tensor:
+    """Images turned about their centres, counter-clockwise, and enlarged bilinearly.
 
-    Args:
-        images: float32, `(batch, height, width, channels)`.
-        angle: Counter-clockwise, in radians, one for each image.
-        scale: Above 1 enlarges, one for each image.
-
-    Returns:
-        float32 of the same shape; what comes from outside the image is 0.
+    There is an angle in radians and a scale for each; what comes from outside is 0.
     """
     height, width = tf.unstack(tf.cast(tf.shape(images)[1:3], tf.float32))
     center_y, center_x = (height - 1) / 2, (width - 1) / 2

@@ -89,16 +89,14 @@ def training_batches(
         images, labels, weights = mixing(images[0], labels, weights, random)
         return preprocessing.normalize(images), labels, weights
 
+    items = items.batch(size, drop_remainder=True)
     batches = read_or_skip(
-        items.batch(size, drop_remainder=True).map(
-            _drawn(examples, augmentation, seed)
-        ),
+        items.map(_drawn(examples, augmentation, seed)),
         _example(examples, preprocessing, augmentation, mixing is not None, on_device),
         examples,
         blank,
     )
-    finished = batches.enumerate().map(finish)
-    return finished.prefetch(tf.data.AUTOTUNE).with_options(_options())
+    return _ahead(batches.enumerate().map(finish))
 
 
 def _drawn(
@@ -222,20 +220,16 @@ def evaluation_batches(
             .filter(lambda position, _: shard.holds(position, batch_size))
             .map(lambda position, record: (position, *record))
         )
-    batches = read_or_skip(
-        items.batch(shard.per_replica(batch_size), drop_remainder=True),
-        example,
-        examples,
-        blank,
-    )
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(_options())
+    items = items.batch(shard.per_replica(batch_size), drop_remainder=True)
+    return _ahead(read_or_skip(items, example, examples, blank))
 
 
-def _options() -> tf.data.Options:
+def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches that are computed before they are asked for."""
     options = tf.data.Options()
     # Images are computed side by side; to divide each of them, too, only costs.
     options.threading.max_intra_op_parallelism = 1
-    return options
+    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def _blank(

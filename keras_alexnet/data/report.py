@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -18,23 +18,6 @@ from keras_alexnet.images.preprocessing import decode
 SAMPLE = 1000
 # What a contact sheet shows: more could not be seen.
 CLASSES_SHOWN, IMAGES_SHOWN = 12, 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """How large images are.
-
-    Attributes:
-        measured: How many have been looked at.
-        smallest: Width and height of the one with the fewest pixels.
-        median: Of the one in the middle.
-        largest: Of the one with the most.
-    """
-
-    measured: int
-    smallest: tuple[int, int]
-    median: tuple[int, int]
-    largest: tuple[int, int]
 
 
 def count_labels(examples: Split, classes: int) -> np.ndarray:
@@ -59,11 +42,11 @@ def count_labels(examples: Split, classes: int) -> np.ndarray:
     return np.bincount(labels[labels >= 0], minlength=classes)
 
 
-def measure_sizes(examples: Split) -> Sizes | None:
+def measure_sizes(examples: Split) -> list[tuple[int, int]]:
     """Reads the sizes of images from their headers, of a sample where they are many.
 
     Returns:
-        The sizes; None where none can be read.
+        Width and height of each that can be read, those with the fewest pixels first.
     """
     sizes = examples.items(0, SAMPLE, seed=0).map(
         lambda *item: image_size(examples.load(*item)[0]),
@@ -74,10 +57,7 @@ def measure_sizes(examples: Split) -> Sizes | None:
         for height, width in sizes.ignore_errors().as_numpy_iterator()
         if 0 < height * width <= MAX_PIXELS
     ]
-    if not known:
-        return None
-    known.sort(key=lambda size: size[0] * size[1])
-    return Sizes(len(known), known[0], known[len(known) // 2], known[-1])
+    return sorted(known, key=math.prod)
 
 
 def check_images(source: Dataset) -> None:

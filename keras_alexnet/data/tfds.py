@@ -140,10 +140,10 @@ def _has_labels(split: Split) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Set:
-    """A data set of TFDS.
+    """Data set that has been prepared.
 
     Attributes:
-        builder: Of a set that has been prepared.
+        builder: TFDS's own.
         image: The feature that holds the image.
         label: The feature that holds its label.
         window: How many images of a stream are shuffled together.
@@ -162,20 +162,46 @@ class _Set:
         Raises:
             ValueError: There is no such split, or it is empty.
         """
-        name = self.builder.name
+        decode = tensorflow_datasets.decode
+        # Images stay encoded, and all other features are left out.
+        decoders = decode.PartialDecoding(
+            {self.image: True, self.label: True},
+            decoders={self.image: decode.SkipDecoding()},
+        )
+        classes = self.builder.info.features[self.label].num_classes
         try:
             parts = self._parts(split)
-            images = None if parts else self._stream(split)
+            if not parts:
+                return self._stream(split, classes, decoders), 0
         except (AssertionError, KeyError, ValueError) as error:
-            raise UserError(f"{name} has no split {split!r}: {error}") from None
-        if images is None:
-            return self._from_files(parts)
-        if images.cardinality() < 1:
-            raise UserError(f"The split {split!r} of {name} is empty.")
-        return self._from_stream(split, images), 0
+            raise UserError(
+                f"{self.builder.name} has no split {split!r}: {error}"
+            ) from None
+        records = RecordFiles(parts, self.skipped)
+        features = decoders.extract_features(self.builder.info.features)
+
+        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return self._pair(
+                features.deserialize_example(
+                    records.record(index), decoders=decoders.decoders
+                )
+            )
+
+        result = Split(
+            len(records),
+            classes,
+            records.name,
+            read,
+            digest=records.digest,
+            skipped=self.skipped,
+        )
+        return result, records.lost
+
+    def _pair(self, row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return row[self.image], tf.cast(row[self.label], tf.int32)
 
     def _parts(self, split: str) -> list[Part]:
-        """Returns what TFRecord files a split is in; none if it is not in such."""
+        """Parts of TFRecord files that a split is in; none if it is not in such."""
         info = self.builder.info
         # A mocked set may have no splits and still give images.
         if (
@@ -194,64 +220,32 @@ class _Set:
         ]
         return parts if all(part.path.is_file() for part in parts) else []
 
-    @property
-    def _classes(self) -> int:
-        return self.builder.info.features[self.label].num_classes
-
-    @property
-    def _decoders(self) -> tensorflow_datasets.decode.PartialDecoding:
-        """What leaves images encoded and all other features out."""
-        decode = tensorflow_datasets.decode
-        return decode.PartialDecoding(
-            {self.image: True, self.label: True},
-            decoders={self.image: decode.SkipDecoding()},
-        )
-
-    def _from_files(self, parts: list[Part]) -> tuple[Split, int]:
-        records = RecordFiles(parts, self.skipped)
-        decoders = self._decoders
-        features = decoders.extract_features(self.builder.info.features)
-
-        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            row = features.deserialize_example(
-                records.record(index), decoders=decoders.decoders
-            )
-            return row[self.image], tf.cast(row[self.label], tf.int32)
-
-        result = Split(
-            len(records),
-            self._classes,
-            records.name,
-            read,
-            digest=records.digest,
-            skipped=self.skipped,
-        )
-        return result, records.lost
-
-    def _stream(self, split: str) -> tf.data.Dataset:
-        return self.builder.as_dataset(
+    def _stream(
+        self,
+        split: str,
+        classes: int,
+        decoders: tensorflow_datasets.decode.PartialDecoding,
+    ) -> Split:
+        images = self.builder.as_dataset(
             split=split,
             shuffle_files=False,
-            decoders=self._decoders,
+            decoders=decoders,
             # One file after the other, so that the order is one that can be named.
             read_config=tensorflow_datasets.ReadConfig(
                 interleave_cycle_length=1, try_autocache=False, skip_prefetch=True
             ),
         )
-
-    def _from_stream(self, split: str, images: tf.data.Dataset) -> Split:
         count = int(images.cardinality())
-        pairs = images.map(
-            lambda row: (row[self.image], tf.cast(row[self.label], tf.int32))
-        )
+        if count < 1:
+            raise ValueError("it is empty")
         full_name = self.builder.info.full_name
         return Split(
             count,
-            self._classes,
+            classes,
             name=lambda index: f"{full_name}/{split}/{index}",
             read=None,
             digest=digest([full_name.encode(), split.encode(), str(count).encode()]),
-            stream=pairs.skip,
+            stream=images.map(self._pair).skip,
             window=self.window,
             skipped=self.skipped,
         )

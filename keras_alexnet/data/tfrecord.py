@@ -14,10 +14,10 @@ Without it, and without `classes`, all records are read once to find out.
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +41,6 @@ OPTIONS = {
 NO_RECORDS = {".csv", ".json", ".txt"}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Classes:
-    """The classes: their names, and the label that the first one has."""
-
-    names: tuple[str, ...]
-    first: int
-
-
 def open_tfrecord(pattern: str, options: dict[str, str], channels: int) -> Dataset:
     """Opens TFRecord files.
 
@@ -64,15 +56,19 @@ def open_tfrecord(pattern: str, options: dict[str, str], channels: int) -> Datas
         ValueError: There are no such files, or they hold no labelled images.
     """
     files = _files(os.path.expanduser(pattern))
-    numbers = {key: _number(key, options[key]) for key in ("first", "classes")}
+    first, classes = (_number(key, options[key]) for key in ("first", "classes"))
     skipped = Skipped()
     opened = {
-        name: _Shards(part, options, skipped) for name, part in _splits(files).items()
+        name: RecordFiles([Part(file) for file in part], skipped)
+        for name, part in _splits(files).items()
     }
-    classes = _classes(files, list(opened.values()), **numbers)
-    lost = sum(shards.records.lost for shards in opened.values())
-    splits = {name: shards.split(classes) for name, shards in opened.items()}
-    return Dataset(pattern, classes.names, channels, splits, skipped, lost)
+    names, first = _classes(files, opened.values(), options, first, classes)
+    splits = {
+        name: _split(records, options, len(names), first, skipped)
+        for name, records in opened.items()
+    }
+    lost = sum(records.lost for records in opened.values())
+    return Dataset(pattern, names, channels, splits, skipped, lost)
 
 
 def _number(name: str, text: str) -> int | None:
@@ -106,90 +102,82 @@ def _splits(files: list[Path]) -> dict[str, list[Path]]:
     return {"all": files} if None in splits else splits
 
 
-class _Shards:
-    """The records of several files, with the features that images and labels have.
+def _split(
+    records: RecordFiles,
+    options: dict[str, str],
+    classes: int,
+    first: int,
+    skipped: Skipped,
+) -> Split:
+    """Records as a split."""
+    image, label = options["image"], options["label"]
 
-    Args:
-        files: The files.
-        options: The names of the features.
-        skipped: Where to name what is damaged.
-    """
-
-    def __init__(self, files: list[Path], options: dict[str, str], skipped: Skipped):
-        self.skipped = skipped
-        self.records = RecordFiles([Part(file) for file in files], skipped)
-        self._features = options
-
-    def split(self, classes: _Classes) -> Split:
-        """Returns the records as a split."""
-        image, label = self._features["image"], self._features["label"]
-
-        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            features = tf.io.parse_single_example(
-                self.records.record(index),
-                {
-                    image: tf.io.FixedLenFeature((), tf.string),
-                    label: tf.io.FixedLenFeature((), tf.int64),
-                },
-            )
-            number = features[label] - classes.first
-            # Too large for the labels' dtype is as wrong as any other.
-            return features[image], tf.cast(
-                tf.clip_by_value(number, -1, 2**30), tf.int32
-            )
-
-        return Split(
-            len(self.records),
-            len(classes.names),
-            self.records.name,
-            read,
-            digest=self.records.digest,
-            skipped=self.skipped,
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = tf.io.parse_single_example(
+            records.record(index),
+            {
+                image: tf.io.FixedLenFeature((), tf.string),
+                label: tf.io.FixedLenFeature((), tf.int64),
+            },
         )
+        # Too large for the labels' dtype is as wrong as any other.
+        number = tf.clip_by_value(features[label] - first, -1, 2**30)
+        return features[image], tf.cast(number, tf.int32)
 
-    def read_labels(self) -> tuple[np.ndarray, dict[int, str]]:
-        """Reads all records for their labels, and the names that belong to these.
+    return Split(
+        len(records),
+        classes,
+        records.name,
+        read,
+        digest=records.digest,
+        skipped=skipped,
+    )
 
-        Returns:
-            The label of each record, int64, -1 where it cannot be read; and the names.
-        """
-        label, text = self._features["label"], self._features["text"]
 
-        def parse(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            features = tf.io.parse_single_example(
-                self.records.record(index),
-                {
-                    label: tf.io.FixedLenFeature((), tf.int64),
-                    text: tf.io.FixedLenFeature((), tf.string, b""),
-                },
-            )
-            return index, features[label], features[text]
+def _read_labels(
+    records: RecordFiles, options: dict[str, str]
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Labels of all records that can be read, int64, and the names that they have."""
+    label, text = options["label"], options["text"]
 
-        labels = np.full(len(self.records), -1, np.int64)
-        names: dict[int, str] = {}
-        records = tf.data.Dataset.range(len(self.records))
-        records = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-        # What is left out here is named when its image is read.
-        batches = records.ignore_errors().batch(512).as_numpy_iterator()
-        total = -(-len(self.records) // 512)
-        for rows in track(batches, "Reading labels", total, transient=True):
-            labels[rows[0]] = rows[1]
-            for number, name in zip(rows[1].tolist(), rows[2], strict=True):
-                names.setdefault(number, name.decode("utf-8", "replace"))
-        return labels, names
+    def parse(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = tf.io.parse_single_example(
+            records.record(index),
+            {
+                label: tf.io.FixedLenFeature((), tf.int64),
+                text: tf.io.FixedLenFeature((), tf.string, b""),
+            },
+        )
+        return features[label], features[text]
+
+    labels, names = [np.zeros(0, np.int64)], {}
+    rows = tf.data.Dataset.range(len(records))
+    rows = rows.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+    # What is left out here is named when its image is read.
+    batches = rows.ignore_errors().batch(512).as_numpy_iterator()
+    total = -(-len(records) // 512)
+    for numbers, texts in track(batches, "Reading labels", total, transient=True):
+        labels.append(numbers)
+        for number, name in zip(numbers.tolist(), texts, strict=True):
+            names.setdefault(number, name.decode("utf-8", "replace"))
+    return np.concatenate(labels), names
 
 
 def _classes(
-    files: list[Path], parts: list[_Shards], first: int | None, classes: int | None
-) -> _Classes:
-    """Finds out which classes there are."""
+    files: list[Path],
+    parts: Iterable[RecordFiles],
+    options: dict[str, str],
+    first: int | None,
+    classes: int | None,
+) -> tuple[tuple[str, ...], int]:
+    """Names of the classes, and the label that the first one has."""
     for folder in (files[0].parent, files[0].parent.parent):
         if (folder / CLASSES_FILE).is_file():
             text = (folder / CLASSES_FILE).read_text(encoding="utf-8")
-            return _Classes(tuple(text.splitlines()), first or 0)
+            return tuple(text.splitlines()), first or 0
     if classes is not None:
-        return _Classes(tuple(map(str, range(classes))), first or 0)
-    read = [shards.read_labels() for shards in parts]
+        return tuple(map(str, range(classes))), first or 0
+    read = [_read_labels(records, options) for records in parts]
     labels = np.unique(np.concatenate([labels[labels >= 0] for labels, _ in read]))
     if not len(labels):
         raise UserError(
@@ -208,4 +196,4 @@ def _classes(
     if not all(given) or len(set(given)) < len(given):
         # Names that do not tell the classes apart.
         given = [str(number) for number in numbers]
-    return _Classes(tuple(given), first)
+    return tuple(given), first
