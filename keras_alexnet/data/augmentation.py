@@ -71,8 +71,7 @@ class Augmentation:
         """Draws the random numbers for images at consecutive positions in training.
 
         Args:
-            seed: Two integers that decide everything: the seed, and the position of the
-                first image.
+            seed: The seed, and the position of the first image.
             epochs: `(count,)`, which one each position is in, from 0; decides the
                 strength of the colour noise.
 
@@ -119,18 +118,9 @@ class Augmentation:
     def input_of_file(
         self, encoded: tf.Tensor, preprocessing: Preprocessing, draws: tf.Tensor
     ) -> tf.Tensor:
-        """Returns what the network sees of `of_file`, going over fewer pixels.
+        """Returns what `preprocessing.normalize` makes of `of_file`, but for rounding.
 
-        Args:
-            encoded: The file's bytes, a scalar string.
-            preprocessing: What the network expects.
-            draws: From `draw`, a row.
-
-        Returns:
-            What `preprocessing.normalize` makes of `of_file`, but for rounding.
-
-        Raises:
-            tf.errors.InvalidArgumentError: The bytes are no image.
+        Goes over fewer pixels.
         """
         if self.modern or self.color_mean is not None:
             return preprocessing.normalize(self.of_file(encoded, preprocessing, draws))

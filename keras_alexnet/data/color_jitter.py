@@ -27,14 +27,9 @@ def _layers() -> tuple[keras.layers.Layer, ...]:
 
 
 def jitter(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Changes brightness, then contrast, then, of colours, saturation.
+    """Images, 0-255, of other brightness, then contrast, then, of colours, saturation.
 
-    Args:
-        images: float32, `(batch, height, width, channels)`, 0-255.
-        draws: Uniform numbers, at least three for each image.
-
-    Returns:
-        float32 of the same shape, 0-255.
+    By at least three uniform numbers for each.
     """
     brightness, contrast, saturation = _layers()
     # From -1 to 1, one for each image.

@@ -270,17 +270,12 @@ class Dataset:
     def fingerprint(self) -> str:
         """Returns a digest of which images there are, and which are for testing.
 
-        The part of the training images that is kept for validation is not in it: it
-        follows from them, the seed and the fraction.
+        Validation images are not in it: they follow from seed and fraction.
         """
         return self.fingerprints[0]
 
     def check_unchanged(self, fingerprint: str) -> None:
-        """Raises if the images are others than those a run began with.
-
-        Raises:
-            ValueError: Files have come or gone since.
-        """
+        """Raises a ValueError if the images are others than a run began with."""
         if fingerprint not in self.fingerprints:
             raise UserError(
                 "The images have changed since the run began, so that training and "

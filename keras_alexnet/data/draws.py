@@ -14,15 +14,9 @@ PER_COUNT = 4
 
 
 def uniform(seed: tf.Tensor, count: tf.Tensor | int, numbers: int) -> tf.Tensor:
-    """Draws uniform numbers for consecutive positions.
+    """Uniform numbers from 0 to 1 (exclusive), float32 `(count, numbers)`.
 
-    Args:
-        seed: Two integers: the seed, and the first position, not negative.
-        count: How many positions.
-        numbers: How many numbers for each.
-
-    Returns:
-        float32, `(count, numbers)`, from 0 to 1 (exclusive).
+    The seed is two integers: the seed, and the first position, not negative.
     """
     return _draw(tf.raw_ops.StatelessRandomUniformV2, seed, count, numbers, stream=0)
 

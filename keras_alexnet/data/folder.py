@@ -87,13 +87,9 @@ def _holds_files(path: Path) -> bool:
 def _list_images(
     path: Path, class_names: Sequence[str], there: Sequence[str], skipped: Skipped
 ) -> Split:
-    """Lists the files below each class's folder, however deep.
+    """Split of the files below each class's folder, however deep.
 
-    Args:
-        path: The folder of the split.
-        class_names: All classes.
-        there: Those that have a folder in this split.
-        skipped: Where to name what is no image.
+    `there` are the classes that have a folder in this split.
     """
     counts = np.zeros(len(class_names), np.int64)
 
@@ -128,15 +124,7 @@ def _list_images(
 def file_split(
     root: Path, files: Strings, labels: np.ndarray, classes: int, skipped: Skipped
 ) -> Split:
-    """Returns image files as a split.
-
-    Args:
-        root: The folder that the paths start from.
-        files: Their paths; absolute ones start from nowhere else.
-        labels: int32, one per file.
-        classes: The number of classes.
-        skipped: Where to name what cannot be used.
-    """
+    """Image files as a split; paths start from `root` unless they are absolute."""
     with tf.init_scope(), tf.device("CPU:0"):
         label_tensor = tf.constant(labels, tf.int32)
     prefix = os.fsencode(root) + b"/"

@@ -66,11 +66,7 @@ class Statistics:
 
 
 def published_axes() -> tuple[tuple[float, ...], ...]:
-    """Returns the axes that the 2012 program's successor used for ImageNet.
-
-    Returns:
-        As `Statistics.color_axes`: `(3, 3)`, RGB.
-    """
+    """Axes that the 2012 program's successor used for ImageNet, `(3, 3)`, RGB."""
     axes = np.array(_PUBLISHED_DIRECTIONS) * np.array(_PUBLISHED_DEVIATIONS)[:, None]
     return tuple(map(tuple, axes.tolist()))
 

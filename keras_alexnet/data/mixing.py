@@ -29,16 +29,10 @@ class Mixing:
     def __call__(
         self, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Mixes a batch.
+        """Mixes a batch by a seed of two integers.
 
-        Args:
-            images: float32, `(batch, height, width, channels)`.
-            labels: The classes, `(batch,)`.
-            weights: `(batch,)`; what has a weight of 0 is mixed into nothing.
-            seed: Two integers that decide everything.
-
-        Returns:
-            The images, probabilities of `(batch, classes)`, and the weights.
+        What has a weight of 0 is mixed into nothing. Returns images, probabilities of
+        `(batch, classes)`, and weights.
         """
         probabilities = tf.one_hot(labels, self.classes)
         present = tf.roll(weights, -1, axis=0) > 0
@@ -93,11 +87,9 @@ def _beta(shape: float, count: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def _boxes(
     images: tf.Tensor, share: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Places a box of 1 - share of the area on each image, cut off at its edges.
+    """Boxes of 1 - share of the area, booleans of `(batch, height, width, 1)`.
 
-    Returns:
-        Where the boxes are, booleans of `(batch, height, width, 1)`, and the share of
-        each image's pixels that lie outside.
+    They are cut off at the edges; with the share of each image that lies outside.
     """
     count, height, width = tf.unstack(tf.shape(images)[:3])
     places = tf.random.stateless_uniform((2, count), seed + [4, 0], alg="philox")

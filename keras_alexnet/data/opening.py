@@ -94,14 +94,12 @@ def _open(
 def parse_options(argument: str, known: dict[str, str]) -> tuple[str, dict[str, str]]:
     """Separates a name from its options, as in `NAME?key=value&key=value`.
 
-    Args:
-        argument: What follows the kind of dataset. A question mark begins the options
-            only where a word and an equals sign follow it, because patterns of file
-            names have question marks too.
-        known: The options that there are, with their defaults.
+    A question mark begins them only where a word and an equals sign follow it, because
+    patterns of file names have question marks too.
 
-    Returns:
-        The name, and all options.
+    Args:
+        argument: What follows the kind of dataset.
+        known: The options that there are, with their defaults.
 
     Raises:
         ValueError: An option is unknown.

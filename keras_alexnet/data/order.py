@@ -49,13 +49,7 @@ class Shard:
     def positions(
         self, batch_size: int, first_step: int, last_step: int
     ) -> tf.data.Dataset:
-        """Returns the positions of this host, in order.
-
-        Args:
-            batch_size: Images per step, over all replicas of all hosts.
-            first_step: The first step, counted from 0.
-            last_step: The step after the last.
-        """
+        """Returns the positions of this host from a step up to another, in order."""
         own = self.per_replica(batch_size) * self.replicas
         counted = tf.data.Dataset.range(first_step * own, last_step * own)
         if self.hosts == 1:
@@ -65,10 +59,7 @@ class Shard:
     def start(self, batch_size: int, first_step: int, ordinal: tf.Tensor) -> tf.Tensor:
         """Returns the position at which one of this host's batches begins.
 
-        Args:
-            batch_size: Images per step, over all replicas of all hosts.
-            first_step: The first step, counted from 0.
-            ordinal: int64, the number of the batch, counted from the first.
+        The ordinal is int64, the number of the batch, counted from the first.
         """
         step = first_step + ordinal // self.replicas
         place = self.host * self.replicas + ordinal % self.replicas
@@ -110,16 +101,7 @@ def shuffled(
 
 
 def numbers_at(examples: Split, positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """Returns the numbers of the examples that stand at positions of training.
-
-    Args:
-        examples: Not of a stream.
-        positions: int64, `(count,)`, consecutive.
-        seed: Decides the order of every epoch.
-
-    Returns:
-        int64, `(count,)`.
-    """
+    """Numbers of the examples, not of a stream, at consecutive positions, int64."""
     count = len(examples)
     epochs = positions // count
     # All places in the order of each epoch that the positions reach into: nearly always

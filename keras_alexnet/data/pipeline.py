@@ -147,16 +147,7 @@ def _example(
 def augment_batch(
     batch: tuple, preprocessing: Preprocessing, augmentation: Augmentation
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Does on a device what `training_batches` left to it.
-
-    Args:
-        batch: `((pixels, draws), labels, weights)`.
-        preprocessing: What the network expects.
-        augmentation: The random changes.
-
-    Returns:
-        Normalised float32 images, labels and weights.
-    """
+    """What `training_batches` left to a device: images, labels and weights."""
     (pixels, draws), labels, weights = batch
     images = augmentation.batch(pixels, draws)
     return preprocessing.normalize(images), labels, weights
@@ -235,7 +226,7 @@ def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:
 def _blank(
     preprocessing: Preprocessing, side: int | None = None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns what stands in an empty place: an image, a label, a weight of 0."""
+    """Image, label and weight of 0 that stand in an empty place."""
     side = side or preprocessing.image_size
     image = tf.zeros((side, side, preprocessing.channels))
     return image, tf.constant(0, tf.int32), tf.constant(0.0)

@@ -112,13 +112,7 @@ class RecordFiles:
         return f"{self._parts[file].path}:{number}"
 
     def record(self, index: tf.Tensor) -> tf.Tensor:
-        """Reads a record, and checks its data, in a TensorFlow graph.
-
-        Args:
-            index: int64 scalar.
-
-        Returns:
-            A scalar string.
+        """Reads a record in a TensorFlow graph, and checks its data.
 
         Raises:
             tf.errors.DataLossError: The data do not fit their checksum.
@@ -140,15 +134,10 @@ class RecordFiles:
 
 
 def _numbered(records: Records, count: int | None) -> tuple[np.ndarray, list[int]]:
-    """Numbers the records of a file as they were written.
+    """Numbers of the records of a file as they were written, and of those missing.
 
-    Args:
-        records: Those that were found.
-        count: How many were written; None numbers those that were found.
-
-    Returns:
-        The number of each record, int64, and the numbers of those that are missing. A
-        gap is taken to have held one record, the longest gap also all further ones.
+    `count` is how many were written; None numbers those that were found. A gap is taken
+    to have held one record, the longest gap also all further ones.
     """
     found = len(records.offsets)
     if count is None:

@@ -70,11 +70,7 @@ def find_records(path: Path) -> Records:
 
 
 def _follow(file: int, place: int, end: int) -> tuple[list[tuple[int, int]], int]:
-    """Goes from record to record, up to the first that is damaged, or `_AT_ONCE`.
-
-    Returns:
-        Begin and size of each, and where the last one ends.
-    """
+    """Begin and size of records up to a damaged one, or `_AT_ONCE`; and their end."""
     headers, found = [], []
     begin = place
     while len(found) < _AT_ONCE and place < end:

@@ -21,15 +21,7 @@ CLASSES_SHOWN, IMAGES_SHOWN = 12, 8
 
 
 def count_labels(examples: Split, classes: int) -> np.ndarray:
-    """Counts the images of each class, reading them where labels are not known.
-
-    Args:
-        examples: The images.
-        classes: The number of classes.
-
-    Returns:
-        int64, `(classes,)`. What cannot be read is not counted.
-    """
+    """Number of images of each class, int64; those that cannot be read do not count."""
     labels = examples.labels
     if labels is None:
 

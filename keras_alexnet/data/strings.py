@@ -66,13 +66,6 @@ class Strings:
         return self[index].decode("utf-8", "surrogateescape")
 
     def tensor(self, index: tf.Tensor) -> tf.Tensor:
-        """Returns a string in a TensorFlow graph.
-
-        Args:
-            index: int64 scalar.
-
-        Returns:
-            A scalar string.
-        """
+        """Returns a string in a TensorFlow graph, by an int64 scalar."""
         begin, end = tf.unstack(tf.gather(self._ends, tf.stack([index, index + 1])))
         return tf.strings.substr(self._data, begin, end - begin)

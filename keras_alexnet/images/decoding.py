@@ -108,9 +108,6 @@ def is_whole_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     """Says whether a file is a JPEG that begins as nearly all do, and not cut off.
 
     Its end is looked at because who decodes a part does not get there.
-
-    Args:
-        encoded: The file's bytes, a scalar string.
     """
     end = tf.maximum(tf.strings.length(encoded) - 2, 0)
     is_whole = tf.equal(tf.strings.substr(encoded, end, 2), b"\xff\xd9")
@@ -139,27 +136,13 @@ def _decode_any(
 
 
 def luminance(image: tf.Tensor) -> tf.Tensor:
-    """Turns an RGB image into a grey one.
-
-    Args:
-        image: uint8, `(height, width, 3)`.
-
-    Returns:
-        uint8, `(height, width, 1)`.
-    """
+    """Grey image, uint8 `(height, width, 1)`, of an RGB one."""
     grey = tf.tensordot(tf.cast(image, tf.float32), LUMINANCE, axes=1)
     return tf.cast(tf.round(grey), tf.uint8)[..., None]
 
 
 def on_white(image: tf.Tensor) -> tf.Tensor:
-    """Lays an image with alpha on white.
-
-    Args:
-        image: uint8, `(height, width, 4)`.
-
-    Returns:
-        uint8, `(height, width, 3)`.
-    """
+    """RGB image, uint8, of one with alpha, `(height, width, 4)`, laid on white."""
     colors = tf.cast(image[..., :3], tf.float32)
     alpha = tf.cast(image[..., 3:], tf.float32) / 255
     return tf.cast(tf.round(255 + (colors - 255) * alpha), tf.uint8)
@@ -191,10 +174,9 @@ def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _chunk(encoded: tf.Tensor, kind: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Looks for a chunk of a PNG file before the pixels.
+    """Start and size, int32, of the data of a PNG file's chunk before the pixels.
 
-    Returns:
-        Where its data begin, and their size, int32; -1 where there is no such chunk.
+    The size is -1 where there is no such chunk.
     """
     end = tf.strings.length(encoded)
 
@@ -238,17 +220,10 @@ def _decode_jpeg(encoded: tf.Tensor, shorter_side: int | None) -> tf.Tensor:
 
 
 def jpeg_scale(encoded: tf.Tensor, shorter_side: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds out how far a JPEG file can be shrunk while it is decoded.
+    """Index of the ratio by which a JPEG file can be shrunk while it is decoded.
 
-    Args:
-        encoded: The file's bytes, a scalar string.
-        shorter_side: How many pixels must be left.
-
-    Returns:
-        Which of `JPEG_RATIOS`, and height and width then, `(2,)`; all int32.
-
-    Raises:
-        tf.errors.InvalidArgumentError: The bytes are no JPEG file.
+    And height and width then, of which the shorter is not below `shorter_side` unless
+    it was before; all int32.
     """
     shape = tf.io.extract_jpeg_shape(encoded)[:2]
     enough = tf.constant([ratio * shorter_side for ratio in JPEG_RATIOS[1:]])
@@ -260,19 +235,9 @@ def jpeg_scale(encoded: tf.Tensor, shorter_side: int) -> tuple[tf.Tensor, tf.Ten
 def decode_jpeg_part(
     encoded: tf.Tensor, number: tf.Tensor, first: tf.Tensor, last: tf.Tensor
 ) -> tf.Tensor:
-    """Decodes no more of a JPEG file than a part.
+    """Part of a JPEG file, uint8, from one row and column up to another.
 
-    Args:
-        encoded: The file's bytes, a scalar string.
-        number: From `jpeg_scale`.
-        first: The part's first row and column, int32 `(2,)`, after shrinking.
-        last: Those after the last.
-
-    Returns:
-        uint8, `(height, width, 3)`.
-
-    Raises:
-        tf.errors.InvalidArgumentError: The file is damaged before the part's end.
+    Both count after shrinking by `JPEG_RATIOS[number]`, and are int32 `(2,)`.
     """
     window = tf.concat([first, last - first], axis=0)
     return tf.switch_case(
@@ -297,11 +262,7 @@ def _decode_by_pillow(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _pillow(encoded: bytes) -> np.ndarray:
-    """Decodes the first image of a file.
-
-    Raises:
-        ValueError: There is none; TensorFlow makes it an InvalidArgumentError.
-    """
+    """First image of a file; a ValueError becomes TensorFlow's InvalidArgumentError."""
     try:
         with Image.open(io.BytesIO(encoded), formats=PILLOW_FORMATS) as image:
             return pillow_pixels(image)
@@ -312,14 +273,9 @@ def _pillow(encoded: bytes) -> np.ndarray:
 
 
 def pillow_pixels(image: Image.Image) -> np.ndarray:
-    """Returns what a person sees of a PIL image, as `decode` does of its file.
+    """What a person sees of a PIL image, uint8 `(height, width, 3)`.
 
-    Args:
-        image: Of any mode. It is turned as its Exif header says, and laid on white; of
-            16 bits the upper 8 are kept.
-
-    Returns:
-        uint8, `(height, width, 3)`.
+    As `decode` does of its file: upright, on white, the upper 8 of 16 bits.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
@@ -350,7 +306,7 @@ def _decode_in_graph(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _palette_bmp(encoded: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-    """Looks up the colours of a BMP with a palette, of which TensorFlow gives numbers.
+    """Colours of a BMP with a palette, of which TensorFlow gives numbers.
 
     The palette begins after the file's 14 bytes and the header, whose length stands at
     14, with blue, green, red and a spare byte for each colour.

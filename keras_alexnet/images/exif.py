@@ -12,12 +12,7 @@ ORIENTATION_TAG = 0x0112
 
 
 def orient(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns and mirrors an image as an Exif header says.
-
-    Args:
-        image: `(height, width, channels)`.
-        orientation: An integer of 1 to 8; others leave the image as it is.
-    """
+    """Image turned and mirrored as an Exif header says, by an integer of 1 to 8."""
     # Exif 2.32: 5 to 8 have rows and columns exchanged; then what is first lies last.
     turned = (orientation >= 5) & (orientation <= 8)
     image = tf.cond(turned, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
@@ -28,14 +23,7 @@ def orient(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """Reads the orientation from a JPEG file's Exif header.
-
-    Args:
-        encoded: The file's bytes, a scalar string.
-
-    Returns:
-        An int32 scalar of 1 to 8; 1 where the file does not say.
-    """
+    """Orientation in a JPEG file's Exif header, int32; 1 where it does not say."""
 
     def header(position: tf.Tensor) -> tf.Tensor:
         return read_bytes(encoded, position, 8)
@@ -69,16 +57,9 @@ def _is_exif(marker: tf.Tensor) -> tf.Tensor:
 
 
 def read_bytes(encoded: tf.Tensor, position: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Returns bytes as numbers.
+    """Bytes of a file from a position on, as int32, and `len(PADDING)` zeros.
 
-    Args:
-        encoded: A file, a scalar string.
-        position: The first byte.
-        count: How many.
-
-    Returns:
-        int32, `count` of them and `len(PADDING)` zeros; zeros too in place of bytes
-        beyond the file's end, as far as those reach.
+    Beyond the file's end there are zeros too, as far as those reach.
     """
     start = tf.minimum(position, tf.strings.length(encoded))
     part = tf.strings.join([tf.strings.substr(encoded, start, count), PADDING])
@@ -86,15 +67,10 @@ def read_bytes(encoded: tf.Tensor, position: tf.Tensor, count: tf.Tensor) -> tf.
 
 
 def tiff_orientation(tiff: tf.Tensor) -> tf.Tensor:
-    """Finds the orientation in the first directory of a TIFF header.
+    """Orientation in the first directory of a TIFF header, int32, 1 by default.
 
-    Args:
-        tiff: Its bytes, from `read_bytes`. Two that say the order of the others, the
-            number 42, and the offset of the directory: the number of entries, then 12
-            bytes for each, tag, type, count and value.
-
-    Returns:
-        An int32 scalar of 1 to 8; 1 where the header does not say.
+    Two bytes say the order of the others; then come the number 42 and the offset of the
+    directory: the number of entries, and 12 bytes for each, tag, type, count and value.
     """
     little = tf.equal(tiff[0], ord("I"))
 

@@ -17,24 +17,12 @@ def fused_part(
     *,
     mirrored: tf.Tensor | bool = False,
 ) -> tf.Tensor:
-    """Decodes and resizes a part of a JPEG file.
+    """Square part of a JPEG file that is not cut off, float32, 0-255.
 
-    The file is shrunk while it is decoded as far as that goes. What is still to shrink,
-    by less than half, is averaged over whole pixels of the file: antialiased too, in
-    half the time of resampling between pixels. What is to grow is interpolated.
-
-    Args:
-        encoded: The bytes of a JPEG file that is not cut off, a scalar string.
-        number: How far the file is shrunk while it is decoded, from `jpeg_scale`.
-        window: The part of the image that is then left, with its limits.
-        size: Height and width of the result, in pixels.
-        mirrored: Whether left and right are exchanged, a boolean.
-
-    Returns:
-        float32, `(size, size, 3)`, 0-255.
-
-    Raises:
-        tf.errors.InvalidArgumentError: The bytes are no such file.
+    The file is shrunk while it is decoded as far as that goes (`number`, from
+    `jpeg_scale`; the window is in what is left). What is still to shrink, by less than
+    half, is averaged over whole pixels of the file: antialiased too, in half the time
+    of resampling between pixels. What is to grow is interpolated.
     """
     start, extent = window.start, window.extent
     first = tf.cast(tf.round(start), tf.int32)

@@ -83,13 +83,7 @@ def by_python(
 
 
 def image_size(encoded: tf.Tensor) -> tf.Tensor:
-    """Reads the size of an image from its header.
-
-    Args:
-        encoded: A file's bytes, a scalar string.
-
-    Returns:
-        int64, `(height, width)`; 1 and -1 for what is no image.
+    """Height and width, int64, in an image's header; 1 and -1 of what is no image.
 
     Raises:
         tf.errors.InvalidArgumentError: The header of a JPEG file is damaged.

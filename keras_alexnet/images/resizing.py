@@ -73,15 +73,7 @@ def resize_window(
 
 
 def reach(window: Window, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns first and last of the pixels that have an influence on a resized part.
-
-    Args:
-        window: The part, with its limits.
-        size: Height and width of the result.
-
-    Returns:
-        First row and column, and those after the last, int32 `(2,)` each.
-    """
+    """First row and column that influence a resized part, and those after the last."""
     # Height and width together: on small tensors an operation costs as much as two.
     margin = tf.maximum(window.extent / size, 1.0) + 1.0
     first = tf.cast(tf.floor(window.start - margin), tf.int32)
@@ -92,15 +84,9 @@ def reach(window: Window, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 def average(
     image: tf.Tensor, size: int, mirrored: tf.Tensor | bool = False
 ) -> tf.Tensor:
-    """Shrinks an image to averages over the areas that its new pixels cover.
+    """Square image of averages over the areas that its new pixels cover, float32.
 
-    Args:
-        image: uint8, `(height, width, channels)`, none smaller than `size`.
-        size: Height and width of the result.
-        mirrored: Whether left and right are exchanged, a boolean.
-
-    Returns:
-        float32, `(size, size, channels)`.
+    Neither side of the image may be smaller than `size`.
     """
     return tf.image.resize(_reverse(image, mirrored), (size, size), "area")
 
@@ -108,17 +94,7 @@ def average(
 def cut(
     image: tf.Tensor, start: tf.Tensor, size: int, mirrored: tf.Tensor | bool = False
 ) -> tf.Tensor:
-    """Cuts a square out of an image.
-
-    Args:
-        image: `(height, width, channels)`, any real dtype.
-        start: Top and left, int32 `(2,)`.
-        size: Height and width of the square.
-        mirrored: Whether left and right are exchanged, a boolean.
-
-    Returns:
-        float32, `(size, size, channels)`.
-    """
+    """Square, float32, cut out of an image of any real dtype."""
     part = tf.slice(image, tf.pad(start, [[0, 1]]), (size, size, image.shape[-1]))
     return tf.cast(_reverse(part, mirrored), tf.float32)
 
