@@ -66,17 +66,21 @@ everywhere = pytest.mark.parametrize(
 # === Decoding ===
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "BMP"])
-def test_lossless_colours_are_exact(file_format):
-    pixels = noise(9, 7, 3)
-    encoded = encode(Image.fromarray(pixels), file_format)
-    np.testing.assert_array_equal(decode(encoded), pixels)
-
-
-def test_a_gif_has_the_colours_of_its_palette():
-    encoded = encode(Image.fromarray(noise(9, 7, 3)).quantize(16), "GIF")
-    expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF"])
+@pytest.mark.parametrize("kind", ["RGB", "P", "L", "1"])
+def test_lossless_pixels_are_exact_in_one_channel_and_in_three(file_format, kind):
+    image = Image.fromarray(noise(9, 7, 3))
+    if kind == "P" or (file_format, kind) == ("GIF", "RGB"):
+        image = image.quantize(16)
+    image = image if image.mode == "P" else image.convert(kind)
+    expected = np.asarray(image.convert("RGB"))
+    encoded = encode(image, file_format)
     np.testing.assert_array_equal(decode(encoded), expected)
+    # Only a JPEG is shrunk.
+    found = decoding.decode(tf.constant(encoded), 3, shorter_side=2)
+    np.testing.assert_array_equal(found, expected)
+    if kind in ("L", "1"):
+        np.testing.assert_array_equal(decode(encoded, 1), expected[..., :1])
 
 
 def test_a_moving_gif_shows_its_first_frame():
@@ -92,24 +96,6 @@ def test_a_jpeg_is_decoded_as_by_pil(options):
     expected = np.asarray(Image.open(io.BytesIO(encoded)), np.int32)
     # Their inverse cosine transforms round differently.
     assert np.abs(decode(encoded) - expected).max() <= 4
-
-
-def test_a_png_may_have_a_palette_or_be_interlaced_or_of_one_bit():
-    palette = Image.fromarray(noise(9, 7, 3)).quantize(16)
-    expected = np.asarray(palette.convert("RGB"))
-    np.testing.assert_array_equal(decode(encode(palette, "PNG")), expected)
-    bits = noise(9, 7) > 128
-    np.testing.assert_array_equal(
-        decode(encode(Image.fromarray(bits), "PNG"), 1)[..., 0], bits * 255
-    )
-
-
-@pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF"])
-def test_grey_images_are_exact_in_one_channel_and_in_three(file_format):
-    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    encoded = encode(Image.fromarray(pixels), file_format)
-    np.testing.assert_array_equal(decode(encoded, 1)[..., 0], pixels)
-    np.testing.assert_array_equal(decode(encoded, 3), pixels[..., None].repeat(3, -1))
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "BMP", "GIF", "JPEG"])
@@ -148,14 +134,6 @@ def test_a_png_of_16_bits_keeps_the_upper_8():
     encoded = encode(Image.fromarray(pixels), "PNG")
     np.testing.assert_array_equal(decode(encoded, 1)[..., 0], pixels >> 8)
     np.testing.assert_array_equal(decode(encoded, 3)[..., 1], pixels >> 8)
-
-
-@pytest.mark.parametrize(
-    "encoded", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"]
-)
-def test_what_is_no_image_is_refused(encoded):
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decode(encoded)
 
 
 # === Orientation ===
@@ -259,7 +237,7 @@ def test_what_is_transparent_is_seen_on_white(read, mode):
 
 
 @everywhere
-def test_a_colour_of_a_png_may_be_transparent(read):
+def test_a_colour_of_a_png_or_a_gif_may_be_transparent(read, request):
     pixels = noise(9, 7, 3)
     color = tuple(int(value) for value in pixels[4, 4])
     palette = Image.fromarray(pixels).quantize(16)
@@ -270,14 +248,11 @@ def test_a_colour_of_a_png_may_be_transparent(read):
         encode(grey, "PNG", transparency=color[0]),
     ):
         np.testing.assert_array_equal(read(encoded), seen(encoded))
-
-
-def test_a_colour_of_a_gif_may_be_transparent():
-    image = Image.fromarray(noise(9, 7, 3)).quantize(16)
-    encoded = encode(image, "GIF", transparency=int(np.asarray(image)[4, 4]))
-    assert (decode(encoded)[4, 4] == 255).all()
-    np.testing.assert_array_equal(decode(encoded), seen(encoded))
-    np.testing.assert_array_equal(in_tf_data(encoded), seen(encoded))
+    if "export" not in request.node.name:
+        number = int(np.asarray(palette)[4, 4])
+        encoded = encode(palette, "GIF", transparency=number)
+        assert (read(encoded)[4, 4] == 255).all()
+        np.testing.assert_array_equal(read(encoded), seen(encoded))
 
 
 # === WebP and TIFF ===
@@ -310,13 +285,6 @@ def test_a_bitmap_has_the_colours_of_its_palette_or_its_own(read, mode):
     np.testing.assert_array_equal(read(encoded), expected)
 
 
-def test_a_bitmap_may_have_one_bit_per_pixel():
-    image = Image.fromarray(noise(9, 7) > 128)
-    np.testing.assert_array_equal(
-        decode(encode(image, "BMP")), np.asarray(image.convert("RGB"))
-    )
-
-
 # === Fused ===
 
 
@@ -336,11 +304,6 @@ def test_shrinking_is_averaging():
     found = decoding.decode(tf.constant(encoded), 3, shorter_side=32).numpy()
     averages = seen(encoded).reshape(32, 2, 40, 2, 3).mean(axis=(1, 3))
     assert np.abs(found - averages).max() <= 3
-
-
-def test_only_a_jpeg_is_shrunk():
-    encoded = encode(Image.fromarray(noise(64, 80, 3)), "PNG")
-    assert decoding.decode(tf.constant(encoded), 3, shorter_side=8).shape == (64, 80, 3)
 
 
 def test_an_export_holds_no_python():

@@ -85,12 +85,6 @@ def test_every_image_is_used_exactly_once_per_epoch(count, batch):
         np.testing.assert_array_equal(np.sort(used), np.arange(count))
 
 
-def test_every_epoch_has_an_order_of_its_own():
-    epochs = order(0, COUNT).reshape(5, COUNT)
-    assert len({tuple(epoch) for epoch in epochs}) == 5
-    assert not any((epoch == np.arange(COUNT)).all() for epoch in epochs)
-
-
 def test_orders_are_like_those_of_shuffled_cards():
     source = examples(7, size=1)
     dataset = training_batches(
@@ -120,19 +114,21 @@ def test_all_batches_are_full_and_run_on_over_the_ends_of_epochs():
     assert set(labels[20:23]) == set(range(COUNT)) - set(labels[:20])
 
 
-@pytest.mark.parametrize("first", [1, 5, 11])
-def test_a_run_that_starts_late_sees_what_it_would_have_seen(first):
-    whole = sixty()
-    late = batches(first, 12, augmentation=RANDOM)
-    assert len(late) == 12 - first
-    for (images, labels, _), (expected, names, _) in zip(
-        late, whole[first:], strict=True
-    ):
-        np.testing.assert_array_equal(labels, names)
-        np.testing.assert_array_equal(images, expected)
+@pytest.mark.parametrize("first", [1, 4, 5, 11])
+@pytest.mark.parametrize("window", [None, 7])
+def test_a_run_that_starts_late_sees_what_it_would_have_seen(first, window):
+    source = examples() if window is None else streamed(examples(), window)
+    options = {"augmentation": RANDOM, "source": source, "seed": 2**32 - 1}
+    whole, late = (batches(step, 12, **options) for step in (0, first))
+    for actual, expected in zip(late, whole[first:], strict=True):
+        for one, other in zip(actual, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
-def test_nothing_before_the_first_step_is_read():
+@pytest.mark.parametrize(
+    ("first", "shard", "count"), [(1000, None, 16), (0, Shard(1, 4, 1), 4)]
+)
+def test_nothing_is_read_before_the_first_step_or_for_other_hosts(first, shard, count):
     seen = []
     source = examples()
 
@@ -140,8 +136,9 @@ def test_nothing_before_the_first_step_is_read():
         tf.py_function(lambda index: seen.append(int(index)), [index], [])
         return source.read(index)
 
-    batches(1000, 1002, source=dataclasses.replace(source, read=read))
-    assert len(seen) == 10
+    watched = dataclasses.replace(source, read=read)
+    batches(first, first + 4, batch=4, source=watched, shard=shard)
+    assert len(seen) == count
 
 
 @pytest.mark.parametrize("batch", [1, 4, 15])
@@ -166,11 +163,6 @@ def test_the_seed_decides_order_and_augmentation():
         np.testing.assert_array_equal(labels, names)
         np.testing.assert_array_equal(images, again)
     assert any((a[1] != b[1]).any() for a, b in zip(one, other, strict=True))
-
-
-def test_the_largest_seed_is_as_good_as_any():
-    labels = order(0, COUNT, seed=2**32 - 1)
-    np.testing.assert_array_equal(np.bincount(labels), [5] * COUNT)
 
 
 # The order in which runs have been trained: another one would not continue them.
@@ -209,19 +201,6 @@ def test_a_batch_that_cannot_be_shared_is_refused():
         batches(0, 1, shard=Shard(0, 2, 3))
 
 
-def test_a_host_reads_only_its_share():
-    seen = []
-    source = examples()
-
-    def read(index):
-        tf.py_function(lambda index: seen.append(int(index)), [index], [])
-        return source.read(index)
-
-    watched = dataclasses.replace(source, read=read)
-    batches(0, 4, batch=4, source=watched, shard=Shard(1, 4, 1))
-    assert len(seen) == 4
-
-
 # === Streams ===
 
 
@@ -240,16 +219,6 @@ def test_a_stream_in_one_block_has_the_order_of_numbered_images():
     np.testing.assert_array_equal(
         order(0, 12, source=streamed(examples(), 100)), order(0, 12)
     )
-
-
-@pytest.mark.parametrize("first", [1, 4, 5, 11])
-def test_a_stream_that_starts_late_goes_on_as_it_would_have(first):
-    source = streamed(examples(), 7)
-    whole = batches(0, 12, augmentation=RANDOM, source=source)
-    late = batches(first, 12, augmentation=RANDOM, source=source)
-    for actual, expected in zip(late, whole[first:], strict=True):
-        for one, other in zip(actual, expected, strict=True):
-            np.testing.assert_array_equal(one, other)
 
 
 # === Evaluation ===
@@ -282,22 +251,14 @@ def test_replicas_and_hosts_share_evaluation(window):
     assert sorted(seen) == list(range(COUNT))
 
 
-def test_evaluation_sees_the_normalised_centre():
-    source = examples(size=6)
-    images, _, _ = next(
-        iter(evaluation_batches(source, Preprocessing(4, 6, 1, (9.0,), 2.0), 3))
+def test_evaluation_sees_the_normalised_centre_or_for_ten_views_all():
+    source, expected = examples(size=6), Preprocessing(4, 6, 1, (9.0,), 2.0)
+    centre, whole = (
+        next(iter(evaluation_batches(source, expected, 3, whole=whole)))[0]
+        for whole in (False, True)
     )
-    np.testing.assert_array_equal(images, (pixels(size=6)[:3, 1:5, 1:5] - 9.0) * 2.0)
-
-
-def test_for_ten_views_evaluation_sees_the_resized_image():
-    source = examples(size=6)
-    batches = evaluation_batches(
-        source, Preprocessing(4, 6, 1, (9.0,), 2.0), 3, whole=True
-    )
-    part, labels, _ = next(iter(batches))
-    np.testing.assert_array_equal(part, pixels(size=6)[:3])
-    np.testing.assert_array_equal(labels, [0, 1, 2])
+    np.testing.assert_array_equal(centre, (pixels(size=6)[:3, 1:5, 1:5] - 9.0) * 2.0)
+    np.testing.assert_array_equal(whole, pixels(size=6)[:3])
 
 
 # === Mixing, and augmentation on the device ===
