@@ -136,6 +136,22 @@ def test_a_png_of_16_bits_keeps_the_upper_8():
     np.testing.assert_array_equal(decode(encoded, 3)[..., 1], pixels >> 8)
 
 
+@pytest.mark.parametrize(
+    "encoded", [b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8"]
+)
+def test_what_is_no_image_is_refused(encoded):
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(encoded)
+
+
+def test_a_jpeg_of_a_side_that_no_decoder_takes_is_too_large():
+    encoded = bytearray(encode(Image.fromarray(noise(9, 7, 3)), "JPEG"))
+    start = encoded.index(b"\xff\xc0") + 5
+    encoded[start : start + 2] = (65_501).to_bytes(2, "big")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the image is too large"):
+        decode(bytes(encoded))
+
+
 # === Orientation ===
 
 

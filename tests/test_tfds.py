@@ -49,31 +49,6 @@ def test_imagenet_has_its_classes_and_images(mocked, tmp_path):
     assert not len(source.skipped)
 
 
-def test_training_sees_every_image_once_and_may_start_anywhere(mocked, tmp_path):
-    source = imagenet(tmp_path)
-
-    def batches(first):
-        return list(
-            training_batches(
-                source.train,
-                small(3),
-                Augmentation(8, crop_padding=2, horizontal_flip=True),
-                batch_size=COUNT,
-                seed=0,
-                first_step=first,
-                last_step=3,
-            ).as_numpy_iterator()
-        )
-
-    whole = batches(0)
-    for images, _, weights in whole:
-        assert images.shape == (COUNT, 8, 8, 3) and weights.all()
-    numbers = [sorted(labels.tolist()) for _, labels, _ in whole]
-    assert numbers[0] == numbers[1] == numbers[2]
-    for actual, expected in zip(batches(2), whole[2:], strict=True):
-        np.testing.assert_array_equal(actual[0], expected[0])
-
-
 @pytest.mark.parametrize(("name", "channels"), [("mnist", 1), ("cifar10", 3)])
 def test_other_sets_of_images_do_as_well(mocked, tmp_path, name, channels):
     source = opened(f"tfds:{name}?dir={tmp_path}")

@@ -265,21 +265,11 @@ class Preprocessing:
         extent: tf.Tensor | None = None,
         mirrored: tf.Tensor | bool = False,
     ) -> tf.Tensor:
-        """Returns what `resize_part` returns of a file, by the shortest way.
+        """Returns what `resize_part` returns of a file's bytes, by the shortest way.
 
         With `fused_decode`, of a JPEG file in colours that is nothing but the part is
         decoded. It begins and ends at whole pixels then, and where it shrinks, it is
         averaged, which differs from linear interpolation (docs/augmentation.md).
-
-        Args:
-            encoded: The file's bytes, a scalar string.
-            corner: As of `resize_part`.
-            size: As of `resize_part`.
-            extent: As of `resize_part`.
-            mirrored: As of `resize_part`.
-
-        Returns:
-            float32, `(size, size, channels)`, 0-255.
 
         Raises:
             tf.errors.InvalidArgumentError: The bytes are no image.
@@ -309,13 +299,7 @@ class Preprocessing:
         corner: tf.Tensor | tuple[int, int],
         extent: tf.Tensor | int,
     ) -> Window:
-        """Returns where a part of the resized square lies in an image.
-
-        Args:
-            shape: The image's height and width, int32 `(2,)`.
-            corner: The part's top and left, in pixels of the resized image.
-            extent: Its height and width.
-        """
+        """Where a part of the resized square lies in an image of some shape."""
         low, corner = tf.zeros_like(shape), tf.cast(corner, tf.float32)
         if self.resize_rule == "torchvision":
             sides = tf.cast(shape, tf.int64)
