@@ -27,31 +27,51 @@ def _save(figure: Figure, path: Path, format: str | None = None) -> None:
 
 
 def _grid(
-    rows: int, columns: int, width: float, height: float
+    rows: int, columns: int, width: float, height: float, *, title: float = 0.0
 ) -> tuple[Figure, np.ndarray]:
-    """Returns a figure and its panels, blank until something is drawn there."""
-    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
+    """Returns a figure and its panels of pictures, blank until something is drawn.
+
+    Margins are fixed: to find them takes Matplotlib as long as all the rest.
+
+    Args:
+        rows: Rows of panels.
+        columns: Columns of panels.
+        width: Of a panel, in inches.
+        height: Of a panel, in inches.
+        title: Height of the titles above panels, in inches.
+    """
+    total = rows * height
+    figure = Figure(figsize=(columns * width, total))
+    margins = {"left": 0.01, "right": 0.99, "bottom": 0.02, "wspace": 0.06}
+    margins["top"] = 1 - max(title, 0.02 * total) / total
+    margins["hspace"] = 0.06 + title / (height - title)
+    grid = figure.subplots(rows, columns, squeeze=False, gridspec_kw=margins)
     for panel in grid.flat:
         panel.axis("off")
     return figure, grid
 
 
-def learning_curves(history: Sequence[dict[str, float]], path: Path) -> None:
+def learning_curves(
+    history: Sequence[dict[str, float]], path: Path, *, evaluated: str = "test"
+) -> None:
     """Draws loss, error and learning rate over the epochs.
 
     Args:
         history: One row per epoch, with the keys of history.csv.
         path: The PNG file to write.
+        evaluated: Name of the split that each epoch was evaluated on.
     """
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     panels = figure.subplots(1, 3)
     curves = (
-        ("Loss (nats)", {"loss": "training", "val_loss": "test"}, 1),
+        ("Loss (nats)", {"loss": "training", "val_loss": evaluated}, 1),
         (
             "Error (%)",
-            {"val_top1_error": "test, top-1", "val_top5_error": "test, top-5"},
+            {
+                "val_top1_error": f"{evaluated}, top-1",
+                "val_top5_error": f"{evaluated}, top-5",
+            },
             100,
         ),
         ("Learning rate", {"learning_rate": None}, 1),
@@ -101,7 +121,7 @@ def predictions(
         path: The PNG file to write.
     """
     columns = 6
-    figure, grid = _grid(2 * -(-len(images) // columns), columns, 1.7, 1.6)
+    figure, grid = _grid(2 * -(-len(images) // columns), columns, 1.7, 1.6, title=0.22)
     top = min(5, len(class_names))
     for number, (image, row, label) in enumerate(
         zip(images, probabilities, labels, strict=True)
@@ -131,7 +151,7 @@ def contact_sheet(
         columns: How many images a row has room for.
         path: The PNG file to write.
     """
-    figure, grid = _grid(len(rows), columns, 1.2, 1.4)
+    figure, grid = _grid(len(rows), columns, 1.2, 1.4, title=0.22)
     for panels, (name, images) in zip(grid, rows.items(), strict=True):
         # A dollar sign would begin a formula.
         panels[0].set_title(name, fontsize=9, loc="left", parse_math=False)
@@ -188,9 +208,12 @@ def schedules(
     """
     columns = min(3, len(panels))
     width = 4.4 if columns > 1 else 7
-    figure, grid = _grid(-(-len(panels) // columns), columns, width, 3.4)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(columns * width, rows * 3.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
     for axes, (title, curves) in zip(grid.flat, panels.items(), strict=False):
-        axes.axis("on")
         axes.set(title=title, xlabel="epoch" if epochs else "progress")
         _draw_schedules(axes, curves, epochs)
     _save(figure, path)

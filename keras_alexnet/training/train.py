@@ -535,7 +535,11 @@ def _draw(
 ) -> None:
     directory = run / "figures"
     directory.mkdir(exist_ok=True)
-    figures.learning_curves(history, directory / "learning_curves.png")
+    figures.learning_curves(
+        history,
+        directory / "learning_curves.png",
+        evaluated="validation" if source.validation else "test",
+    )
     if kernels := [layer.kernel for layer in model.layers if hasattr(layer, "kernel")]:
         figures.filters(
             keras.ops.convert_to_numpy(kernels[0]), directory / "filters.png"
