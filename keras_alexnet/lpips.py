@@ -15,9 +15,9 @@ from keras_alexnet.weights.catalog import find_weights
 from keras_alexnet.weights.reading import read_tensors
 
 LAYERS = ("relu1", "relu2", "relu3", "relu4", "relu5")
-# Of version 0.1: what pixels of -1 to 1 are reduced by, and divided by.
-# Smaller ones leave nothing for conv3.
+# Smaller images leave nothing for conv3.
 MIN_SIZE = 31
+# Of version 0.1: what pixels of -1 to 1 are reduced by, and divided by.
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 
