@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_alexnet import TrainConfig, load_model
+from keras_alexnet import TrainConfig, build, load_model
 from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.errors import UserError
@@ -86,7 +86,7 @@ def test_choices_follow_from_the_facts(facts, expected):
 
 def test_other_recipes_leave_nothing_to_be_chosen():
     assert TrainConfig(recipe="alexnet-2012", data="folder:x").is_complete
-    with pytest.raises(UserError, match="epochs is chosen .* recipe images only"):
+    with pytest.raises(UserError, match="epochs is chosen .* fine-tune only"):
         TrainConfig(recipe="caffe", epochs=None)
 
 
@@ -295,3 +295,27 @@ def test_moving_averages_are_evaluated_kept_and_resumed(folder, tmp_path):
         batches = evaluation_batches(split.validation, preprocessing, 8)
         metrics = Evaluator(model)(batches).metrics()
         assert metrics["loss"] == pytest.approx(row["val_loss"], rel=1e-5)
+
+
+def test_weights_choose_fine_tuning_with_their_architecture_and_size(folder, tmp_path):
+    own = build("alexnet_mini", input_shape=(32, 32, 3), classes=7)
+    own.save(tmp_path / "own.keras")
+    data = {"data": f"folder:{folder}", "weights": str(tmp_path / "own.keras")}
+    config = TrainConfig(**data, epochs=1)
+    assert config.recipe == "fine-tune"
+    train(config, tmp_path / "run")
+    written = TrainConfig.from_file(tmp_path / "run" / "config.json")
+    assert (written.architecture, written.image_size) == ("alexnet_mini", 32)
+    assert written.class_weights == "balanced" and written.keep == "best"
+    assert train(config, tmp_path / "run", resume=True).finished_before
+    assert written.rate_multipliers == ("fc8=10",)
+    # Layers that the file does not have begin anew, too.
+    build("alexnet_owt", include_top=False).save_weights(tmp_path / "own.weights.h5")
+    facts = Facts(images=40, side=20, imbalance=1.0, characters=False)
+    settings = {**data, "weights": str(tmp_path / "own.weights.h5")}
+    chosen, _ = choose(TrainConfig(**settings, rate_multipliers=("fc7=3",)), facts)
+    assert chosen.architecture == "alexnet_owt"
+    assert chosen.rate_multipliers == ("fc6=10", "fc7=3")
+    # What is given stays.
+    scratch = TrainConfig(**data, recipe="images", architecture="alexnet_small")
+    assert scratch.recipe == "images" and scratch.architecture == "alexnet_small"

@@ -50,8 +50,8 @@ def test_digits_are_never_mirrored():
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_has_a_network(name):
     architecture = get_recipe(name).architecture
-    # images chooses when the images are known.
-    assert (architecture is None) == (name == "images")
+    # These choose when images and weights are known.
+    assert (architecture is None) == (name in ("images", "fine-tune"))
     if architecture is not None:
         get_architecture(architecture)
 

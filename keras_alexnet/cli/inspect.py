@@ -51,7 +51,7 @@ class Inspect:
             if self.config:
                 given = read_settings(self.config)
             config = TrainConfig(**given)
-            if not config.is_complete:
+            if None in (config.learning_rate, config.epochs):
                 raise UserError(
                     f"The recipe {config.recipe} chooses its schedules when the images "
                     "are known: give --config with a run's config.json."

@@ -40,6 +40,7 @@ class Train(TrainConfig):
             run_dir: str = Train.run_dir
             recipe: str | None = None
             data: str | None = None
+            weights: str | None = None
             resume: bool = False
             config: str | None = None
 
@@ -50,7 +51,8 @@ class Train(TrainConfig):
         if base.resume:
             start = RunDirectory(base.run_dir).to_resume().updated(values)
         else:
-            flags = {"recipe": base.recipe, "data": base.data}
+            names = "recipe", "data", "weights"
+            flags = {name: getattr(base, name) for name in names}
             given = {name: value for name, value in flags.items() if value is not None}
             start = TrainConfig(**{**values, **given})
         return cls(**vars(start))

@@ -17,6 +17,9 @@ from keras_alexnet.architectures import get_architecture
 from keras_alexnet.data.dataset import Dataset, Split
 from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.weights.catalog import find_weights
+from keras_alexnet.weights.reading import read_weights
+from keras_alexnet.weights.recognition import network_of
 
 # Images up to this side are learnt as they are, by a network for small images.
 SMALL = 96
@@ -89,7 +92,7 @@ def _side(encoded: bytes) -> int | None:
 def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
     """Fills in the settings of a configuration that are left to be chosen.
 
-    A function of its arguments alone.
+    A function of its arguments alone, and of the weights to start from.
 
     Args:
         config: Its settings that are None are chosen; others stay as they are.
@@ -118,8 +121,22 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
         architecture, why = "alexnet_small", f"{images} are few for a larger network"
     else:
         architecture, why = "alexnet_bn", f"{images} of {facts.side} pixels"
+    if config.weights is not None and config.architecture is None:
+        file = read_weights(find_weights(config.weights))
+        network, why = network_of(file), f"that of {config.weights}"
+        architecture = network.architecture
+        take("image_size", network.input_size, why)
+        new = {"fc6", "fc7"} - {*file.layers, *config.layer_multipliers()}
+        if new and config.recipe == "fine-tune":
+            factors = [f"{name}=10" for name in sorted(new)]
+            settings["rate_multipliers"] = (*factors, *config.rate_multipliers)
+            reasons.append(
+                f"{', '.join(sorted(new))} learn 10 times as fast: not in it"
+            )
     architecture = take("architecture", architecture, why)
-    if architecture == "alexnet_small":
+    if "image_size" in settings:
+        size = settings["image_size"]
+    elif architecture == "alexnet_small":
         own = get_architecture(architecture).input_size
         size = max(facts.side, own) if small else SMALL
         size = take("image_size", size, f"images of {facts.side} pixels")

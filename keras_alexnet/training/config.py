@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.schedules import Curriculum, Plateau, Schedule, parse_schedule
-from keras_alexnet.training.recipes import recipe_settings
+from keras_alexnet.training.recipes import CHOOSING, recipe_settings
 from keras_alexnet.training.setting_types import ScheduleText, conform, hints_of
 
-# Settings that the recipe images leaves to be chosen (`choices`), where they are None.
+# Settings that recipes may leave to be chosen (`choices`), where they are None.
 CHOSEN = (
     *("architecture", "epochs", "global_batch_size", "learning_rate", "class_weights"),
     *("horizontal_flip", "crop_padding", "zoom"),
@@ -75,8 +75,9 @@ class TrainConfig:
 
     recipe: str = "auto"
     """Named starting point for all other settings (see `keras-alexnet list recipes`),
-    or auto: digits for the embedded digits, images for everything else. images leaves
-    what is not given to be chosen from the images, when training begins."""
+    or auto: fine-tune with weights to start from, digits for the embedded digits,
+    images for everything else. images leaves what is not given to be chosen from the
+    images, when training begins."""
     data: str = "digits"
     """Images to train on: digits (embedded); folder:PATH with one sub-folder per class,
     or with train/ and val/ that hold them; csv:FILE with columns path and label;
@@ -229,7 +230,9 @@ class TrainConfig:
     def __init__(self, **settings: Any):
         settings = _conforming(settings)
         recipe, start = recipe_settings(
-            settings.get("recipe", "auto"), settings.get("data", "digits")
+            settings.get("recipe", "auto"),
+            settings.get("data", "digits"),
+            settings.get("weights"),
         )
         values = {**DEFAULTS, **start, **settings, "recipe": recipe}
         for name, value in values.items():
@@ -260,12 +263,12 @@ class TrainConfig:
             _check_schedule(name, getattr(self, name), (Curriculum, Plateau))
         self.layer_multipliers()
         self.layer_dropouts()
-        if self.recipe != "images":
+        if self.recipe not in CHOOSING:
             for name in CHOSEN:
                 if getattr(self, name) is None:
                     raise UserError(
-                        f"{name} is chosen from the images by the recipe images only. "
-                        f"Received: {name}=None, recipe={self.recipe}"
+                        f"{name} is chosen from the images by the recipes images and "
+                        f"fine-tune only. Received: {name}=None, recipe={self.recipe}"
                     )
         if self.global_batch_size is None:
             return
@@ -295,7 +298,7 @@ class TrainConfig:
     @property
     def left_open(self) -> tuple[str, ...]:
         """Names of settings without a value that the run decides when it begins."""
-        names = (*CHOSEN, "image_size", "resize_size") * (self.recipe == "images")
+        names = (*CHOSEN, "image_size", "resize_size") * (self.recipe in CHOOSING)
         names += ("steps",) * (self.minutes is not None)
         return tuple(name for name in names if getattr(self, name) is None)
 

@@ -89,14 +89,18 @@ RECIPES: dict[str, dict[str, Any]] = {
     # new output layer 10 times as fast, biases twice. To keep the convolutions as they
     # are: --freeze "conv*".
     "fine-tune": {
-        # With the weights that are most at hand, torchvision's.
-        "architecture": "alexnet_owt",
+        # That of the weights.
+        "architecture": None,
+        "class_weights": None,
+        "horizontal_flip": None,
+        "validation_fraction": 0.1,
+        "keep": "best",
+        "precision": "auto",
         "rate_multipliers": ("fc8=10",),
         "bias_multiplier": "2",
         "momentum": 0.9,
         "weight_decay": 0.0005,
         "dropout": "0.5",
-        "horizontal_flip": True,
         "color_noise": "0",
         # Ours: a cosine needs no boundaries that would depend on the number of images.
         # Its rise keeps the new layer's first gradients from disturbing the others.
@@ -143,18 +147,26 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def recipe_settings(name: str, data: str) -> tuple[str, dict[str, Any]]:
+# Recipes that leave settings to be chosen when the images are known.
+CHOOSING = ("images", "fine-tune")
+
+
+def recipe_settings(
+    name: str, data: str, weights: str | None = None
+) -> tuple[str, dict[str, Any]]:
     """Returns a recipe's own name and its settings.
 
     Args:
-        name: A key of `RECIPES`, or `"auto"` for the one that suits the data.
+        name: A key of `RECIPES`, or `"auto"` for the one that suits data and weights.
         data: Where the images come from.
+        weights: What to start from, if anything.
 
     Raises:
         ValueError: There is no such recipe.
     """
     if name == "auto":
         name = "digits" if data == "digits" else "images"
+        name = "fine-tune" if weights is not None else name
     if name not in RECIPES:
         raise UserError(unknown(name, "recipe", [*RECIPES, "auto"]))
     return name, RECIPES[name]
