@@ -45,7 +45,9 @@ def open_csv(path: Path, channels: int) -> Dataset:
     files = Strings(paths())
     if not len(files):
         raise UserError(f"{path} lists no images.")
-    class_names = _in_order(numbers)
+    # Numbers by their size.
+    are_numbers = all(label.isdecimal() for label in numbers)
+    class_names = tuple(sorted(numbers, key=int if are_numbers else None))
     order = {name: position for position, name in enumerate(class_names)}
     renumbered = np.array([order[name] for name in numbers], np.int32)[labels]
     images = file_split(path.parent, files, renumbered, len(order), skipped)
@@ -95,10 +97,3 @@ def _rows(path: Path, skipped: Skipped) -> Iterator[tuple[str, str, str]]:
         raise UserError(f"Cannot read {path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no CSV file in UTF-8: {error}") from None
-
-
-def _in_order(labels: dict[str, int]) -> tuple[str, ...]:
-    """Sorts labels, numbers by their size."""
-    if all(label.isdecimal() for label in labels):
-        return tuple(sorted(labels, key=int))
-    return tuple(sorted(labels))

@@ -35,13 +35,15 @@ class Mixing:
         `(batch, classes)`, and weights.
         """
         probabilities = tf.one_hot(labels, self.classes)
+        # The order of images is random already.
+        partners = tf.roll(tf.range(tf.size(labels)), -1, axis=0)
         present = tf.roll(weights, -1, axis=0) > 0
 
         def mix_up():
             share = _beta(self.mixup, tf.shape(labels), seed)
             mixed = {
                 "mix_weight": tf.where(present, share, 1.0),
-                "permutation_order": _next(labels),
+                "permutation_order": partners,
             }
             return (
                 self._mix_up.transform_images(images, mixed),
@@ -53,7 +55,7 @@ class Mixing:
             masks, kept = _boxes(images, share, seed)
             mixed = {
                 "mix_weight": tf.where(present, kept, 1.0),
-                "permutation_order": _next(labels),
+                "permutation_order": partners,
                 "batch_masks": masks & present[:, None, None, None],
             }
             return (
@@ -68,11 +70,6 @@ class Mixing:
             mixed_images, mixed_labels = mix_up() if self.mixup else cut_mix()
         mixed_images = tf.ensure_shape(mixed_images, images.shape)
         return mixed_images, tf.ensure_shape(mixed_labels, probabilities.shape), weights
-
-
-def _next(labels: tf.Tensor) -> tf.Tensor:
-    """Returns each image's partner; the order of images is random already."""
-    return tf.roll(tf.range(tf.size(labels)), -1, axis=0)
 
 
 def _beta(shape: float, count: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

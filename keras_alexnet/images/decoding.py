@@ -208,15 +208,15 @@ def _decode_jpeg(encoded: tf.Tensor, shorter_side: int | None) -> tf.Tensor:
     if shorter_side is None:
         return tf.io.decode_jpeg(encoded, channels=3, dct_method=DCT)
     number, _ = jpeg_scale(encoded, shorter_side)
-    return tf.switch_case(
-        number,
-        [
-            lambda ratio=ratio: tf.io.decode_jpeg(
-                encoded, 3, ratio=ratio, dct_method=DCT
-            )
-            for ratio in JPEG_RATIOS
-        ],
-    )
+    return _at_ratio(number, functools.partial(tf.io.decode_jpeg, encoded))
+
+
+def _at_ratio(number: tf.Tensor, decoder: Callable[..., tf.Tensor]) -> tf.Tensor:
+    options = {"channels": 3, "dct_method": DCT}
+    branches = [
+        functools.partial(decoder, ratio=ratio, **options) for ratio in JPEG_RATIOS
+    ]
+    return tf.switch_case(number, branches)
 
 
 def jpeg_scale(encoded: tf.Tensor, shorter_side: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -240,15 +240,8 @@ def decode_jpeg_part(
     Both count after shrinking by `JPEG_RATIOS[number]`, and are int32 `(2,)`.
     """
     window = tf.concat([first, last - first], axis=0)
-    return tf.switch_case(
-        number,
-        [
-            lambda ratio=ratio: tf.io.decode_and_crop_jpeg(
-                encoded, window, channels=3, ratio=ratio, dct_method=DCT
-            )
-            for ratio in JPEG_RATIOS
-        ],
-    )
+    decoder = functools.partial(tf.io.decode_and_crop_jpeg, encoded, window)
+    return _at_ratio(number, decoder)
 
 
 # === GIF, BMP, WebP and TIFF ===
