@@ -312,10 +312,12 @@ def test_weights_choose_fine_tuning_with_their_architecture_and_size(folder, tmp
     # Layers that the file does not have begin anew, too.
     build("alexnet_owt", include_top=False).save_weights(tmp_path / "own.weights.h5")
     facts = Facts(images=40, side=20, imbalance=1.0, characters=False)
-    settings = {**data, "weights": str(tmp_path / "own.weights.h5")}
-    chosen, _ = choose(TrainConfig(**settings, rate_multipliers=("fc7=3",)), facts)
+    beheaded = TrainConfig(**{**data, "weights": str(tmp_path / "own.weights.h5")})
+    chosen, _ = choose(beheaded, facts)
     assert chosen.architecture == "alexnet_owt"
-    assert chosen.rate_multipliers == ("fc6=10", "fc7=3")
+    assert chosen.rate_multipliers == ("fc6=10", "fc7=10", "fc8=10")
+    given = beheaded.updated({"rate_multipliers": ("fc7=3",)})
+    assert choose(given, facts)[0].rate_multipliers == ("fc7=3",)
     # What is given stays.
     scratch = TrainConfig(**data, recipe="images", architecture="alexnet_small")
     assert scratch.recipe == "images" and scratch.architecture == "alexnet_small"

@@ -146,7 +146,7 @@ WRONG_TYPES = [
     ("color_noise", [0.1], "a number or the text of a schedule"),
     ("freeze", "conv1", "a list of texts"),
     ("freeze", [1], "a list of texts"),
-    ("rate_multipliers", {"conv1": "0"}, "a list of texts"),
+    ("rate_multipliers", {"conv1": "0"}, "a list of texts or null"),
     ("channels", True, "one of 1, 3 or null"),
     ("channels", 3.0, "one of 1, 3 or null"),
     ("precision", 32, "one of auto, float32, bfloat16, float16"),

@@ -81,7 +81,7 @@ def _panels(config: TrainConfig) -> Panels:
     by_layer("Dropout rate", config.dropout_by_layer, config.layer_dropouts())
     if parse_schedule(config.bias_multiplier) != Constant(1.0):
         panels["Multiplier of biases"] = panel(config.bias_multiplier)
-    by_layer("Multiplier", config.rate_multipliers, config.layer_multipliers())
+    by_layer("Multiplier", config.rate_multipliers or (), config.layer_multipliers())
     noise = parse_schedule(config.color_noise)
     if noise != Constant(0.0):
 

@@ -115,33 +115,19 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
     images = f"{facts.images:,} training images"
     small = facts.side <= SMALL
     few = facts.images < MANY
-    if small:
-        architecture, why = "alexnet_small", f"images of {facts.side} pixels"
-    elif few:
-        architecture, why = "alexnet_small", f"{images} are few for a larger network"
-    else:
-        architecture, why = "alexnet_bn", f"{images} of {facts.side} pixels"
-    if config.weights is not None and config.architecture is None:
-        file = read_weights(find_weights(config.weights))
-        network, why = network_of(file), f"that of {config.weights}"
-        architecture = network.architecture
-        take("image_size", network.input_size, why)
-        new = {"fc6", "fc7"} - {*file.layers, *config.layer_multipliers()}
-        if new and config.recipe == "fine-tune":
-            factors = [f"{name}=10" for name in sorted(new)]
-            settings["rate_multipliers"] = (*factors, *config.rate_multipliers)
-            reasons.append(
-                f"{', '.join(sorted(new))} learn 10 times as fast: not in it"
-            )
+    architecture, image_size, why = _network(config, facts)
+    if image_size is not None:
+        take("image_size", image_size, why)
     architecture = take("architecture", architecture, why)
-    if "image_size" in settings:
-        size = settings["image_size"]
+    if image_size is not None:
+        size = config.image_size or image_size
     elif architecture == "alexnet_small":
         own = get_architecture(architecture).input_size
         size = max(facts.side, own) if small else SMALL
         size = take("image_size", size, f"images of {facts.side} pixels")
     else:
         size = config.image_size or get_architecture(architecture).input_size
+    take("rate_multipliers", _multipliers(config), "layers that begin anew")
     if small:
         take("resize_size", size, "nothing is cut off small images")
     batch = 128 if facts.images >= 5000 else 64 if facts.images >= 1000 else 32
@@ -166,6 +152,29 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
         f"the largest class has {facts.imbalance:.3g} times as many as the smallest",
     )
     return config.updated(settings), reasons
+
+
+def _network(config: TrainConfig, facts: Facts) -> tuple[str, int | None, str]:
+    """Returns an architecture, its weights' input size if it has any, and a reason."""
+    if config.weights is not None and config.architecture is None:
+        network = network_of(read_weights(find_weights(config.weights)))
+        return network.architecture, network.input_size, f"that of {config.weights}"
+    if facts.side <= SMALL:
+        return "alexnet_small", None, f"images of {facts.side} pixels"
+    images = f"{facts.images:,} training images"
+    if facts.images < MANY:
+        return "alexnet_small", None, f"{images} are few for a larger network"
+    return "alexnet_bn", None, f"{images} of {facts.side} pixels"
+
+
+def _multipliers(config: TrainConfig) -> tuple[str, ...]:
+    """Returns what the layers learn faster by that the weights do not have."""
+    if config.weights is None or config.rate_multipliers is not None:
+        return ()
+    layers = read_weights(find_weights(config.weights)).layers
+    return tuple(
+        f"{n}=10" for n in ("fc6", "fc7", "fc8") if n == "fc8" or n not in layers
+    )
 
 
 def open_images(config: TrainConfig) -> Dataset:

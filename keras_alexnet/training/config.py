@@ -22,7 +22,7 @@ from keras_alexnet.training.setting_types import ScheduleText, conform, hints_of
 # Settings that recipes may leave to be chosen (`choices`), where they are None.
 CHOSEN = (
     *("architecture", "epochs", "global_batch_size", "learning_rate", "class_weights"),
-    *("horizontal_flip", "crop_padding", "zoom"),
+    *("horizontal_flip", "crop_padding", "zoom", "rate_multipliers"),
 )
 
 # Settings, what their values must be, and that in words.
@@ -181,7 +181,7 @@ class TrainConfig:
     plateau(0.01)."""
     bias_multiplier: ScheduleText = "1"
     """What the learning rate is multiplied by for biases: a number or a schedule."""
-    rate_multipliers: tuple[str, ...] = ()
+    rate_multipliers: tuple[str, ...] | None = ()
     """What the learning rate is multiplied by in some layers, each LAYER=FACTOR: names
     or patterns, numbers or schedules, such as fc8=10 or "conv*=linear(1, end=0)". Of
     several that fit a layer the last one counts."""
@@ -311,9 +311,8 @@ class TrainConfig:
         Raises:
             ValueError: One is not written as LAYER=FACTOR, or is given twice.
         """
-        return _by_layer(
-            "rate_multipliers", "FACTOR", self.rate_multipliers, (Curriculum, Plateau)
-        )
+        texts = self.rate_multipliers or ()
+        return _by_layer("rate_multipliers", "FACTOR", texts, (Curriculum, Plateau))
 
     def layer_dropouts(self) -> dict[str, Schedule]:
         """Reads `dropout_by_layer`.

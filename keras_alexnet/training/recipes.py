@@ -96,7 +96,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "validation_fraction": 0.1,
         "keep": "best",
         "precision": "auto",
-        "rate_multipliers": ("fc8=10",),
+        # 10 for fc8, and for hidden layers that the weights do not have.
+        "rate_multipliers": None,
         "bias_multiplier": "2",
         "momentum": 0.9,
         "weight_decay": 0.0005,
