@@ -22,7 +22,8 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="no GPU"))
 
 
-@pytest.fixture(autouse=True)
+# Of the module's scope, so that it is there before what a module's tests share.
+@pytest.fixture(autouse=True, scope="module")
 def full_float32():
     """Computes float32 products in float32, not in TF32."""
     tf.config.experimental.enable_tensor_float_32_execution(False)
