@@ -22,7 +22,7 @@ def import_tensorflow() -> None:
     Where this machine has a GPU that TensorFlow cannot use, one line on standard error
     says why and what to install.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with contextlib.ExitStack() as cleanup:
         with contextlib.suppress(OSError):  # There may be no standard error.
             kept = os.dup(2)
