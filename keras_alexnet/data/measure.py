@@ -79,8 +79,7 @@ def measure(
     Args:
         examples: The training images. Damaged ones are left out, and named.
         preprocessing: How they are resized; its mean and scale are not used.
-        seed: Decides which images are measured where there are more than `most`; of a
-            stream, the first are.
+        seed: Decides which images are measured where there are more than `most`.
         most: Largest number of images to measure.
 
     Raises:
@@ -88,8 +87,8 @@ def measure(
     """
     side, channels = preprocessing.resize_size, preprocessing.channels
 
-    def pixels(index: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        encoded, _ = examples.load(index, *record)
+    def pixels(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        encoded, _ = examples.load(index)
         image = preprocessing.resize(preprocessing.decode(encoded))
         flat = tf.cast(tf.reshape(image, (-1, channels)), tf.float64)
         square = tf.matmul(flat, flat, transpose_a=True) / side**2
