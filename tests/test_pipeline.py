@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-from image_sources import pixel_examples, streamed
+from image_sources import pixel_examples
 
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.mixing import Mixing
@@ -116,9 +116,8 @@ def test_all_batches_are_full_and_run_on_over_the_ends_of_epochs():
 
 
 @pytest.mark.parametrize("first", [1, 4, 5, 11])
-@pytest.mark.parametrize("window", [None, 7])
-def test_a_run_that_starts_late_sees_what_it_would_have_seen(first, window):
-    source = examples() if window is None else streamed(examples(), window)
+def test_a_run_that_starts_late_sees_what_it_would_have_seen(first):
+    source = examples()
     options = {"augmentation": RANDOM, "source": source, "seed": 2**32 - 1}
     whole, late = (batches(step, 12, **options) for step in (0, first))
     for actual, expected in zip(late, whole[first:], strict=True):
@@ -182,9 +181,8 @@ def test_the_order_is_that_of_tensorflow_with_the_documented_key():
 
 
 @pytest.mark.parametrize(("hosts", "replicas"), [(1, 2), (2, 1), (2, 3), (3, 2)])
-@pytest.mark.parametrize("window", [None, 7])
-def test_replicas_and_hosts_share_what_one_would_see(hosts, replicas, window):
-    source = examples() if window is None else streamed(examples(), window)
+def test_replicas_and_hosts_share_what_one_would_see(hosts, replicas):
+    source = examples()
     options = {"source": source, "augmentation": RANDOM, "batch": 12}
     whole = batches(2, 6, **options)
     shares = [
@@ -202,33 +200,12 @@ def test_a_batch_that_cannot_be_shared_is_refused():
         batches(0, 1, shard=Shard(0, 2, 3))
 
 
-# === Streams ===
-
-
-@pytest.mark.parametrize("window", [1, 5, 22, 23, 100])
-def test_a_stream_is_shuffled_block_by_block(window):
-    epochs = order(0, 3 * COUNT, 1, source=streamed(examples(), window))
-    for epoch in epochs.reshape(3, COUNT):
-        for begin in range(0, COUNT, window):
-            block = np.arange(begin, min(begin + window, COUNT))
-            np.testing.assert_array_equal(np.sort(epoch[begin : begin + window]), block)
-    if window > 1:
-        assert (epochs[:COUNT] != epochs[COUNT : 2 * COUNT]).any()
-
-
-def test_a_stream_in_one_block_has_the_order_of_numbered_images():
-    np.testing.assert_array_equal(
-        order(0, 12, source=streamed(examples(), 100)), order(0, 12)
-    )
-
-
 # === Evaluation ===
 
 
 @pytest.mark.parametrize("batch", [1, 5, 22, 23, 24, 100])
-@pytest.mark.parametrize("window", [None, 7])
-def test_evaluation_sees_every_image_once_in_order(batch, window):
-    source = examples() if window is None else streamed(examples(), window)
+def test_evaluation_sees_every_image_once_in_order(batch):
+    source = examples()
     parts = list(evaluation_batches(source, preprocessing(), batch).as_numpy_iterator())
     assert [len(images) for images, _, _ in parts] == [batch] * -(-COUNT // batch)
     images, labels, weights = (
@@ -239,9 +216,8 @@ def test_evaluation_sees_every_image_once_in_order(batch, window):
     np.testing.assert_array_equal(weights, np.arange(len(weights)) < COUNT)
 
 
-@pytest.mark.parametrize("window", [None, 7])
-def test_replicas_and_hosts_share_evaluation(window):
-    source = examples() if window is None else streamed(examples(), window)
+def test_replicas_and_hosts_share_evaluation():
+    source = examples()
     seen = []
     for host in range(2):
         shard = Shard(host, 2, 2)

@@ -86,8 +86,7 @@ def measure(
     Args:
         examples: The training images. Damaged ones are left out, and named.
         preprocessing: How they are resized; its mean and scale are not used.
-        seed: Decides which images are measured where there are more than `most`; of a
-            stream, the first are.
+        seed: Decides which images are measured where there are more than `most`.
         most: Largest number of images to measure.
         resized: The images, where they are in memory.
 
@@ -132,8 +131,8 @@ def _batches(
         return
     side = preprocessing.resize_size
 
-    def pixels(index: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        encoded, _ = examples.load(index, *record)
+    def pixels(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        encoded, _ = examples.load(index)
         return preprocessing.resize(preprocessing.decode(encoded)), tf.constant(True)
 
     blank = np.zeros((side, side, preprocessing.channels), np.float32), np.False_

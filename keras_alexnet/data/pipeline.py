@@ -18,7 +18,7 @@ from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.augmentation import NUMBERS, Augmentation
 from keras_alexnet.data.dataset import Split
 from keras_alexnet.data.mixing import Mixing
-from keras_alexnet.data.order import Shard, from_stream, numbers_at
+from keras_alexnet.data.order import Shard, numbers_at
 from keras_alexnet.data.resized import Resized
 from keras_alexnet.images.preprocessing import Preprocessing
 
@@ -67,10 +67,7 @@ def training_batches(
     """
     shard = shard or Shard()
     size = shard.per_replica(batch_size)
-    if examples.stream is None or resized is not None:
-        items = shard.positions(batch_size, first_step, last_step)
-    else:
-        items = from_stream(examples, seed, batch_size, first_step, last_step, shard)
+    items = shard.positions(batch_size, first_step, last_step)
     blank = _blank(preprocessing)
     if on_device:
         side = preprocessing.resize_size
@@ -109,12 +106,11 @@ def _drawn(
 
     # Autograph takes a second of every start, and there is nothing for it to do.
     @tf.autograph.experimental.do_not_convert
-    def drawn(positions: tf.Tensor, *streamed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        numbers, *records = streamed or (numbers_at(examples, positions, seed),)
+    def drawn(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Positions are never repeated, so neither are the random numbers.
         random = tf.stack([tf.constant(seed, tf.int64), positions[0]])
         draws = augmentation.draw(random, positions // len(examples))
-        return (numbers, draws, *records)
+        return numbers_at(examples, positions, seed), draws
 
     return drawn
 
@@ -128,10 +124,8 @@ def _example(
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
     """Returns what reads an example, and changes it as far as that is done singly."""
 
-    def example(
-        number: tf.Tensor, draws: tf.Tensor, *record: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        encoded, label = examples.load(number, *record)
+    def example(number: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        encoded, label = examples.load(number)
         if on_device:
             # As bytes, a quarter of what floating point numbers take.
             image = preprocessing.resize(preprocessing.decode(encoded))
@@ -219,9 +213,9 @@ def evaluation_batches(
     side = preprocessing.resize_size if whole else preprocessing.image_size
     blank = _blank(preprocessing, side)
 
-    def example(position: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def example(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
         def image():
-            encoded, label = examples.load(position, *record)
+            encoded, label = examples.load(position)
             if whole:
                 pixels = preprocessing.resize(preprocessing.decode(encoded))
             else:
@@ -230,19 +224,7 @@ def evaluation_batches(
 
         return tf.cond(position < len(examples), image, lambda: blank)
 
-    if examples.stream is None:
-        items = shard.positions(batch_size, 0, steps).map(lambda p: (p,))
-    else:
-        filling = tf.data.Dataset.from_tensors((b"", 0)).repeat(steps * batch_size)
-        items = (
-            examples.stream(0)
-            .map(lambda encoded, label: (encoded, tf.cast(label, tf.int32)))
-            .concatenate(filling)
-            .take(steps * batch_size)
-            .enumerate()
-            .filter(lambda position, _: shard.holds(position, batch_size))
-            .map(lambda position, record: (position, *record))
-        )
+    items = shard.positions(batch_size, 0, steps)
     items = items.batch(shard.per_replica(batch_size), drop_remainder=True)
     return _ahead(read_or_skip(items, example, examples, blank))
 

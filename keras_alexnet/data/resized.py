@@ -81,8 +81,8 @@ def load_resized(
     pixels = np.zeros(shape, np.uint8)
     labels, usable = np.zeros(shape[0], np.int32), np.zeros(shape[0], np.float32)
 
-    def example(number: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        encoded, label = examples.load(number, *record)
+    def example(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        encoded, label = examples.load(number)
         image = preprocessing.resize(preprocessing.decode(encoded))
         return image, label, tf.constant(1.0)
 
