@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from keras_alexnet.weights.arrays import view
+from keras_alexnet.weights.buffers import view
 from keras_alexnet.weights.weight_file import WeightFileError
 
 MAGIC = b"\x89HDF\r\n\x1a\n"

@@ -10,14 +10,11 @@ import mmap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
-from keras_alexnet.weights.arrays import (
-    by_position,
-    channels_first_layers,
-    view,
-    widen,
-)
+from keras_alexnet.weights.arrays import by_position, channels_first_layers
+from keras_alexnet.weights.buffers import view
 from keras_alexnet.weights.protobuf import FIXED32, Message
 from keras_alexnet.weights.weight_file import TWO_TOWERS, WeightFile, WeightFileError
 
@@ -29,8 +26,8 @@ _ATTRIBUTE_NAME, _FLOAT, _INTEGER, _TENSOR = 1, 2, 3, 5
 # TensorProto, and the entries of its external data.
 _DIMS, _TYPE, _FLOATS, _INTEGERS, _NAME, _RAW, _DOUBLES = 1, 2, 4, 7, 8, 9, 10
 _EXTERNAL, _LOCATION, _KEY, _VALUE = 13, 14, 1, 2
-_TYPES = {1: "<f4", 10: "<f2", 11: "<f8", 16: "<u2", 7: "<i8"}
-_BFLOAT16, _INT64 = 16, 7
+_TYPES = {1: "<f4", 10: "<f2", 11: "<f8", 16: ml_dtypes.bfloat16, 7: "<i8"}
+_INT64 = 7
 # Numbers that a graph may fill arrays with, of which it holds one only.
 _MAX_FILLED = 1 << 26
 
@@ -186,7 +183,7 @@ def _tensor(tensor: Message, folder: Path, files: dict[str, memoryview]) -> np.n
             f"A tensor says that it is of shape {tuple(shape)}, and holds "
             f"{len(data):,} bytes."
         )
-    return widen(array) if kind == _BFLOAT16 else array
+    return array
 
 
 def _external(

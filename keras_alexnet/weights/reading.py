@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,6 +24,7 @@ from keras_alexnet.weights import (
 )
 from keras_alexnet.weights.archives import open_zip
 from keras_alexnet.weights.protobuf import BYTES, FIXED32, VARINT, Message
+from keras_alexnet.weights.pytorch import StateDict
 from keras_alexnet.weights.weight_file import WeightFile, WeightFileError
 
 _FORMATS = (
@@ -54,8 +53,9 @@ def read_weights(
             holds no AlexNet, or several.
     """
     with _mapped(path) as buffer:
-        finish = functools.partial(pytorch.from_state_dict, prefix=prefix)
-        weights = _read(buffer, Path(path), finish)
+        weights = _read(buffer, Path(path))
+        if isinstance(weights, StateDict):
+            weights = pytorch.from_state_dict(weights.tensors, weights.format, prefix)
         _check_finite(weights)
     weights = dataclasses.replace(weights, path=Path(path))
     if mean is not None:
@@ -70,14 +70,10 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         WeightFileError: There is no such file, it is damaged, or no file of PyTorch.
     """
     with _mapped(path) as buffer:
-        found = _read(
-            buffer,
-            Path(path),
-            lambda tensors, _: {key: np.array(read()) for key, read in tensors.items()},
-        )
-    if not isinstance(found, dict):
-        raise WeightFileError(f"{path}: expected a file of PyTorch.")
-    return found
+        found = _read(buffer, Path(path))
+        if not isinstance(found, StateDict):
+            raise WeightFileError("Expected a file of PyTorch.")
+        return {key: np.array(read()) for key, read in found.tensors.items()}
 
 
 def read_mean(path: str | Path) -> np.ndarray:
@@ -124,16 +120,16 @@ def _check_finite(weights: WeightFile) -> None:
             )
 
 
-def _read(buffer: memoryview, path: Path, finish: pytorch.Finish) -> Any:
+def _read(buffer: memoryview, path: Path) -> WeightFile | StateDict:
     start = bytes(buffer[:16])
     if start.startswith(b"PK\3\4"):
-        return _read_zip(buffer, finish)
+        return _read_zip(buffer)
     if start.startswith(keras_file.MAGIC):
         return keras_file.read_hdf5(buffer)
     if start.startswith(npy.MAGIC):
         return npy.read(buffer)
     if start.startswith(pytorch.LEGACY_MAGIC):
-        return pytorch.read_legacy(buffer, finish)
+        return pytorch.read_legacy(buffer)
     if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         raise WeightFileError(
             "This is a plain pickle. Save the state dict with torch.save, or as "
@@ -141,7 +137,7 @@ def _read(buffer: memoryview, path: Path, finish: pytorch.Finish) -> Any:
         )
     header_size = int.from_bytes(start[:8], "little")
     if header_size < len(buffer) and start[8:9] == b"{":
-        return pytorch.read_safetensors(path, buffer, header_size, finish)
+        return pytorch.read_safetensors(path, header_size)
     kind = _protobuf_kind(buffer)
     if kind == "onnx":
         return onnx_graph.read(buffer, path.parent)
@@ -155,7 +151,7 @@ def _read(buffer: memoryview, path: Path, finish: pytorch.Finish) -> Any:
     raise WeightFileError(f"The file is of none of the known formats: {_FORMATS}.")
 
 
-def _read_zip(buffer: memoryview, finish: pytorch.Finish) -> Any:
+def _read_zip(buffer: memoryview) -> WeightFile | StateDict:
     members = open_zip(buffer)
     if "model.weights.h5" in members:
         return keras_file.read_archive(buffer, members)
@@ -165,7 +161,7 @@ def _read_zip(buffer: memoryview, finish: pytorch.Finish) -> Any:
             "with torch.save, and read that."
         )
     if any(name.endswith("/data.pkl") for name in members):
-        return pytorch.read_zip(buffer, members, finish)
+        return pytorch.read_zip(buffer, members)
     raise WeightFileError(
         "The zip archive holds neither a PyTorch state dict nor a Keras model: "
         f"{', '.join(repr(name[:40]) for name in list(members)[:5]) or 'nothing'}."

@@ -13,14 +13,13 @@ as the key of a dict ends the process.
 from __future__ import annotations
 
 import dataclasses
-import math
 import pickle
-import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from keras_alexnet.weights.buffers import Budget, take, view
 from keras_alexnet.weights.weight_file import WeightFileError
 
 # Published files need a few thousand reads.
@@ -28,7 +27,6 @@ _MAX_READS, _BYTES_PER_FURTHER_READ = 1_000_000, 64
 _MAX_LINE = 256
 # Longer byte strings are array data, and stay where they are.
 _SHORT = 1 << 10
-_DTYPES = {f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,47 +53,29 @@ class Opaque(dict):
         self.kind, self.is_module = kind, False
 
 
+@dataclasses.dataclass
 class Dtype:
-    """A NumPy dtype under construction: the byte order comes later."""
+    """A NumPy dtype as a pickle describes it; the byte order comes later."""
 
-    def __init__(self, code: str):
-        self.code, self.order = code, "="
+    code: Any
+    order: Any = "="
 
 
+@dataclasses.dataclass
 class Array:
-    """A NumPy array as a pickle describes it.
+    """A NumPy array as a pickle describes it, which nobody has checked.
 
     Attributes:
-        shape: Its declared shape.
-        dtype: A `Dtype`, or None for an array of objects.
-        data: The bytes, or the list of objects.
-        order: `"C"` or `"F"`.
+        data: The bytes; a list of objects.
+        dtype: A `Dtype`.
+        shape: The declared shape.
+        order: `"F"` or True for Fortran's.
     """
 
-    def __init__(self, *state: Any):
-        self.shape, self.dtype, self.data, self.order = (0,), None, b"", "C"
-        if state:
-            self.fill(*state)
-
-    def fill(self, data: Any, dtype: Any, shape: Any, order: Any = "C") -> None:
-        """Takes the state that a pickle has for the array.
-
-        Raises:
-            WeightFileError: It is none.
-        """
-        if not isinstance(shape, tuple) or len(shape) > 8:
-            raise WeightFileError("An array has an impossible shape.")
-        if not all(type(size) is int and 0 <= size < 1 << 40 for size in shape):
-            raise WeightFileError("An array has an impossible shape.")
-        if not isinstance(dtype, Dtype):
-            raise WeightFileError("An array has no dtype.")
-        dtype = None if dtype.code == "O" else dtype
-        if isinstance(data, str):  # Of Python 2.
-            data = data.encode("latin-1")
-        if not isinstance(data, list if dtype is None else (bytes, memoryview)):
-            raise WeightFileError("An array has no data.")
-        self.shape, self.dtype, self.data = shape, dtype, data
-        self.order = "F" if order in ("F", True, 1) else "C"
+    data: Any = b""
+    dtype: Any = None
+    shape: Any = ()
+    order: Any = "C"
 
     def numpy(self) -> np.ndarray:
         """Returns the array, as a view of the file.
@@ -103,12 +83,16 @@ class Array:
         Raises:
             WeightFileError: It is no array of numbers, or its shape and bytes disagree.
         """
-        if self.dtype is None or not isinstance(self.data, (bytes, memoryview)):
-            raise WeightFileError("An array holds objects instead of numbers.")
-        dtype = np.dtype(self.dtype.code).newbyteorder(self.dtype.order)
-        if math.prod(self.shape) * dtype.itemsize != len(self.data):
-            raise WeightFileError("An array's shape and its bytes disagree.")
-        return np.frombuffer(self.data, dtype).reshape(self.shape, order=self.order)
+        code, order = getattr(self.dtype, "code", None), self.dtype and self.dtype.order
+        if code not in ("f2", "f4", "f8") or order not in ("<", ">", "="):
+            raise WeightFileError("An array holds something else than floats.")
+        # Python 2 wrote bytes as text.
+        data = self.data
+        data = data.encode("latin-1") if isinstance(data, str) else data
+        dtype = np.dtype(code).newbyteorder(order)
+        if self.order in ("F", True):
+            return view(data, dtype, self.shape[::-1]).T
+        return view(data, dtype, self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +106,12 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A PyTorch tensor: a window on a storage."""
+    """A PyTorch tensor, a window on a storage, which nobody has checked."""
 
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    storage: Any
+    offset: Any
+    shape: Any
+    strides: Any
 
 
 def load(
@@ -159,9 +143,12 @@ def load(
 
 
 class _Machine(pickle._Unpickler):
+    # Text of Python 2 is array data as often as not.
+    encoding, errors = "latin-1", "strict"
+
     def __init__(self, buffer: memoryview, position: int, storages: list[Storage]):
         self.buffer, self.position, self.storages = buffer, position, storages
-        self.reads_left = _MAX_READS + len(buffer) // _BYTES_PER_FURTHER_READ
+        self.budget = Budget(_MAX_READS + len(buffer) // _BYTES_PER_FURTHER_READ)
         self.memo, self.metastack, self.stack = {}, [], []
         self.append, self.proto = self.stack.append, 0
 
@@ -176,19 +163,10 @@ class _Machine(pickle._Unpickler):
             operation(self)
         return self.stack.pop()
 
-    def spend(self, reads: int) -> None:
-        self.reads_left -= reads
-        if self.reads_left < 0:
-            raise WeightFileError(
-                "The pickle has far more parts than files of weights need."
-            )
-
     def read(self, size: int) -> bytes | memoryview:
-        self.spend(1)
-        end = self.position + size
-        if not self.position <= end <= len(self.buffer):
-            raise WeightFileError("The pickle ends in the middle of a value.")
-        data, self.position = self.buffer[self.position : end], end
+        self.budget.spend()
+        data = take(self.buffer, self.position, size)
+        self.position += size
         return data if size > _SHORT else bytes(data)
 
     def readline(self) -> bytes:
@@ -203,24 +181,16 @@ class _Machine(pickle._Unpickler):
 
     def persistent_load(self, reference: Any) -> Storage:
         marker, kind, key, _, _, *rest = reference
-        if marker != "storage" or not isinstance(kind, Name):
+        if marker != "storage" or not isinstance(key, str):
             raise WeightFileError("The pickle refers to something that is no storage.")
         offset = rest[0][1] if rest and rest[0] is not None else 0
-        if (
-            type(offset) is not int
-            or not 0 <= offset < 1 << 40
-            or not isinstance(key, str)
-        ):
-            raise WeightFileError("The pickle refers to an impossible storage.")
         self.storages.append(Storage(kind.name, key, offset))
         return self.storages[-1]
 
     def call(self, function: Any, arguments: Any) -> Any:
-        if not isinstance(arguments, tuple):
-            raise WeightFileError("The pickle calls something without arguments.")
         if isinstance(function, Opaque):
-            return Opaque(function.kind)
-        if not isinstance(function, Name):
+            function = function.kind
+        if not isinstance(function, Name) or not isinstance(arguments, tuple):
             raise WeightFileError("The pickle calls something that is no function.")
         made = _CALLS.get((function.module, function.name))
         return Opaque(function) if made is None else made(self, *arguments)
@@ -236,15 +206,8 @@ class _Machine(pickle._Unpickler):
 
     # === Instructions that differ from the standard library's ===
 
-    def load_frame(self) -> None:
-        if struct.unpack("<Q", self.read(8))[0] > len(self.buffer) - self.position:
-            raise WeightFileError("The pickle is cut short.")
-
-    def load_string(self, form: str) -> None:
-        """Reads a string of Python 2: text if it is short, array data otherwise."""
-        (size,) = struct.unpack(form, self.read(struct.calcsize(form)))
-        data = self.read(size)
-        self.append(str(data, "latin-1") if isinstance(data, bytes) else data)
+    def _decode_string(self, value: bytes | memoryview) -> Any:
+        return super()._decode_string(value) if isinstance(value, bytes) else value
 
     def load_items(self) -> None:
         items = self.pop_mark()
@@ -274,22 +237,11 @@ class _Machine(pickle._Unpickler):
         self.stack.pop()
         self.load_call()
 
-    def load_instance(self) -> None:
-        module, name = (str(self.readline()[:-1], "utf-8") for _ in range(2))
-        self.append(self.call(Name(module, name), tuple(self.pop_mark())))
-
-    def load_object(self) -> None:
-        kind, *arguments = self.pop_mark()
-        self.append(self.call(kind, tuple(arguments)))
-
     def load_state(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Array):
-            _, shape, dtype, order, data = state
-            target.fill(data, dtype, shape, order)
+            _, target.shape, target.dtype, target.order, target.data = state
         elif isinstance(target, Dtype):
-            if state[1] not in ("<", ">", "=", "|"):
-                raise WeightFileError("A dtype has an unknown byte order.")
             target.order = state[1]
         elif isinstance(target, Opaque):
             target.is_module = isinstance(state, dict) and "_modules" in state
@@ -305,9 +257,7 @@ class _Machine(pickle._Unpickler):
 
     dispatch = {
         **pickle._Unpickler.dispatch,
-        pickle.FRAME[0]: load_frame,
-        pickle.BINSTRING[0]: lambda m: m.load_string("<i"),
-        pickle.SHORT_BINSTRING[0]: lambda m: m.load_string("<B"),
+        pickle.FRAME[0]: lambda m: m.read(8),
         # The original takes memory for what the file claims to hold.
         pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
         pickle.DICT[0]: load_new_dict,
@@ -318,81 +268,64 @@ class _Machine(pickle._Unpickler):
         pickle.REDUCE[0]: load_call,
         pickle.NEWOBJ[0]: load_call,
         pickle.NEWOBJ_EX[0]: load_call_with_names,
-        pickle.INST[0]: load_instance,
-        pickle.OBJ[0]: load_object,
         pickle.BUILD[0]: load_state,
         pickle.EMPTY_SET[0]: load_set,
         pickle.FROZENSET[0]: load_frozenset,
         pickle.ADDITEMS[0]: lambda m: m.pop_mark(),
     }
-    # Registered extensions, and buffers and objects that are outside the file.
+    # Objects of protocols 0 and 1, registered extensions, and what is outside the file.
     for _code in (
-        *(pickle.EXT1, pickle.EXT2, pickle.EXT4),
+        *(pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4),
         *(pickle.PERSID, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
     ):
         del dispatch[_code[0]]
 
 
 # === What the names stand for ===
-def _make_dtype(machine: _Machine, code: Any, *_: Any) -> Dtype:
-    if code in ("O", "O8", "O4"):
-        return Dtype("O")
-    if not isinstance(code, str) or code not in _DTYPES:
-        raise WeightFileError("The pickle has arrays of something else than numbers.")
-    return Dtype(code)
-
-
 def _make_dict(machine: _Machine, pairs: Iterable = ()) -> dict:
     made: dict = {}
-    machine.spend(len(pairs))
+    machine.budget.spend(len(pairs))
     for key, value in pairs:
         machine.set_items(made, [key, value])
     return made
 
 
 def _encode(machine: _Machine, text: Any, encoding: Any = "latin1") -> bytes:
-    machine.spend(len(text) // 64)
+    machine.budget.spend(len(text) // 64)
     if encoding not in ("latin1", "latin-1"):
         raise WeightFileError("The pickle has bytes in an unknown encoding.")
     return text.encode("latin-1")
-
-
-def _make_tensor(machine: _Machine, storage, offset, shape, strides, *_: Any) -> Tensor:
-    numbers = (offset, *shape, *strides)
-    if not isinstance(storage, Storage) or len(shape) != len(strides) or len(shape) > 8:
-        raise WeightFileError("The pickle has a tensor without numbers.")
-    if not all(type(number) is int and 0 <= number < 1 << 40 for number in numbers):
-        raise WeightFileError("The pickle has a tensor of an impossible shape.")
-    return Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-def _call_again(
-    machine: _Machine, function: Any, kind: Any, arguments: Any, *_: Any
-) -> Any:
-    return machine.call(function, arguments)
 
 
 def _first(machine: _Machine, value: Any, *_: Any) -> Any:
     return value
 
 
-_ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")
 _CALLS: dict[tuple[str, str], Callable] = {
-    ("numpy", "dtype"): _make_dtype,
-    **{(module, "_reconstruct"): lambda machine, *_: Array() for module in _ARRAYS},
     **{
-        (module, "_frombuffer"): lambda machine, *state: Array(*state)
-        for module in ("numpy.core.numeric", "numpy._core.numeric")
+        (f"numpy.{core}.{module}", name): made
+        for core in ("core", "_core")
+        for module, name, made in (
+            ("multiarray", "_reconstruct", lambda machine, *_: Array()),
+            ("numeric", "_frombuffer", lambda machine, *state: Array(*state)),
+        )
     },
+    ("numpy", "dtype"): lambda machine, code, *_: Dtype(code),
     ("collections", "OrderedDict"): _make_dict,
     ("_codecs", "encode"): _encode,
-    ("torch._utils", "_rebuild_tensor"): _make_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _make_tensor,
+    **{
+        ("torch._utils", name): lambda machine, storage, offset, shape, strides, *_: (
+            Tensor(storage, offset, shape, strides)
+        )
+        for name in ("_rebuild_tensor", "_rebuild_tensor_v2")
+    },
     ("torch._utils", "_rebuild_parameter"): _first,
     ("torch._utils", "_rebuild_parameter_with_state"): _first,
     # A tensor on a device that PyTorch cannot read from, as an array.
     ("torch._utils", "_rebuild_device_tensor_from_numpy"): _first,
     ("torch.nn.parameter", "Parameter"): _first,
     # A subclass of Tensor, or a tensor with attributes of its own.
-    ("torch._tensor", "_rebuild_from_type_v2"): _call_again,
+    ("torch._tensor", "_rebuild_from_type_v2"): (
+        lambda machine, function, kind, arguments, *_: machine.call(function, arguments)
+    ),
 }

@@ -80,7 +80,11 @@ class WeightFile:
             )
         for name, (kernel, bias) in self.layers.items():
             dimensions = 4 if name in CONVOLUTIONS else 2
-            if kernel.ndim != dimensions or bias.shape != kernel.shape[-1:]:
+            if (
+                kernel.ndim != dimensions
+                or bias.shape != kernel.shape[-1:]
+                or not kernel.size
+            ):
                 raise WeightFileError(
                     f"{name} should have a kernel of {dimensions} dimensions and one "
                     f"bias per output. Found: kernel {kernel.shape}, bias {bias.shape}."
