@@ -108,3 +108,16 @@ def by_position(convolutions: Sequence, dense: Sequence) -> dict:
         )
     layers = dict(zip(CONVOLUTIONS, convolutions, strict=True))
     return layers | dict(zip(DENSE, dense, strict=False))
+
+
+def normalises_first(kinds: Sequence[str | None]) -> bool | None:
+    """Says whether the first normalisation stands before the first pooling.
+
+    Args:
+        kinds: Caffe's types of layers or ONNX's operators, in their order.
+
+    Returns:
+        None where there are not both.
+    """
+    found = [kind == "LRN" for kind in kinds if kind in ("LRN", "Pooling", "MaxPool")]
+    return found[0] if len(set(found)) == 2 else None

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+from safetensors import safe_open
 
 from keras_alexnet.weights.archives import read_member
 from keras_alexnet.weights.arrays import Read, by_position, channels_first_layers
@@ -124,17 +125,9 @@ def read_safetensors(path: Path, header_size: int) -> StateDict:
         raise WeightFileError(
             f"The safetensors file has a header of {header_size:,} B."
         )
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        # It checks the header, also that the arrays lie side by side in the file.
-        file = safe_open(path, framework="np")
-        keys = file.keys()
-    except SafetensorError as error:
-        raise WeightFileError(f"The safetensors file is damaged: {error}") from None
-    return StateDict(
-        "safetensors", {key: functools.partial(file.get_tensor, key) for key in keys}
-    )
+    file = safe_open(path, framework="np")
+    tensors = {key: functools.partial(file.get_tensor, key) for key in file.keys()}
+    return StateDict("safetensors", tensors)
 
 
 def _state_dict(

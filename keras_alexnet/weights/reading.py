@@ -10,10 +10,12 @@ import contextlib
 import dataclasses
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 
 from keras_alexnet.weights import (
     caffe,
@@ -23,10 +25,15 @@ from keras_alexnet.weights import (
     pytorch,
 )
 from keras_alexnet.weights.archives import open_zip
-from keras_alexnet.weights.protobuf import BYTES, FIXED32, VARINT, Message
+from keras_alexnet.weights.protobuf import Message
 from keras_alexnet.weights.pytorch import StateDict
 from keras_alexnet.weights.weight_file import WeightFile, WeightFileError
 
+# What readers raise that meet something else than they expect.
+_DAMAGE = (
+    *(ValueError, LookupError, TypeError, ArithmeticError, RecursionError),
+    *(struct.error, SafetensorError),
+)
 _FORMATS = (
     "PyTorch .pth and .safetensors, Caffe .caffemodel, ONNX, bvlc_alexnet.npy, "
     "Keras .keras and .weights.h5"
@@ -106,8 +113,8 @@ def _mapped(path: str | Path) -> Iterator[memoryview]:
         yield memoryview(mapped)
     except WeightFileError as error:
         raise WeightFileError(f"{path}: {error}") from error.__cause__
-    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as e:
-        raise WeightFileError(f"{path}: the file is damaged ({e}).") from e
+    except _DAMAGE as error:
+        raise WeightFileError(f"{path}: the file is damaged ({error}).") from error
 
 
 def _check_finite(weights: WeightFile) -> None:
@@ -171,13 +178,11 @@ def _read_zip(buffer: memoryview) -> WeightFile | StateDict:
 def _protobuf_kind(buffer: memoryview) -> str | None:
     """Tells messages apart, which have no mark, by the fields that they have."""
     try:
-        found = {(number, kind) for number, kind, _ in Message(buffer).fields()}
+        fields = {number: value for number, value in Message(buffer).fields}
     except WeightFileError:
         return None
-    if (1, VARINT) in found and (7, BYTES) in found and (5, BYTES) not in found:
+    if isinstance(fields.get(1), int) and 7 in fields and 5 not in fields:
         return "onnx"
-    if (100, BYTES) in found or (2, BYTES) in found:
+    if 100 in fields or isinstance(fields.get(2), memoryview):
         return "caffe"
-    if found & {(5, BYTES), (5, FIXED32), (8, BYTES)}:
-        return "mean"
-    return None
+    return "mean" if fields.keys() & {5, 8} else None
