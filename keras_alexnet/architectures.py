@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -75,6 +76,25 @@ class Architecture:
     pixel_scale: float = 1.0
     notes: str = ""
 
+    def kernel_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of the kernels by layer, as Keras keeps them."""
+        size, channels, shapes = self.input_size, self.channels, {}
+        for spec in self.features + self.top:
+            options = spec.options
+            if spec.role == "conv":
+                window, filters = options["kernel_size"], options["filters"]
+                shape = window, window, channels // options["groups"]
+                channels = filters or self.classes
+                shapes[spec.name] = *shape, channels
+            elif spec.role == "dense":
+                units = options["units"] or self.classes
+                shapes[spec.name] = channels, units
+                channels = units
+            elif spec.layer == "flatten":
+                channels *= size**2
+            size = _size_behind(spec, size)
+        return shapes
+
     def widened(self, factor: float) -> Architecture:
         """Returns the architecture with more or fewer filters and hidden units.
 
@@ -123,6 +143,21 @@ class Architecture:
                 beside = [drop, spec] if position == "before" else [spec, drop]
             top += beside
         return dataclasses.replace(self, top=tuple(top))
+
+
+def _size_behind(spec: LayerSpec, size: int) -> int:
+    """Returns the height of the maps behind a layer that takes maps of a height."""
+    options = spec.options
+    if spec.role == "resize":
+        return options["output_size"]
+    if spec.role == "pad":
+        padding = options["padding"]
+        return size + (2 * padding if isinstance(padding, int) else sum(padding[0]))
+    if spec.role not in ("conv", "pool") or options.get("padding") == "same":
+        return size
+    window = options["kernel_size" if spec.role == "conv" else "pool_size"]
+    rounding = math.ceil if options.get("rounding") == "ceil" else math.floor
+    return 1 + rounding((size - window) / options["strides"])
 
 
 # Which layers dropout stands beside, and what it is called there.

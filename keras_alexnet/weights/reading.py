@@ -118,7 +118,7 @@ def _mapped(path: str | Path) -> Iterator[memoryview]:
 
 
 def _check_finite(weights: WeightFile) -> None:
-    for name, arrays in weights.layers.items():
+    for name, arrays in weights.arrays().items():
         # Both pass NaN on, and take no memory.
         extremes = [extreme(array) for array in arrays for extreme in (np.min, np.max)]
         if not np.isfinite(extremes).all():
