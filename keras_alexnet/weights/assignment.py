@@ -112,7 +112,11 @@ def load_weights_into(
         return LoadReport(tuple(layer.name for layer in model.layers), {}, ())
     wrong = [text for n, text in differences.items() if n not in (*initial, *unused)]
     _refuse(model, weight_file, wrong)
-    loaded = tuple(n for n in known if known[n] and n not in (*initial, *unused))
+    loaded = tuple(
+        layer.name
+        for layer in model.layers
+        if known.get(layer.name) and layer.name not in initial
+    )
     _assign(model, weight_file, loaded)
     if "conv1" in loaded:
         bind_weights(model, weight_file)

@@ -253,6 +253,10 @@ def from_state_dict(
 
 def _choose(networks: dict[str, dict], keys: list[str], prefix: str | None) -> str:
     """Returns what the keys of the network begin with that is meant."""
+    if any("_packed_params" in key for key in keys):
+        raise WeightFileError(
+            "The network is quantised. Save the state dict of the one it was made from."
+        )
     # Another network beside an AlexNet leaves no choice.
     found = [where for where, layers in networks.items() if len(layers[True]) == 5]
     if not found:

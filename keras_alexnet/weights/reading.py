@@ -34,6 +34,13 @@ _DAMAGE = (
     *(ValueError, LookupError, TypeError, ArithmeticError, RecursionError),
     *(struct.error, SafetensorError),
 )
+# Files that people have in place of weights, by their start.
+_ADVICE = {
+    b"\x80": "a plain pickle. Save the state dict with torch.save, or as safetensors",
+    b"version https://": "a pointer of Git LFS: get the file itself with git lfs pull",
+    b"<": "a web page, not the file: download it again",
+    b"\x1f\x8b": "compressed with gzip: unpack it first",
+}
 _FORMATS = (
     "PyTorch .pth and .safetensors, Caffe .caffemodel, ONNX, bvlc_alexnet.npy, "
     "Keras .keras and .weights.h5"
@@ -137,14 +144,12 @@ def _read(buffer: memoryview, path: Path) -> WeightFile | StateDict:
         return npy.read(buffer)
     if start.startswith(pytorch.LEGACY_MAGIC):
         return pytorch.read_legacy(buffer)
-    if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        raise WeightFileError(
-            "This is a plain pickle. Save the state dict with torch.save, or as "
-            "safetensors."
-        )
     header_size = int.from_bytes(start[:8], "little")
     if header_size < len(buffer) and start[8:9] == b"{":
         return pytorch.read_safetensors(path, header_size)
+    for mark, what in _ADVICE.items():
+        if start.startswith(mark):
+            raise WeightFileError(f"This is {what}.")
     kind = _protobuf_kind(buffer)
     if kind == "onnx":
         return onnx_graph.read(buffer, path.parent)
@@ -162,11 +167,12 @@ def _read_zip(buffer: memoryview) -> WeightFile | StateDict:
     members = open_zip(buffer)
     if "model.weights.h5" in members:
         return keras_file.read_archive(buffer, members)
-    if any("/code/" in name for name in members):
-        raise WeightFileError(
-            "This is a TorchScript program. Save torch.jit.load(path).state_dict() "
-            "with torch.save, and read that."
-        )
+    for mark, load in (("/code/", "torch.jit"), ("/archive_format", "torch.export")):
+        if any(mark in name for name in members):
+            raise WeightFileError(
+                f"This is a program. Save {load}.load(path).state_dict() with "
+                "torch.save, and read that."
+            )
     if any(name.endswith("/data.pkl") for name in members):
         return pytorch.read_zip(buffer, members)
     raise WeightFileError(

@@ -179,8 +179,12 @@ class _Machine(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Name:
         return Name(module, name)
 
-    def persistent_load(self, reference: Any) -> Storage:
-        marker, kind, key, _, _, *rest = reference
+    def persistent_load(self, reference: Any) -> Any:
+        marker, kind, key, *rest = reference
+        if marker == "module":
+            # The class of a module, with its source, before PyTorch 1.6.
+            return kind
+        _, _, *rest = rest
         if marker != "storage" or not isinstance(key, str):
             raise WeightFileError("The pickle refers to something that is no storage.")
         offset = rest[0][1] if rest and rest[0] is not None else 0
