@@ -1,18 +1,18 @@
 """Published weights: what is known of them, and downloads that break off."""
 
-import dataclasses
 import hashlib
 import http.server
 import threading
 import urllib.request
 
 import pytest
+from filelock import FileLock
 
+import keras_alexnet
 from keras_alexnet.weights import catalog
 from keras_alexnet.weights.catalog import (
     fetch_weights,
     get_published,
-    identify,
     list_weights,
 )
 
@@ -88,7 +88,7 @@ def server(monkeypatch):
 
 
 def publish(monkeypatch, *urls, digest):
-    file = catalog.PublishedFile("test", "weights.bin", urls, digest, "a test")
+    file = catalog.PublishedFile("test", urls, digest, "a test")
     monkeypatch.setitem(catalog.CATALOG, "test", file)
 
 
@@ -221,8 +221,7 @@ def test_more_than_any_alexnet_is_refused(server, tmp_path, monkeypatch):
 
 
 def test_two_downloads_of_one_file_do_not_mix(server, tmp_path):
-    part = tmp_path / "weights.bin.part"
-    with catalog._locked(part):
+    with FileLock(tmp_path / "weights.bin.lock"):
         with pytest.raises(OSError, match="Another process"):
             fetch_weights("test", tmp_path)
 
@@ -248,9 +247,7 @@ def test_every_entry_is_complete():
         assert all(url.endswith("/" + file.file_name) for url in file.urls)
         assert get_published(file.file_name) == file
         if file.architecture:
-            assert file.mode and file.class_order == "wordnet"
-        if file.mean_file:
-            assert get_published(file.mean_file)
+            assert file.architecture in keras_alexnet.list_architectures()
 
 
 def test_what_the_publishers_say_of_their_weights():
@@ -259,19 +256,6 @@ def test_what_the_publishers_say_of_their_weights():
     # Accuracies of 56.522 and 79.066 %.
     assert torchvision.top1_error == pytest.approx(1 - 0.56522)
     assert torchvision.top5_error == pytest.approx(1 - 0.79066)
-    assert torchvision.preprocessing().std == (0.229, 0.224, 0.225)
     caffe = get_published("caffe-alexnet")
     assert caffe.digest == "sha1:9116a64c0fbe4459d18f4bb6b56d647b63920377"
     assert (caffe.top1_error, caffe.top5_error) == (0.429, 0.198)
-
-
-def test_a_file_is_known_by_its_content(tmp_path, monkeypatch):
-    file = dataclasses.replace(
-        get_published("caffe-alexnet"),
-        digest="sha1:" + hashlib.sha1(CONTENT).hexdigest(),
-    )
-    monkeypatch.setitem(catalog.CATALOG, file.name, file)
-    (tmp_path / "renamed").write_bytes(CONTENT)
-    assert identify(tmp_path / "renamed") == file
-    (tmp_path / "renamed").write_bytes(CONTENT[1:])
-    assert identify(tmp_path / "renamed") is None

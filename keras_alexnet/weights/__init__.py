@@ -12,7 +12,6 @@ from keras_alexnet.weights.assignment import (
 from keras_alexnet.weights.conversions import (
     convert_lrn,
     lrn_alpha,
-    lrn_alpha_of_sum,
     to_classic_dropout,
     to_inverted_dropout,
 )
@@ -37,7 +36,6 @@ __all__ = [
     "describe",
     "load_weights_into",
     "lrn_alpha",
-    "lrn_alpha_of_sum",
     "network_of",
     "read_mean",
     "read_weights",

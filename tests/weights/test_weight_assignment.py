@@ -12,7 +12,7 @@ import pytest
 import writers
 
 import keras_alexnet
-from keras_alexnet.networks import import_weights
+from keras_alexnet.cli.import_weights import ImportWeights
 from keras_alexnet.weights import (
     LAYER_NAMES,
     LayerWeights,
@@ -22,7 +22,6 @@ from keras_alexnet.weights import (
     convert_lrn,
     load_weights_into,
     lrn_alpha,
-    lrn_alpha_of_sum,
     read_weights,
     recognise,
     to_classic_dropout,
@@ -254,7 +253,6 @@ def test_weights_under_one_lrn_run_under_another():
     factor = convert_lrn(weights, 2.0, 1.0).layers["conv2"].kernel
     kernel = weights.layers["conv2"].kernel
     np.testing.assert_allclose(factor, kernel * 0.594604, rtol=1e-5)
-    assert lrn_alpha_of_sum(1e-4, 5) == pytest.approx(2e-5)
 
 
 # === The command ===
@@ -265,29 +263,33 @@ def mini(tmp_path):
     return model, tmp_path / "a.weights.h5"
 
 
-def test_import_saves_a_model_with_the_files_weights(mini, tmp_path):
+def test_import_saves_a_model_with_the_files_weights(mini, tmp_path, capsys):
     model, path = mini
-    text = import_weights(path, tmp_path / "b.keras")
+    assert ImportWeights(str(path), str(tmp_path / "b.keras")).run() == 0
+    text = capsys.readouterr().out
     assert "alexnet_mini" in text and f"{model.count_params():,}" in text
     loaded = keras_alexnet.load_model(tmp_path / "b.keras")
     for now, then in zip(loaded.weights, model.weights, strict=True):
         np.testing.assert_array_equal(now, then)
 
 
-def test_import_refuses_what_cannot_work(mini, tmp_path):
-    _, path = mini
-    for options, match in (
-        ({"path": TINY}, "no architecture has these layers .*conv1 5x5x3x2"),
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"file": str(TINY)}, "no architecture has these layers .*conv1 5x5x3x2"),
         (
-            {"path": TINY, "architecture": "alexnet_mini"},
+            {"file": str(TINY), "architecture": "alexnet_mini"},
             r"conv1: found \(5, 5, 3, 2\)",
         ),
         ({"architecture": "resnet"}, "Unknown architecture"),
-        ({"out": tmp_path / "b.h5"}, r"\.keras"),
-        ({"out": tmp_path / "missing" / "b.keras"}, "no directory"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            import_weights(**{"path": path, "out": tmp_path / "b.keras", **options})
+        ({"out": "b.h5"}, r"\.keras"),
+        ({"out": "missing/b.keras"}, "directory"),
+    ],
+)
+def test_import_refuses_what_cannot_work(options, match, mini, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=match):
+        ImportWeights(**{"file": str(mini[1]), "out": "b.keras", **options}).run()
     assert not (tmp_path / "b.keras").exists()
 
 
