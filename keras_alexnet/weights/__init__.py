@@ -16,7 +16,7 @@ from keras_alexnet.weights.conversions import (
     to_inverted_dropout,
 )
 from keras_alexnet.weights.reading import read_mean, read_weights
-from keras_alexnet.weights.recognition import Network, describe, network_of, recognise
+from keras_alexnet.weights.recognition import Network, network_of, recognise
 from keras_alexnet.weights.weight_file import (
     LAYER_NAMES,
     LayerWeights,
@@ -33,7 +33,6 @@ __all__ = [
     "WeightFileError",
     "assign_weights",
     "convert_lrn",
-    "describe",
     "load_weights_into",
     "lrn_alpha",
     "network_of",

@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
+
 from keras_alexnet.weights.arrays import contiguous
 from keras_alexnet.weights.buffers import take
-from keras_alexnet.weights.unpickle import Array, load
+from keras_alexnet.weights.unpickle import ARRAYS, Opaque, load, numpy_array
 from keras_alexnet.weights.weight_file import (
     LAYER_NAMES,
     LayerWeights,
@@ -51,18 +53,18 @@ def read(buffer: memoryview) -> WeightFile:
 
 def _plain(value: Any) -> Any:
     """Returns what numpy.save has wrapped in an array of objects."""
-    if not isinstance(value, Array) or not isinstance(value.data, list):
+    if not isinstance(value, Opaque) or value.name not in ARRAYS:
         return value
-    return value.data[0] if value.shape in ((), (1,)) else value.data
+    found = numpy_array(value)
+    return found[0] if isinstance(found, list) and len(found) == 1 else found
 
 
 def _layer(name: str, entry: Any) -> LayerWeights:
     entry = _plain(entry)
     if isinstance(entry, dict):
         entry = [entry.get("weights"), entry.get("biases")]
-    if not isinstance(entry, (list, tuple)) or len(entry) != 2:
+    arrays = [_plain(part) for part in entry]
+    if len(arrays) != 2 or not all(isinstance(one, np.ndarray) for one in arrays):
         raise WeightFileError(f"{name} should have weights and biases.")
-    if not all(isinstance(part, Array) for part in entry):
-        raise WeightFileError(f"{name} should have two arrays.")
-    kernel, bias = (contiguous(part.numpy()) for part in entry)
+    kernel, bias = map(contiguous, arrays)
     return LayerWeights(kernel, bias.reshape(-1))

@@ -11,7 +11,7 @@ import functools
 import math
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from safetensors import safe_open
 from keras_alexnet.weights.archives import read_member
 from keras_alexnet.weights.arrays import Read, by_position, channels_first_layers
 from keras_alexnet.weights.buffers import take
-from keras_alexnet.weights.unpickle import Array, Opaque, Storage, Tensor, load
+from keras_alexnet.weights.unpickle import ARRAYS, Opaque, load, numpy_array
 from keras_alexnet.weights.weight_file import (
     CONVOLUTIONS,
     TWO_TOWERS,
@@ -61,6 +61,19 @@ _KEY = re.compile(
 )
 # Dense layers that have a name by themselves, whether all of them are there or not.
 _DENSE = {"1": "fc6", "4": "fc7", "6": "fc8", "fc6": "fc6", "fc7": "fc7", "fc8": "fc8"}
+_CONTAINERS = (dict, list, tuple)
+_ORDERED_DICT = "collections.OrderedDict"
+# What makes a tensor, or stands around one: parameters, arrays in place of tensors on
+# devices that PyTorch cannot read from, subclasses, tensors with attributes.
+_TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
+_LEAVES = {
+    *(*_TENSORS, *ARRAYS, _FROM_TYPE),
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch._utils._rebuild_device_tensor_from_numpy",
+    "torch.nn.parameter.Parameter",
+}
 _ADVICE = "Save model.state_dict() rather than the model."
 
 
@@ -101,7 +114,7 @@ def read_legacy(buffer: memoryview) -> StateDict:
     """Reads what `torch.save` wrote before PyTorch 1.6."""
     # The magic number and the protocol's, the system, the value, the storages' keys.
     values, position = [], 0
-    stored: list[Storage] = []
+    stored: list[Opaque] = []
     for _ in range(5):
         value, position = load(buffer, position, stored)
         values.append(value)
@@ -109,11 +122,11 @@ def read_legacy(buffer: memoryview) -> StateDict:
     if version != 1001 or not isinstance(system, dict) or not isinstance(keys, list):
         raise WeightFileError("The PyTorch file is of an unknown version.")
     order = "<" if system.get("little_endian", True) else ">"
-    kinds = {storage.key: storage.kind for storage in stored}
+    kinds = {one.arguments[2]: _dtype(one.arguments[1]) for one in stored}
     storages = {}
     for key in keys:
         (count,) = struct.unpack(f"{order}q", take(buffer, position, 8))
-        size = count * np.dtype(_STORAGES[kinds[key]]).itemsize
+        size = count * kinds[key].itemsize
         storages[key] = take(buffer, position + 8, size)
         position += 8 + size
     return _state_dict(state, storages.__getitem__, order)
@@ -137,8 +150,8 @@ def _state_dict(
     tensors, module = _tensors(state)
     if not any(map(_KEY.fullmatch, tensors)) and module is not None:
         raise WeightFileError(
-            f"The PyTorch file holds a whole {module.kind}, whose code would have to "
-            f"be run. {_ADVICE}"
+            f"The PyTorch file holds a whole {module.name[:160]}, whose code would "
+            f"have to be run. {_ADVICE}"
         )
     if not tensors:
         raise WeightFileError(f"The PyTorch file holds no state dict. {_ADVICE}")
@@ -149,29 +162,42 @@ def _state_dict(
     return StateDict("torch", read)
 
 
-def _tensors(state: Any) -> tuple[dict[str, Tensor | Array], Opaque | None]:
+def _tensors(state: Any) -> tuple[dict[str, Opaque], Opaque | None]:
     """Returns all tensors of a checkpoint, and a module that was pickled as a whole."""
-    tensors: dict[str, Tensor | Array] = {}
-    module = state if isinstance(state, Opaque) else None
-    waiting, seen = [("", 0, state)], set()
+    tensors: dict[str, Opaque] = {}
+    module = None
+    if isinstance(state, Opaque) and state.name != _ORDERED_DICT:
+        module = state
+    waiting, seen = [("", 0, state)] if isinstance(state, _CONTAINERS) else [], set()
     while waiting:
         where, depth, value = waiting.pop()
-        if isinstance(value, (Tensor, Array)):
-            tensors[where] = value
-        if isinstance(value, Opaque) and value.is_module:
-            module = value
-        if not isinstance(value, (dict, list, tuple)) or id(value) in seen:
-            continue
-        seen.add(id(value))
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        if depth < _MAX_DEPTH:
+        if isinstance(value, Opaque):
+            if value.name in _LEAVES:
+                tensors[where] = value
+                continue
+            if isinstance(value.state, dict) and "_modules" in value.state:
+                module = value
+        if id(value) not in seen and depth < _MAX_DEPTH:
             waiting += [
                 (f"{where}.{key}" if where else str(key), depth + 1, item)
-                for key, item in items
-                if isinstance(item, (Tensor, Array, dict, list, tuple))
-                and _may_lead_to_weights(key)
+                for key, item in _items(value, seen)
+                if isinstance(item, _CONTAINERS) and _may_lead_to_weights(key)
             ]
+        seen.add(id(value))
     return tensors, module
+
+
+def _items(value: dict | list | tuple, seen: set[int]) -> Iterable[tuple[Any, Any]]:
+    """Returns what is in a container; what two share only once."""
+    if not isinstance(value, dict):
+        return enumerate(value)
+    items = list(value.items())
+    if isinstance(value, Opaque) and value.name == _ORDERED_DICT and value.arguments:
+        # Python 2 gives it its items as pairs.
+        pairs = value.arguments[0]
+        items += [] if id(pairs) in seen else [(key, item) for key, item in pairs]
+        seen.add(id(pairs))
+    return items
 
 
 def _may_lead_to_weights(key: Any) -> bool:
@@ -180,24 +206,48 @@ def _may_lead_to_weights(key: Any) -> bool:
     )
 
 
-def _array(tensor: Tensor | Array, storage: Callable, order: str) -> np.ndarray:
-    """Returns a tensor as a view of the file."""
-    if isinstance(tensor, Array):
-        return tensor.numpy()
-    kind = getattr(tensor.storage, "kind", None)
-    shape, strides = tuple(tensor.shape), tuple(tensor.strides)
-    if kind not in _STORAGES or len(shape) != len(strides) or len(shape) > 8:
+def _dtype(storage: Any) -> np.dtype:
+    """Returns the type of a storage's numbers, by the name of its class."""
+    return np.dtype(_STORAGES[str(storage).rpartition(".")[2]])
+
+
+def _array(value: Opaque, storage: Callable, order: str) -> np.ndarray:
+    """Returns a tensor as a view of the file.
+
+    Args:
+        value: A call of one of `_LEAVES`.
+        storage: Returns the bytes of a storage by its key.
+        order: The byte order, `"<"` or `">"`.
+    """
+    if value.name in ARRAYS:
+        return numpy_array(value)
+    if value.name == _FROM_TYPE:
+        function, _, arguments, *_ = value.arguments
+        return _array(Opaque(function, arguments), storage, order)
+    if value.name not in _TENSORS:
+        (value, *_) = value.arguments
+        if not isinstance(value, Opaque) or value.name not in _LEAVES:
+            raise WeightFileError("The PyTorch file has a parameter without numbers.")
+        return _array(value, storage, order)
+    stored, offset, shape, strides, *_ = value.arguments
+    if not isinstance(stored, Opaque) or stored.name != "storage":
         raise WeightFileError("The PyTorch file has a tensor without numbers.")
-    starts = tensor.storage.offset, tensor.offset
-    if not all(type(n) is int and 0 <= n < 1 << 40 for n in shape + strides + starts):
+    _, kind, key, _, _, *window = stored.arguments
+    starts = (offset, window[0][1]) if window and window[0] else (offset,)
+    numbers = *starts, *shape, *strides
+    if not all(type(number) is int and 0 <= number < 1 << 40 for number in numbers):
         raise WeightFileError("The PyTorch file has a tensor of an impossible shape.")
-    dtype = np.dtype(_STORAGES[kind]).newbyteorder(order)
-    data = storage(tensor.storage.key)
+    dtype = _dtype(kind).newbyteorder(order)
+    data = storage(key)
     numbers = np.frombuffer(data, dtype, len(data) // dtype.itemsize)[sum(starts) :]
     size = math.prod(shape)
-    last = sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    last = sum((n - 1) * step for n, step in zip(shape, strides, strict=False))
     # A tensor that shows numbers repeatedly could be of any size.
-    if size > numbers.size or (size and last >= numbers.size):
+    if (
+        not len(shape) == len(strides) <= 8
+        or size > numbers.size
+        or (size and last >= numbers.size)
+    ):
         raise WeightFileError(
             f"A tensor of {size:.6g} numbers is larger than its storage of "
             f"{numbers.size:,}."

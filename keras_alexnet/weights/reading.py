@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import mmap
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +16,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 
-from keras_alexnet.weights import (
-    caffe,
-    keras_file,
-    npy,
-    onnx_graph,
-    pytorch,
-)
+from keras_alexnet.weights import caffe, keras_file, npy, onnx_graph, pytorch
 from keras_alexnet.weights.archives import open_zip
 from keras_alexnet.weights.protobuf import Message
 from keras_alexnet.weights.pytorch import StateDict
@@ -31,8 +24,8 @@ from keras_alexnet.weights.weight_file import WeightFile, WeightFileError
 
 # What readers raise that meet something else than they expect.
 _DAMAGE = (
-    *(ValueError, LookupError, TypeError, ArithmeticError, RecursionError),
-    *(struct.error, SafetensorError),
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(RecursionError, struct.error, SafetensorError),
 )
 # Files that people have in place of weights, by their start.
 _ADVICE = {
@@ -113,22 +106,21 @@ def _mapped(path: str | Path) -> Iterator[memoryview]:
         raise WeightFileError(f"No such weights file: {path}")
     try:
         with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise WeightFileError("The file is empty.")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # Not closed here: an error's traceback may still hold views of it.
         yield memoryview(mapped)
-    except WeightFileError as error:
-        raise WeightFileError(f"{path}: {error}") from error.__cause__
     except _DAMAGE as error:
-        raise WeightFileError(f"{path}: the file is damaged ({error}).") from error
+        # One line, whatever the file has put into it.
+        what = " ".join(str(error)[:1500].split())
+        if isinstance(error, WeightFileError):
+            raise WeightFileError(f"{path}: {what}") from error.__cause__
+        raise WeightFileError(f"{path}: the file is damaged ({what}).") from error
 
 
 def _check_finite(weights: WeightFile) -> None:
     for name, arrays in weights.arrays().items():
         # Both pass NaN on, and take no memory.
-        extremes = [extreme(array) for array in arrays for extreme in (np.min, np.max)]
-        if not np.isfinite(extremes).all():
+        if not np.isfinite([(np.min(one), np.max(one)) for one in arrays]).all():
             raise WeightFileError(
                 f"The weights of {name} have NaN or infinity in them."
             )

@@ -13,7 +13,6 @@ from keras_alexnet.architectures import (
 )
 from keras_alexnet.weights.weight_file import (
     CONVOLUTIONS,
-    LAYER_NAMES,
     LayerWeights,
     WeightFile,
     WeightFileError,
@@ -47,10 +46,14 @@ def network_of(weight_file: WeightFile) -> Network:
     if weight_file.format != "keras" or name not in list_architectures():
         candidates = recognise(weight_file)
         if not candidates:
+            shapes = [
+                f"{layer} {'x'.join(map(str, weights.kernel.shape))}"
+                for layer, weights in weight_file.layers.items()
+            ]
             raise WeightFileError(
                 f"{weight_file.path}: no architecture has these layers "
-                f"({describe(weight_file)}). Name the one that they are meant for, to "
-                "see what differs."
+                f"({', '.join(shapes)}). Name the one that they are meant for, to see "
+                "what differs."
             )
         name = candidates[0]
     layers = weight_file.layers
@@ -104,13 +107,3 @@ def _fits(architecture: Architecture, layers: Mapping[str, LayerWeights]) -> boo
             return False
     inputs = math.prod(shapes.get("fc6", (0, 0))[:-1])
     return "fc6" not in layers or layers["fc6"].kernel.shape[0] == inputs
-
-
-def describe(weight_file: WeightFile) -> str:
-    """Says what a file holds, in one line."""
-    shapes = [
-        f"{name} {'x'.join(map(str, weight_file.layers[name].kernel.shape))}"
-        for name in LAYER_NAMES
-        if name in weight_file.layers
-    ]
-    return f"{weight_file.format}: {', '.join(shapes)}"

@@ -1,9 +1,9 @@
 """Restricted unpickler: a pickle as plain data, with nothing in it imported or called.
 
 The standard library's machine, with a bounded number of steps. A class or function that
-a pickle names stands for itself: a few make arrays, tensors and dicts, any other makes
-an `Opaque`, so that whatever stands beside weights does not hide them. Long byte
-strings stay views of the file, and nothing walks a structure recursively.
+a pickle names is its mere name, and what it would make an `Opaque` that remembers the
+call, so that whatever stands beside weights does not hide them. Long byte strings stay
+views of the file, and nothing walks a structure recursively.
 
 This is the machine in Python, of which steps can be replaced. That in C,
 `pickle.Unpickler`, takes gigabytes for a memo index of 2^32, and a deeply nested tuple
@@ -12,9 +12,7 @@ as the key of a dict ends the process.
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -29,93 +27,22 @@ _MAX_LINE = 256
 _SHORT = 1 << 10
 
 
-@dataclasses.dataclass(frozen=True)
-class Name:
-    """A class or function that a pickle names."""
-
-    module: str
-    name: str
-
-    def __str__(self):
-        return f"{self.module[:80]}.{self.name[:80]}"
-
-
 class Opaque(dict):
-    """An instance of a class that means nothing to us, with the items that it has.
+    """What a call would have made, with the items that it was given afterwards.
 
     Attributes:
-        kind: Its class.
-        is_module: Whether it is a module of PyTorch.
+        name: The class or function, with its module.
+        arguments: What it was called with.
+        state: What `__setstate__` would have been called with, if anything.
     """
 
-    def __init__(self, kind: Name):
+    def __init__(self, name: str, arguments: tuple = ()):
         super().__init__()
-        self.kind, self.is_module = kind, False
-
-
-@dataclasses.dataclass
-class Dtype:
-    """A NumPy dtype as a pickle describes it; the byte order comes later."""
-
-    code: Any
-    order: Any = "="
-
-
-@dataclasses.dataclass
-class Array:
-    """A NumPy array as a pickle describes it, which nobody has checked.
-
-    Attributes:
-        data: The bytes; a list of objects.
-        dtype: A `Dtype`.
-        shape: The declared shape.
-        order: `"F"` or True for Fortran's.
-    """
-
-    data: Any = b""
-    dtype: Any = None
-    shape: Any = ()
-    order: Any = "C"
-
-    def numpy(self) -> np.ndarray:
-        """Returns the array, as a view of the file.
-
-        Raises:
-            WeightFileError: It is no array of numbers, or its shape and bytes disagree.
-        """
-        code, order = getattr(self.dtype, "code", None), self.dtype and self.dtype.order
-        if code not in ("f2", "f4", "f8") or order not in ("<", ">", "="):
-            raise WeightFileError("An array holds something else than floats.")
-        # Python 2 wrote bytes as text.
-        data = self.data
-        data = data.encode("latin-1") if isinstance(data, str) else data
-        dtype = np.dtype(code).newbyteorder(order)
-        if self.order in ("F", True):
-            return view(data, dtype, self.shape[::-1]).T
-        return view(data, dtype, self.shape)
-
-
-@dataclasses.dataclass(frozen=True)
-class Storage:
-    """The numbers behind PyTorch tensors, by the key that the file keeps them under."""
-
-    kind: str
-    key: str
-    offset: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """A PyTorch tensor, a window on a storage, which nobody has checked."""
-
-    storage: Any
-    offset: Any
-    shape: Any
-    strides: Any
+        self.name, self.arguments, self.state = name, arguments, None
 
 
 def load(
-    buffer: memoryview, start: int = 0, storages: list[Storage] | None = None
+    buffer: memoryview, start: int = 0, storages: list[Opaque] | None = None
 ) -> tuple[Any, int]:
     """Reads a pickle.
 
@@ -126,7 +53,7 @@ def load(
 
     Returns:
         The value, of dicts, lists, tuples, numbers, text, views of byte strings and
-        the classes of this module; and where the pickle ends.
+        `Opaque`; and where the pickle ends.
 
     Raises:
         WeightFileError: It is damaged, or larger than files of weights are.
@@ -146,7 +73,7 @@ class _Machine(pickle._Unpickler):
     # Text of Python 2 is array data as often as not.
     encoding, errors = "latin-1", "strict"
 
-    def __init__(self, buffer: memoryview, position: int, storages: list[Storage]):
+    def __init__(self, buffer: memoryview, position: int, storages: list[Opaque]):
         self.buffer, self.position, self.storages = buffer, position, storages
         self.budget = Budget(_MAX_READS + len(buffer) // _BYTES_PER_FURTHER_READ)
         self.memo, self.metastack, self.stack = {}, [], []
@@ -176,28 +103,15 @@ class _Machine(pickle._Unpickler):
             raise WeightFileError("The pickle has a name that never ends.")
         return self.read(length)
 
-    def find_class(self, module: str, name: str) -> Name:
-        return Name(module, name)
+    def find_class(self, module: str, name: str) -> str:
+        return f"{module}.{name}"
 
     def persistent_load(self, reference: Any) -> Any:
-        marker, kind, key, *rest = reference
-        if marker == "module":
+        if reference[0] == "module":
             # The class of a module, with its source, before PyTorch 1.6.
-            return kind
-        _, _, *rest = rest
-        if marker != "storage" or not isinstance(key, str):
-            raise WeightFileError("The pickle refers to something that is no storage.")
-        offset = rest[0][1] if rest and rest[0] is not None else 0
-        self.storages.append(Storage(kind.name, key, offset))
+            return reference[1]
+        self.storages.append(Opaque("storage", reference))
         return self.storages[-1]
-
-    def call(self, function: Any, arguments: Any) -> Any:
-        if isinstance(function, Opaque):
-            function = function.kind
-        if not isinstance(function, Name) or not isinstance(arguments, tuple):
-            raise WeightFileError("The pickle calls something that is no function.")
-        made = _CALLS.get((function.module, function.name))
-        return Opaque(function) if made is None else made(self, *arguments)
 
     def set_items(self, target: Any, items: list[Any]) -> None:
         if not isinstance(target, dict):
@@ -235,25 +149,23 @@ class _Machine(pickle._Unpickler):
 
     def load_call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        self.append(self.call(function, arguments))
+        name = function.name if isinstance(function, Opaque) else function
+        if not isinstance(name, str) or not isinstance(arguments, tuple):
+            raise WeightFileError("The pickle calls something that is no function.")
+        self.append(Opaque(name, arguments))
 
     def load_call_with_names(self) -> None:
         self.stack.pop()
         self.load_call()
 
     def load_state(self) -> None:
-        state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, Array):
-            _, target.shape, target.dtype, target.order, target.data = state
-        elif isinstance(target, Dtype):
-            target.order = state[1]
-        elif isinstance(target, Opaque):
-            target.is_module = isinstance(state, dict) and "_modules" in state
-        elif not isinstance(target, (dict, Tensor)):
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], Opaque):
             raise WeightFileError("The pickle changes something that has no state.")
+        self.stack[-1].state = state
 
     def load_set(self) -> None:
-        self.append(Opaque(Name("builtins", "set")))
+        self.append(Opaque("builtins.set"))
 
     def load_frozenset(self) -> None:
         self.pop_mark()
@@ -285,51 +197,43 @@ class _Machine(pickle._Unpickler):
         del dispatch[_code[0]]
 
 
-# === What the names stand for ===
-def _make_dict(machine: _Machine, pairs: Iterable = ()) -> dict:
-    made: dict = {}
-    machine.budget.spend(len(pairs))
-    for key, value in pairs:
-        machine.set_items(made, [key, value])
-    return made
+# === NumPy's arrays ===
+
+_MODULES = [f"numpy.{core}." for core in ("core", "_core")]
+_RECONSTRUCT = [f"{module}multiarray._reconstruct" for module in _MODULES]
+_FROMBUFFER = [f"{module}numeric._frombuffer" for module in _MODULES]
+ARRAYS = (*_RECONSTRUCT, *_FROMBUFFER)
 
 
-def _encode(machine: _Machine, text: Any, encoding: Any = "latin1") -> bytes:
-    machine.budget.spend(len(text) // 64)
-    if encoding not in ("latin1", "latin-1"):
-        raise WeightFileError("The pickle has bytes in an unknown encoding.")
-    return text.encode("latin-1")
+def numpy_array(value: Opaque) -> np.ndarray | list:
+    """Returns the array that a call would have made, as a view of the file.
 
+    Args:
+        value: A call of one of `ARRAYS`.
 
-def _first(machine: _Machine, value: Any, *_: Any) -> Any:
-    return value
+    Returns:
+        The array; of an array of objects, these.
 
-
-_CALLS: dict[tuple[str, str], Callable] = {
-    **{
-        (f"numpy.{core}.{module}", name): made
-        for core in ("core", "_core")
-        for module, name, made in (
-            ("multiarray", "_reconstruct", lambda machine, *_: Array()),
-            ("numeric", "_frombuffer", lambda machine, *state: Array(*state)),
-        )
-    },
-    ("numpy", "dtype"): lambda machine, code, *_: Dtype(code),
-    ("collections", "OrderedDict"): _make_dict,
-    ("_codecs", "encode"): _encode,
-    **{
-        ("torch._utils", name): lambda machine, storage, offset, shape, strides, *_: (
-            Tensor(storage, offset, shape, strides)
-        )
-        for name in ("_rebuild_tensor", "_rebuild_tensor_v2")
-    },
-    ("torch._utils", "_rebuild_parameter"): _first,
-    ("torch._utils", "_rebuild_parameter_with_state"): _first,
-    # A tensor on a device that PyTorch cannot read from, as an array.
-    ("torch._utils", "_rebuild_device_tensor_from_numpy"): _first,
-    ("torch.nn.parameter", "Parameter"): _first,
-    # A subclass of Tensor, or a tensor with attributes of its own.
-    ("torch._tensor", "_rebuild_from_type_v2"): (
-        lambda machine, function, kind, arguments, *_: machine.call(function, arguments)
-    ),
-}
+    Raises:
+        WeightFileError: It is none, or its shape and bytes disagree.
+    """
+    if value.name in _FROMBUFFER:
+        data, dtype, shape, order = value.arguments
+    else:
+        _, shape, dtype, order, data = value.state
+    if isinstance(data, list):
+        return data
+    # Protocols without bytes, and Python 2, write them as text.
+    if isinstance(data, Opaque) and data.name == "_codecs.encode":
+        data = data.arguments[0]
+    if isinstance(data, str):
+        data = data.encode("latin-1")
+    if not isinstance(dtype, Opaque) or not isinstance(data, (bytes, memoryview)):
+        raise WeightFileError("An array has no data.")
+    code, byte_order = dtype.arguments[0], (dtype.state or (3, "="))[1]
+    if code not in ("f2", "f4", "f8") or byte_order not in ("<", ">", "="):
+        raise WeightFileError("An array holds something else than floats.")
+    dtype = np.dtype(code).newbyteorder(byte_order)
+    if order in ("F", True):
+        return view(data, dtype, shape[::-1]).T
+    return view(data, dtype, shape)

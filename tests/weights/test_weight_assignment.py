@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import writers
+from reduced import reduced
 
 import keras_alexnet
 from keras_alexnet.cli.import_weights import ImportWeights
@@ -31,24 +32,6 @@ from keras_alexnet.weights.assignment import bind_weights
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY = FIXTURES / "tiny_zip.pth"
-
-
-def reduced(name):
-    """Builds a named network with an eighth of its filters."""
-    architecture = keras_alexnet.get_architecture(name)
-
-    def narrow(spec):
-        options = dict(spec.options)
-        width = "filters" if "filters" in options else "units"
-        if options.get(width):
-            options[width] = 48 if spec.name in ("fc6", "fc7") else options[width] // 8
-        return dataclasses.replace(spec, options=options)
-
-    narrowed = {
-        part: tuple(map(narrow, getattr(architecture, part)))
-        for part in ("features", "top")
-    }
-    return keras_alexnet.build(dataclasses.replace(architecture, classes=9, **narrowed))
 
 
 def snapshot(model):
@@ -276,7 +259,7 @@ def test_import_saves_a_model_with_the_files_weights(mini, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"file": str(TINY)}, "no architecture has these layers .*conv1 5x5x3x2"),
+        ({"file": str(TINY)}, "no architecture has these layers .conv1 5x5x3x2"),
         (
             {"file": str(TINY), "architecture": "alexnet_mini"},
             r"conv1: found \(5, 5, 3, 2\)",
