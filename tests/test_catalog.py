@@ -110,33 +110,36 @@ def test_the_cache_is_where_the_environment_says(server, tmp_path, monkeypatch):
     assert fetch_weights("test") == tmp_path / "weights.bin"
 
 
-def test_a_broken_connection_is_continued(server, tmp_path):
-    server.break_at = [1000, 5000, 0]
+@pytest.mark.parametrize(
+    ("part", "breaks", "ranges", "requests"),
+    [
+        # A broken connection is continued,
+        (
+            None,
+            [1000, 5000, 0],
+            True,
+            [None, "bytes=1000-", "bytes=6000-", "bytes=6000-"],
+        ),
+        # an interrupted download by the next process;
+        (CONTENT[:777], [], True, ["bytes=777-"]),
+        # one that was finished and not renamed is taken, one that is too long is not.
+        (CONTENT, [], True, [f"bytes={len(CONTENT)}-"]),
+        (CONTENT + b"more", [], True, [f"bytes={len(CONTENT) + 4}-", None]),
+        # A server without ranges sends everything again.
+        (b"something else", [], False, ["bytes=14-"]),
+        # A spoilt beginning is not continued for ever.
+        (b"something else", [], True, ["bytes=14-", None]),
+    ],
+)
+def test_a_download_goes_on_where_it_stopped(
+    server, tmp_path, part, breaks, ranges, requests
+):
+    if part is not None:
+        (tmp_path / "weights.bin.part").write_bytes(part)
+    server.break_at, server.knows_ranges = breaks, ranges
     assert fetch_weights("test", tmp_path).read_bytes() == CONTENT
-    assert server.requests == [None, "bytes=1000-", "bytes=6000-", "bytes=6000-"]
-
-
-def test_an_interrupted_download_is_continued_by_the_next_process(server, tmp_path):
-    (tmp_path / "weights.bin.part").write_bytes(CONTENT[:777])
-    assert fetch_weights("test", tmp_path).read_bytes() == CONTENT
-    assert server.requests == ["bytes=777-"]
-
-
-def test_a_finished_download_that_was_not_renamed_is_taken(server, tmp_path):
-    (tmp_path / "weights.bin.part").write_bytes(CONTENT)
-    assert fetch_weights("test", tmp_path).read_bytes() == CONTENT
-    assert server.requests == [f"bytes={len(CONTENT)}-"]
-
-
-def test_a_download_that_is_too_long_starts_again(server, tmp_path):
-    (tmp_path / "weights.bin.part").write_bytes(CONTENT + b"more")
-    assert fetch_weights("test", tmp_path).read_bytes() == CONTENT
-
-
-def test_a_server_without_ranges_sends_everything_again(server, tmp_path):
-    server.knows_ranges = False
-    (tmp_path / "weights.bin.part").write_bytes(b"something else")
-    assert fetch_weights("test", tmp_path).read_bytes() == CONTENT
+    assert server.requests == requests
+    assert files(tmp_path) == ["weights.bin"]
 
 
 def test_what_has_come_is_kept_when_the_server_gives_up(server, tmp_path):
@@ -157,12 +160,6 @@ def test_a_wrong_digest_leaves_nothing_behind(server, tmp_path):
     assert server.requests == [None, None]
 
 
-def test_a_spoilt_beginning_is_not_continued_for_ever(server, tmp_path):
-    (tmp_path / "weights.bin.part").write_bytes(b"something else")
-    assert fetch_weights("test", tmp_path).read_bytes() == CONTENT
-    assert server.requests == ["bytes=14-", None]
-
-
 def test_a_wrong_file_in_the_cache_is_named_and_kept(server, tmp_path):
     (tmp_path / "weights.bin").write_bytes(b"mine")
     with pytest.raises(ValueError, match="weights.bin is not the published.*Remove it"):
@@ -179,19 +176,16 @@ def test_the_second_place_is_tried_when_the_first_has_no_such_file(
     assert fetch_weights("test", tmp_path).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("status", [403, 404])
-def test_a_refusal_is_not_repeated(server, tmp_path, status):
+@pytest.mark.parametrize(
+    ("status", "requests"), [(403, 1), (404, 1), (503, catalog.ATTEMPTS)]
+)
+def test_a_server_in_trouble_is_asked_again_and_a_refusal_is_not_repeated(
+    server, tmp_path, status, requests
+):
     server.status = status
     with pytest.raises(OSError, match="weights.bin: .*put it at"):
         fetch_weights("test", tmp_path)
-    assert len(server.requests) == 1
-
-
-def test_a_server_in_trouble_is_asked_again(server, tmp_path):
-    server.status = 503
-    with pytest.raises(OSError, match="put it at"):
-        fetch_weights("test", tmp_path)
-    assert len(server.requests) == catalog.ATTEMPTS
+    assert len(server.requests) == requests
 
 
 def test_without_a_network_the_error_says_where_to_put_the_file(tmp_path, monkeypatch):

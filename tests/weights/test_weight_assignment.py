@@ -1,8 +1,6 @@
 """From files into models: what fits, what does not, conversions, the command."""
 
 import dataclasses
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -121,12 +119,12 @@ def test_a_damaged_file_leaves_the_model_alone(tmp_path):
 
 
 def test_dense_layers_written_as_convolutions_are_dense(tmp_path):
-    model = reduced("alexnet_slim_v2")
+    model = keras_alexnet.build(reduced("alexnet_slim_v2"))
     assert model.get_layer("fc6").kernel.shape == (5, 5, 32, 48)
     model.save(tmp_path / "a.keras")
     weights = read_weights(tmp_path / "a.keras")
     assert weights.layers["fc6"].kernel.shape == (800, 48)
-    again = reduced("alexnet_slim_v2")
+    again = keras_alexnet.build(reduced("alexnet_slim_v2"))
     assign_weights(again, weights)
     for now, then in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(now, then)
@@ -276,24 +274,14 @@ def test_import_refuses_what_cannot_work(options, match, mini, tmp_path, monkeyp
     assert not (tmp_path / "b.keras").exists()
 
 
-def test_the_command_line_imports(mini, tmp_path):
-    program = "from keras_alexnet.cli import main; main()"
-
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-c", program, "import-weights", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
+def test_the_command_line_imports(mini, tmp_path, command):
     out = tmp_path / "b.keras"
-    good = run(mini[1], "--out", out, "--architecture", "alexnet_mini")
-    assert good.returncode == 0, good.stderr
-    assert "Saved as alexnet_mini" in good.stdout and out.exists()
-    bad = run(__file__, "--out", tmp_path / "c.keras")
-    assert bad.returncode == 2 and "none of the known formats" in bad.stderr
-    assert bad.stderr.count("\n") == 1
+    arguments = mini[1], "--out", out, "--architecture", "alexnet_mini"
+    code, said, _ = command("import-weights", *arguments)
+    assert code == 0 and "Saved as alexnet_mini" in said and out.exists()
+    code, _, said = command("import-weights", __file__, "--out", tmp_path / "c.keras")
+    assert code == 2 and "none of the known formats" in said
+    assert said.count("\n") == 1
 
 
 # === What weights expect ===
@@ -307,7 +295,7 @@ def test_the_command_line_imports(mini, tmp_path):
     ],
 )
 def test_weights_bring_what_they_expect_of_images(format, order, mean, tmp_path):
-    model = reduced("bvlc_alexnet")
+    model = keras_alexnet.build(reduced("bvlc_alexnet"))
     layers = {
         layer.name: LayerWeights(*layer.get_weights())
         for layer in model.layers
@@ -324,7 +312,7 @@ def test_weights_bring_what_they_expect_of_images(format, order, mean, tmp_path)
 
 
 def test_a_mean_image_takes_the_place_of_the_mean():
-    model = reduced("bvlc_alexnet")
+    model = keras_alexnet.build(reduced("bvlc_alexnet"))
     layers = {"conv1": LayerWeights(*model.get_layer("conv1").get_weights())}
     mean = np.random.default_rng(0).uniform(90, 130, (256, 256, 3)).astype("float32")
     bind_weights(
