@@ -17,12 +17,10 @@ USUAL = {
     "inference": "How fast is inference, over batch sizes?",
     "lrn": "Which local response normalisation is the fastest?",
     "grouped_conv": "Which grouped convolution is the fastest?",
-    "memory": "How much memory does a training step take?",
     "choices": "Would other implementations than those chosen be faster here?",
 }
 OTHER = {
     "limits": "What can this device do at best: matrix products and copies?",
-    "step_profile": "Where does the time of a training step go?",
     "engine": "What does the training loop cost, on top of the step?",
     "data_pipeline": "How fast is the input, against decoding and tf.data?",
     "own_images": "A folder of images: how good, how soon, beside plain Keras?",

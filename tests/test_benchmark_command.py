@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from keras_alexnet import benchmarks, cli
-from keras_alexnet.benchmarks import comparison, memory
+from keras_alexnet.benchmarks import comparison
 from keras_alexnet.benchmarks.questions import OTHER, USUAL, Options, ask
 
 # What each question writes, one of its rows, and who takes part.
@@ -136,20 +136,6 @@ def test_lines_of_the_table_of_choices_are_compared_with_the_fastest(tmp_path, c
         assert row["kind"] != "plain" or not row["fastest"].startswith("xla")
         assert row["times_faster"] == 1 or row["fastest"] != row["chosen"]
     assert f"of {2 * len(here)} would be faster" in capsys.readouterr().out
-
-
-def test_memory_is_told_by_candidate(tmp_path, monkeypatch, capsys):
-    # Asked once at first, then before and after each.
-    peaks = iter([0, 0, 100 * 2**20, 50, 50 + 150 * 2**20, 7, 7 + 200 * 2**20])
-    monkeypatch.setattr(memory, "peak_memory", lambda: next(peaks))
-    ask("memory", Options(out=tmp_path, quick=True))
-    written = json.loads((tmp_path / "memory.json").read_text())
-    assert written["results"]["alexnet_mini, batch 8"] == {
-        "keras_alexnet bfloat16": 100 * 2**20,
-        "keras_alexnet float32": 150 * 2**20,
-        "textbook float32": 200 * 2**20,
-    }
-    assert "keras_alexnet float32 | 150 MiB" in capsys.readouterr().out
 
 
 def test_a_question_without_an_answer_does_not_end_the_others(

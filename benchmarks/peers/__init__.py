@@ -14,9 +14,6 @@ from keras_alexnet.benchmarks.comparison import TENSORFLOW, Comparison
 from keras_alexnet.benchmarks.networks import Network
 from keras_alexnet.benchmarks.workers import Work
 
-# Arguments of `make`, beside network and batch size, of the textbook's training step.
-TEXTBOOK = {"peer": "textbook_peer", "function": "training_step"}
-TEXTBOOK |= {"expected": None, "xla": False}
 COMPILED, LAYOUTS = (True, False), ("channels_last", "channels_first")
 
 
