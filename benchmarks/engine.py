@@ -15,11 +15,11 @@ import keras
 import tensorflow as tf
 
 from keras_alexnet.benchmarks import models
-from keras_alexnet.benchmarks.devices import has_gpu
+from keras_alexnet.benchmarks.comparison import Work
+from keras_alexnet.benchmarks.machine import has_gpu
 from keras_alexnet.benchmarks.networks import Network, network_for
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import Report
-from keras_alexnet.benchmarks.workers import Work
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
 from keras_alexnet.training.schedule_callback import ScheduleCallback

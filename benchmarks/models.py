@@ -9,8 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 import keras_alexnet
-from keras_alexnet.benchmarks.comparison import check_outputs
-from keras_alexnet.benchmarks.devices import has_gpu, set_tf32
+from keras_alexnet.benchmarks.comparison import (
+    TENSORFLOW,
+    Comparison,
+    Work,
+    check_outputs,
+)
+from keras_alexnet.benchmarks.machine import has_gpu
 from keras_alexnet.benchmarks.networks import (
     LEARNING_RATE,
     MOMENTUM,
@@ -19,7 +24,6 @@ from keras_alexnet.benchmarks.networks import (
     sample_images,
     weights_of,
 )
-from keras_alexnet.benchmarks.workers import Work
 from keras_alexnet.export.saved_model import export_saved_model
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.training.optimizer import DecayedMomentum
@@ -49,6 +53,13 @@ def expected_outputs(network: Network) -> np.ndarray:
     """Returns our probabilities of `sample_images`, in float32."""
     has_gpu()
     return ours(network).predict_on_batch(sample_images(network))
+
+
+def expected_outputs_in(comparison: Comparison, network: Network) -> np.ndarray | None:
+    """Returns `expected_outputs`, None where we fail ourselves."""
+    with comparison.optional("the check of outputs"):
+        return comparison.call(TENSORFLOW, expected_outputs, network=network)
+    return None
 
 
 def check_model(
@@ -97,19 +108,27 @@ def training_step(
     batch_size: int,
     expected: np.ndarray | None = None,
     xla: bool = False,
-    tf32: bool = True,
 ) -> Work:
     """Makes training steps of one of our models on a batch that is on the device."""
     has_gpu()
-    set_tf32(tf32)
     model = compiled(ours(network, precision), xla)
     check_model(model, network, expected, precision)
     return steps_of(model, noise(network, batch_size))
 
 
 def steps_of(model: keras.Model, batch: tuple, xla: bool = False) -> Work:
-    """Makes training steps of a compiled model on one batch; see `step_function`."""
-    step = step_function(model, batch, xla)
+    """Makes training steps of a compiled model on one batch.
+
+    Args:
+        model: Ours or another.
+        batch: On the device.
+        xla: Whether XLA compiles all of it; our models see to that themselves.
+    """
+    # Metrics are made by the first call, which must not be within a graph.
+    classes = model.output_shape[-1]
+    shape = (len(batch[1]), classes)
+    model.compute_metrics(None, batch[1], tf.fill(shape, 1 / classes), None)
+    step = tf.function(model.train_step, autograph=False, jit_compile=xla or None)
 
     def work(count: int) -> float:
         for _ in range(count):
@@ -117,24 +136,6 @@ def steps_of(model: keras.Model, batch: tuple, xla: bool = False) -> Work:
         return float(logs["loss"])
 
     return work
-
-
-def step_function(model: keras.Model, batch: tuple, xla: bool = False):
-    """Traces the training step of a compiled model.
-
-    Args:
-        model: Ours or another.
-        batch: On the device.
-        xla: Whether XLA compiles all of it; our models see to that themselves.
-
-    Returns:
-        A `tf.function` of a batch, to metrics.
-    """
-    # Metrics are made by the first call, which must not be within a graph.
-    classes = model.output_shape[-1]
-    shape = (len(batch[1]), classes)
-    model.compute_metrics(None, batch[1], tf.fill(shape, 1 / classes), None)
-    return tf.function(model.train_step, autograph=False, jit_compile=xla or None)
 
 
 def inference(

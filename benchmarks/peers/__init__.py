@@ -7,75 +7,48 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Mapping
 
-import numpy as np
-
-from keras_alexnet.benchmarks.comparison import TENSORFLOW, Comparison
-from keras_alexnet.benchmarks.networks import Network
-from keras_alexnet.benchmarks.workers import Work
-
-COMPILED, LAYOUTS = (True, False), ("channels_last", "channels_first")
+from keras_alexnet.benchmarks.comparison import TENSORFLOW, Comparison, Work
 
 
 def make(peer: str, function: str, **arguments: object) -> Work:
     """Makes a peer's work: calls a function of one of the files here."""
-    module = importlib.import_module(f"{__name__}.{peer}")
+    module = importlib.import_module(f"{__name__}.{peer}_peer")
     return getattr(module, function)(**arguments)
 
 
-def add_training(
-    comparison: Comparison, network: Network, batch_size: int, expected: np.ndarray
-) -> None:
+def add_training(comparison: Comparison, common: Mapping[str, object]) -> None:
     """Adds the training steps of all peers to a comparison.
 
     Args:
         comparison: What they are added to.
-        network: What they build.
-        batch_size: Images of a batch.
-        expected: Our probabilities of `sample_images`.
+        common: Arguments of all: the network that they build, the batch size, and our
+            probabilities of `sample_images`.
     """
-    arguments = {"function": "training_step", "network": network}
-    arguments |= {"batch_size": batch_size, "expected": expected}
-    _add_torch(comparison, arguments)
+    common = {**common, "function": "training_step"}
+    _add_torch(comparison, common)
     for name, xla in (("textbook float32", False), ("textbook float32, XLA", True)):
-        comparison.add(
-            name, make, TENSORFLOW, peer="textbook_peer", xla=xla, **arguments
-        )
+        comparison.add(name, make, TENSORFLOW, peer="textbook", xla=xla, **common)
 
 
-def add_inference(
-    comparison: Comparison, network: Network, batch_size: int, expected: np.ndarray
-) -> None:
+def add_inference(comparison: Comparison, common: Mapping[str, object]) -> None:
     """Adds the forward passes of all peers to a comparison; see `add_training`."""
-    arguments = {"function": "inference", "network": network}
-    arguments |= {"batch_size": batch_size, "expected": expected}
-    _add_torch(comparison, arguments)
-    comparison.add(
-        "textbook float32", make, TENSORFLOW, peer="textbook_peer", **arguments
-    )
+    common = {**common, "function": "inference"}
+    _add_torch(comparison, common)
+    comparison.add("textbook float32", make, TENSORFLOW, peer="textbook", **common)
     for dtype in ("float32", "bfloat16"):
-        comparison.add(
-            *(f"OpenVINO {dtype}", make, "OpenVINO"),
-            **{"peer": "openvino_peer", "dtype": dtype, **arguments},
-        )
-    comparison.add(
-        *("ONNX Runtime float32", make, "ONNX Runtime"),
-        **{"peer": "onnxruntime_peer", **arguments},
-    )
+        name, arguments = f"OpenVINO {dtype}", {"peer": "openvino", "dtype": dtype}
+        comparison.add(name, make, "OpenVINO", **arguments, **common)
+    name = "ONNX Runtime float32"
+    comparison.add(name, make, "ONNX Runtime", peer="onnxruntime", **common)
 
 
-def _add_torch(comparison: Comparison, arguments: dict) -> None:
+def _add_torch(comparison: Comparison, common: Mapping[str, object]) -> None:
     if not importlib.util.find_spec("torch"):
         comparison.skipped["PyTorch"] = "it is not installed"
         print("PyTorch is left out: it is not installed", flush=True)
         return
-    # What is expected to be the fastest comes first: time may run out.
-    for compiled in COMPILED:
-        for dtype in ("bfloat16", "float32"):
-            for layout in LAYOUTS:
-                kind = "compiled" if compiled else "eager"
-                comparison.add(
-                    *(f"PyTorch {kind} {dtype} {layout}", make, "PyTorch"),
-                    **{"peer": "torch_peer", "compiled": compiled, "dtype": dtype},
-                    **{"layout": layout, **arguments},
-                )
+    for dtype in ("bfloat16", "float32"):
+        name, arguments = f"PyTorch {dtype}", {"peer": "torch", "dtype": dtype}
+        comparison.add(name, make, "PyTorch", **arguments, **common)
