@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +12,11 @@ from scipy.stats import rankdata
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold
 
-from keras_alexnet.tuning.trials import Column, Direction, Trial, columns_of, ranked
+from keras_alexnet.tuning.trials import Trial, ranked
 
 MIN_TRIALS = 10
+# With other folds and forests.
+REPETITIONS = 5
 # Below this fraction of the order explained, the forest has learned next to nothing,
 # and what it goes by means nothing.
 MIN_EXPLAINED = 0.1
@@ -49,13 +53,51 @@ class Importance:
         return self.too_few is None and self.explained >= MIN_EXPLAINED
 
 
-def importance(
-    trials: Sequence[Trial],
-    direction: Direction,
-    *,
-    repetitions: int = 5,
-    seed: int = 0,
-) -> Importance:
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What trials have tried of one hyperparameter, as numbers.
+
+    Attributes:
+        name: The hyperparameter's name.
+        numbers: Its values; those that are no numbers become their positions among the
+            different ones. NaN where it was not active.
+        is_numeric: Whether all values are finite numbers.
+    """
+
+    name: str
+    numbers: np.ndarray
+    is_numeric: bool
+
+    @classmethod
+    def of(cls, name: str, trials: Sequence[Trial]) -> Column:
+        """Reads a hyperparameter's column."""
+        values = [trial.values[name] for trial in trials if name in trial.values]
+        is_numeric = all(
+            isinstance(value, numbers.Real)
+            and not isinstance(value, (bool, np.bool_))
+            and math.isfinite(value)
+            for value in values
+        )
+        if not is_numeric:
+            # By their texts: values may be lists, which are not hashable.
+            texts = list(map(str, values))
+            values = [list(dict.fromkeys(texts)).index(text) for text in texts]
+        found = np.full(len(trials), math.nan)
+        found[[name in trial.values for trial in trials]] = values
+        return cls(name, found, is_numeric)
+
+    @property
+    def active(self) -> np.ndarray:
+        """Whether each trial had it, `(trials,)`."""
+        return ~np.isnan(self.numbers)
+
+    @property
+    def varies(self) -> bool:
+        """Whether trials differ in it, in its value or in having it at all."""
+        return len(np.unique(self.numbers)) > 1
+
+
+def importance(trials: Sequence[Trial], seed: int = 0) -> Importance:
     """Estimates how much each hyperparameter mattered.
 
     A random forest (Breiman 2001) learns the rank of a trial from its hyperparameters.
@@ -63,18 +105,15 @@ def importance(
     values are permuted among them (permutation importance, section 10 there). Ranks,
     because one diverged trial would outweigh all others.
 
-    Numbers that range over a decade or more count by their logarithms. A hyperparameter
-    that was active in some trials only is permuted among those (which scikit-learn's
-    `permutation_importance` cannot do); that it was active counts for the one that it
-    depends on.
+    A hyperparameter that was active in some trials only is permuted among those (which
+    scikit-learn's `permutation_importance` cannot do); that it was active counts for
+    the one that it depends on.
 
     Args:
         trials: All trials; those without a result do not count.
-        direction: Whether low or high objectives are good.
-        repetitions: How often everything is repeated, with other folds and forests.
         seed: Decides folds, forests and permutations.
     """
-    best_first = ranked(trials, direction)
+    best_first = ranked(trials)
     count = len(best_first)
     if count < MIN_TRIALS:
         return Importance(
@@ -82,9 +121,9 @@ def importance(
             too_few=f"{count} trials with a result are too few to tell what mattered: "
             f"it takes at least {MIN_TRIALS}.",
         )
-    columns = [
-        one for one in columns_of([trial.values for trial in best_first]) if one.varies
-    ]
+    names = dict.fromkeys(name for trial in best_first for name in trial.values)
+    columns = [Column.of(name, best_first) for name in names]
+    columns = [column for column in columns if column.varies]
     if not columns:
         return Importance(count, too_few="No hyperparameter varied.")
     target = _ranks(best_first)
@@ -93,11 +132,11 @@ def importance(
     inputs, masks = zip(*(_input(one, columns) for one in columns), strict=True)
     rng = np.random.default_rng(seed)
     losses, explained = zip(
-        *(_losses(np.stack(inputs, 1), masks, target, rng) for _ in range(repetitions)),
+        *(_losses(np.stack(inputs, 1), masks, target, rng) for _ in range(REPETITIONS)),
         strict=True,
     )
     means = np.mean(losses, axis=0)
-    deviations = np.std(losses, axis=0, ddof=1) if repetitions > 1 else 0 * means
+    deviations = np.std(losses, axis=0, ddof=1)
     order = np.argsort(-means, kind="stable")
     return Importance(
         count,
@@ -118,12 +157,12 @@ def _ranks(best_first: Sequence[Trial]) -> np.ndarray:
 
 def _input(column: Column, columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray]:
     """Returns a hyperparameter as numbers, and among which trials they are permuted."""
-    found, active = column.numbers(), column.active
+    found, active = column.numbers, column.active
 
     def decides(other: Column) -> bool:
         if not other.active.all() or other.is_numeric:
             return False
-        choice = other.numbers()
+        choice = other.numbers
         return all(len(set(active[choice == one])) == 1 for one in set(choice))
 
     if active.all() or any(map(decides, columns)):
