@@ -9,10 +9,8 @@ take part: Keras's own layers, PyTorch, OpenVINO and ONNX Runtime.
 
 from __future__ import annotations
 
-import keras_alexnet.benchmarks as benchmarks
 from keras_alexnet.benchmarks import models
-from keras_alexnet.benchmarks.comparison import Comparison, fastest
-from keras_alexnet.benchmarks.limits import Limits
+from keras_alexnet.benchmarks.comparison import fastest
 from keras_alexnet.benchmarks.machine import has_gpu
 from keras_alexnet.benchmarks.networks import Network, network_for
 from keras_alexnet.benchmarks.questions import Options
@@ -32,25 +30,14 @@ def run(options: Options) -> None:
 
 def measure(report: Report, network: Network, batch_size: int) -> None:
     """Compares all on one batch size."""
-    case = f"{network.architecture}, batch {batch_size}"
-    forms = [(form, False) for form in ("traced", "predict_on_batch", "SavedModel")]
-    if has_gpu() or report.options.quick:
-        forms.append(("traced", True))
-    with Comparison(report.options) as comparison:
-        limits = Limits(comparison)
-        expected = models.expected_outputs_in(comparison, network)
-        common = {"network": network, "batch_size": batch_size, "expected": expected}
-        for precision in ("bfloat16", "float32"):
-            for form, xla in forms:
-                comparison.add(
-                    f"keras_alexnet {precision}, {form}{', XLA' if xla else ''}",
-                    models.inference,
-                    **{"precision": precision, "form": form, "xla": xla, **common},
-                )
-        if peers := benchmarks.find_peers():
-            peers.add_inference(comparison, common)
-        seconds = comparison.run()
-        report.skip({f"{case}: {k}": why for k, why in comparison.skipped.items()})
-    _, seconds = limits.report(report, seconds)
+    case, forms = f"{network.architecture}, batch {batch_size}", {}
+    for precision in ("bfloat16", "float32"):
+        for form in ("traced", "predict_on_batch", "SavedModel"):
+            forms[f"{precision}, {form}"] = {"precision": precision, "form": form}
+        if has_gpu() or report.options.quick:
+            arguments = {"precision": precision, "form": "traced", "xla": True}
+            forms[f"{precision}, traced, XLA"] = arguments
+    make = models.inference
+    _, seconds = models.compare(report, case, network, batch_size, make, forms)
     others = {k: v for k, v in seconds.items() if not k.startswith("keras_alexnet")}
     report.add(case, seconds, batch_size, baseline=fastest(others))

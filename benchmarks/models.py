@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_alexnet
+import keras_alexnet.benchmarks as benchmarks
 from keras_alexnet.benchmarks.comparison import (
     TENSORFLOW,
     Comparison,
     Work,
     check_outputs,
 )
+from keras_alexnet.benchmarks.limits import Limits
 from keras_alexnet.benchmarks.machine import has_gpu
 from keras_alexnet.benchmarks.networks import (
     LEARNING_RATE,
@@ -24,6 +27,7 @@ from keras_alexnet.benchmarks.networks import (
     sample_images,
     weights_of,
 )
+from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.export.saved_model import export_saved_model
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.training.optimizer import DecayedMomentum
@@ -55,11 +59,39 @@ def expected_outputs(network: Network) -> np.ndarray:
     return ours(network).predict_on_batch(sample_images(network))
 
 
-def expected_outputs_in(comparison: Comparison, network: Network) -> np.ndarray | None:
-    """Returns `expected_outputs`, None where we fail ourselves."""
-    with comparison.optional("the check of outputs"):
-        return comparison.call(TENSORFLOW, expected_outputs, network=network)
-    return None
+def compare(
+    report: Report,
+    case: str,
+    network: Network,
+    batch_size: int,
+    make: Callable[..., Work],
+    forms: Mapping[str, Mapping[str, object]],
+) -> tuple[dict, dict]:
+    """Times our forms of some work, and every peer's, beside the limits.
+
+    Args:
+        report: Where limits, and who is left out, are reported.
+        case: What is done.
+        network: What all build.
+        batch_size: Images of a batch.
+        make: `training_step` or `inference`.
+        forms: Other arguments of `make`, by name.
+
+    Returns:
+        Rates of the limits, and seconds by candidate; see `Limits.report`.
+    """
+    with Comparison(report.options) as comparison:
+        limits, expected = Limits(comparison), None
+        with comparison.optional("the check of outputs"):
+            expected = comparison.call(TENSORFLOW, expected_outputs, network=network)
+        common = {"network": network, "batch_size": batch_size, "expected": expected}
+        for name, arguments in forms.items():
+            comparison.add(f"keras_alexnet {name}", make, **arguments, **common)
+        if peers := benchmarks.find_peers():
+            peers.add(comparison, {"function": make.__name__, **common})
+        seconds = comparison.run()
+        report.skip({f"{case}: {k}": why for k, why in comparison.skipped.items()})
+    return limits.report(report, seconds)
 
 
 def check_model(

@@ -11,10 +11,8 @@ layers, and PyTorch.
 
 from __future__ import annotations
 
-import keras_alexnet.benchmarks as benchmarks
 from keras_alexnet.benchmarks import models
-from keras_alexnet.benchmarks.comparison import Comparison, fastest
-from keras_alexnet.benchmarks.limits import Limits
+from keras_alexnet.benchmarks.comparison import fastest
 from keras_alexnet.benchmarks.machine import has_gpu
 from keras_alexnet.benchmarks.networks import (
     ALEXNET_2012,
@@ -42,24 +40,14 @@ def run(options: Options) -> None:
 def measure(report: Report, network: Network, batch_size: int) -> None:
     """Compares all on one network and batch size."""
     case = f"{network.architecture}, batch {batch_size}"
-    # XLA's convolutions are slow on CPUs.
-    both = (False, True) if has_gpu() or report.options.quick else (False,)
-    with Comparison(report.options) as comparison:
-        limits = Limits(comparison)
-        expected = models.expected_outputs_in(comparison, network)
-        common = {"network": network, "batch_size": batch_size, "expected": expected}
-        for precision in ("bfloat16", "float32"):
-            for xla in both:
-                comparison.add(
-                    f"keras_alexnet {precision}{', XLA' if xla else ''}",
-                    models.training_step,
-                    **{"precision": precision, "xla": xla, **common},
-                )
-        if peers := benchmarks.find_peers():
-            peers.add_training(comparison, common)
-        seconds = comparison.run()
-        report.skip({f"{case}: {k}": why for k, why in comparison.skipped.items()})
-    rates, seconds = limits.report(report, seconds)
+    forms = {}
+    for precision in ("bfloat16", "float32"):
+        forms[precision] = {"precision": precision, "xla": False}
+        # XLA's convolutions are slow on CPUs.
+        if has_gpu() or report.options.quick:
+            forms[f"{precision}, XLA"] = {"precision": precision, "xla": True}
+    make = models.training_step
+    rates, seconds = models.compare(report, case, network, batch_size, make, forms)
     work = 6 * network.multiply_adds
     bounds = {x: rates[x] / work for x in ("bfloat16", "float32") if x in rates}
     baseline = fastest(seconds, "PyTorch*") or fastest(seconds, "textbook*")

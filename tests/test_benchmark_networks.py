@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import keras_alexnet
-from keras_alexnet.benchmarks import models, networks
+from keras_alexnet.benchmarks import models
 from keras_alexnet.benchmarks.comparison import Comparison
 from keras_alexnet.benchmarks.limits import Limits
 from keras_alexnet.benchmarks.networks import (
@@ -12,7 +12,6 @@ from keras_alexnet.benchmarks.networks import (
     ALEXNET_MINI,
     ALEXNET_OWT,
     sample_images,
-    weights_of,
 )
 from keras_alexnet.benchmarks.operations import OPERATIONS
 from keras_alexnet.benchmarks.peers.textbook_peer import textbook
@@ -51,19 +50,6 @@ def test_textbook_keras_computes_what_ours_does():
     np.testing.assert_allclose(
         peer.predict_on_batch(images), ours.predict_on_batch(images), atol=1e-5
     )
-
-
-def test_weights_and_images_are_the_same_every_time():
-    network = ALEXNET_MINI
-    first = weights_of(network)
-    weights_of.cache_clear()
-    for name, (kernel, bias) in weights_of(network).items():
-        np.testing.assert_array_equal(kernel, first[name][0])
-        np.testing.assert_array_equal(bias, first[name][1])
-    few, more = sample_images(network, 3), sample_images(network, 7)
-    np.testing.assert_array_equal(few, more[:3])
-    assert networks.network_for(quick=True) is network
-    assert networks.network_for(quick=False) is ALEXNET_2012
 
 
 def test_rates_of_the_limits_follow_from_the_work_and_the_median(

@@ -5,7 +5,7 @@ import json
 
 from keras_alexnet.benchmarks.machine import machine
 from keras_alexnet.benchmarks.questions import Options
-from keras_alexnet.benchmarks.report import Report, duration
+from keras_alexnet.benchmarks.report import Report
 
 SECONDS = {"keras_alexnet": [1.0, 2.0, 2.5], "peer": [4.0, 4.0, 5.0]}
 
@@ -35,17 +35,6 @@ def test_the_machine_is_described_by_versions_and_processor():
     found = machine()
     for library in ("tensorflow", "keras", "numpy", "keras-alexnet"):
         assert found["versions"][library] == importlib.metadata.version(library)
-    assert "no such library" not in found["versions"]
-    assert found["cores"] >= 1
     assert isinstance(found["cpu"], str)
     assert all(flag[:3] in ("avx", "amx", "fma") for flag in found["cpu_flags"])
     json.dumps(found)
-
-
-def test_times_are_written_with_three_digits():
-    assert [duration(x) for x in (12.3456, 1.0, 0.0456, 0.00123)] == [
-        "12.35 s",
-        "1.00 s",
-        "45.6 ms",
-        "1.23 ms",
-    ]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.tuning.importance import MIN_TRIALS, Column, importance
+from keras_alexnet.tuning.importance import MIN_TRIALS, importance
 from keras_alexnet.tuning.trials import Trial
 
 
@@ -104,11 +104,6 @@ def test_being_active_counts_for_itself_where_nothing_else_decides_it():
     assert found.names[0] == "b" and found.means[0] > 0.8
 
 
-def test_the_same_seed_gives_the_same_numbers():
-    trials = trials_of(random_settings(20), range(20))
-    assert importance(trials, seed=5) == importance(trials, seed=5)
-
-
 def test_too_few_trials_give_no_numbers():
     found = importance(trials_of(random_settings(9), range(9)))
     assert not found.names and not found.is_reliable
@@ -132,20 +127,3 @@ def test_trials_without_a_result_do_not_count():
 )
 def test_where_nothing_varies_there_are_no_numbers(settings, objectives, why):
     assert importance(trials_of(settings, objectives)).too_few == why
-
-
-def test_columns_know_what_they_hold():
-    settings = [
-        {"rate": 0.001, "norm": "lrn", "flip": True, "layers": (1, 2)},
-        {"rate": 0.1, "norm": None, "flip": False, "layers": [3], "half": 0.0},
-        {"rate": 0.01, "norm": "lrn", "flip": True, "layers": (1, 2), "half": 5},
-    ]
-    names = ("rate", "norm", "flip", "layers", "half")
-    trials = trials_of(settings, range(3))
-    columns = {name: Column.of(name, trials) for name in names}
-    np.testing.assert_allclose(columns["rate"].numbers, [0.001, 0.1, 0.01])
-    for name in ("norm", "flip", "layers"):
-        np.testing.assert_allclose(columns[name].numbers, [0, 1, 0])
-        assert not columns[name].is_numeric
-    np.testing.assert_allclose(columns["half"].numbers, [np.nan, 0, 5])
-    assert all(column.varies for column in columns.values())

@@ -101,9 +101,10 @@ def test_the_report_tells_what_was_searched_and_found(written):
     assert "28 trials: 25 completed, 1 stopped early, 2 failed." in text
     assert "14 minutes" in text and "data `digits`" in text and "epochs `4`" in text
     assert f"## Best trial: {best.name}" in text
-    assert f"Learning rate `{best.config.learning_rate}`" in text
+    rate = best.values["rate"]
+    assert f"Its settings: kind `{best.values['kind']}`, rate `{rate:.4g}`" in text
+    assert f"| `{best.config.learning_rate}` | `{best.config.dropout}` |" in text
     assert f"top-1 error {100 * best.objective:.2f} %" in text
-    assert "The same in all of these: momentum `0.9`." in text
     assert "| Diverged: not finite | 2 | 0025, 0026 |" in text
     assert text.count("\n| 1 | ") == 1 and "\n| 10 | " in text
     assert "\n| 11 | " not in text

@@ -99,15 +99,6 @@ def test_values_become_the_schedule_that_they_say(kind, values, schedule):
     assert parse_schedule(made.learning_rate) == schedule
 
 
-def test_the_rate_grows_with_the_batch_or_not():
-    def rate(scale):
-        _, made = configured("recipe", global_batch_size=256, scale_rate=scale)
-        return parse_schedule(made.learning_rate).value
-
-    # Four times the recipe's 64.
-    assert rate(True) == pytest.approx(4 * rate(False)) == pytest.approx(0.04)
-
-
 def test_augmentation_is_multiplied_and_flips_stay_off():
     _, made = configured("recipe", augmentation_magnitude=2.0)
     assert (made.crop_padding, made.rotation, made.zoom) == (6, 20.0, 0.2)
@@ -234,10 +225,6 @@ def test_kinds_left_out_take_their_parameters_along():
         (
             lambda: SearchSpace({"dropout.drop9.value": Range(0, 0.5)}).check(DIGITS),
             "Unknown parameter 'dropout.drop9.value'",
-        ),
-        (
-            lambda: SearchSpace({"scale_rate": [True, False]}).check(DIGITS),
-            "scale_rate scales learning_rate.value",
         ),
     ],
 )

@@ -213,8 +213,6 @@ RECIPE: Mapping[str, Parameter] = {
     "momentum": Range(0.82, 0.98),
     "weight_decay": Range(5e-5, 5e-3, log=True),
     "global_batch_size": Choice((128, 32, 64, 256, 512)),
-    # Whether the learning rate grows with the batch, from that of the configuration.
-    "scale_rate": Choice((True, False)),
     # What crop_padding, rotation, zoom and color_noise are multiplied by.
     "augmentation_magnitude": Range(0.0, 2.0),
 }

@@ -87,10 +87,7 @@ def _leaderboard(trials: Sequence[Trial], best_first: Sequence[Trial]) -> str:
 
 
 def _draw(
-    directory: Path,
-    trials: Sequence[Trial],
-    objective: str,
-    found: Importance,
+    directory: Path, trials: Sequence[Trial], objective: str, found: Importance
 ) -> list[str]:
     """Draws what there is something to draw of; returns the files' names."""
     drawings = {}
@@ -156,8 +153,8 @@ def _best(best_first: Sequence[Trial], objective: str) -> list[str]:
             "chosen by the images that it is measured on: part of its lead is luck, "
             "and the more trials, the more of it."
         )
-    rate, dropout = _code(config.learning_rate), _code(config.dropout)
-    return [*parts, f"Learning rate {rate}, dropout {dropout}."]
+    settings = (f"{name} {_code(value)}" for name, value in best.values.items())
+    return [*parts, f"Its settings: {', '.join(settings) or 'those of the recipe'}."]
 
 
 def _against_default(comparison: Comparison | None) -> list[str]:
@@ -218,29 +215,21 @@ def _leaders(best_first: Sequence[Trial], objective: str) -> list[str]:
     if not best_first:
         return []
     leaders = best_first[:TOP]
-    names = list(dict.fromkeys(name for trial in leaders for name in trial.values))
-    # As texts: values may be lists.
-    tried = {n: {_code(one.values.get(n, "")) for one in leaders} for n in names}
-    same = [f"{n} {value}" for n in names for value in tried[n] if len(tried[n]) == 1]
-    names = [name for name in names if len(tried[name]) > 1]
     rows = [
         [
             str(rank),
             trial.name + (" (stopped)" if trial.status == "stopped" else ""),
             _short(trial.objective),
             str(len(trial.history)),
-            *(_code(trial.values[n]) if n in trial.values else "" for n in names),
+            _code(trial.config.learning_rate),
+            _code(", ".join(trial.config.dropout_by_layer) or trial.config.dropout),
         ]
         for rank, trial in enumerate(leaders, 1)
     ]
-    parts = [
-        f"## The best {len(leaders)} of {len(best_first)}",
-        _table(["rank", "trial", objective, "epochs", *names], rows),
-    ]
-    if same:
-        parts.append(f"The same in all of these: {', '.join(same)}.")
+    headings = ["rank", "trial", objective, "epochs", "learning rate", "dropout"]
     return [
-        *parts,
+        f"## The best {len(leaders)} of {len(best_first)}",
+        _table(headings, rows),
         "Trials that were stopped early rank after those that were not. All trials "
         f"with all settings: [{LEADERBOARD}]({LEADERBOARD}).",
     ]

@@ -306,14 +306,7 @@ def _configured(config: TrainConfig, values: Mapping[str, Value]) -> TrainConfig
     """
     changes = {name: one for name, one in values.items() if name in SETTINGS}
     if "learning_rate.kind" in values:
-        factor = 1.0
-        if values.get("scale_rate"):
-            # Twice the batch, twice the rate (layer-params-170-256-double.cfg).
-            batch = values.get("global_batch_size", config.global_batch_size)
-            factor = batch / config.global_batch_size
-        changes["learning_rate"] = _learning_rate_text(values, config.epochs, factor)
-    elif values.get("scale_rate"):
-        raise UserError("scale_rate scales learning_rate.value: search or fix it too.")
+        changes["learning_rate"] = _learning_rate_text(values, config.epochs)
     if "dropout.kind" in values:
         changes["dropout"] = _dropout_text(values)
         changes["dropout_by_layer"] = ()
@@ -322,18 +315,14 @@ def _configured(config: TrainConfig, values: Mapping[str, Value]) -> TrainConfig
     return config.updated(changes)
 
 
-def _learning_rate_text(
-    values: Mapping[str, Value], epochs: int, factor: float = 1.0
-) -> str:
+def _learning_rate_text(values: Mapping[str, Value], epochs: int) -> str:
     """Writes a learning-rate schedule, such as `"cosine(0.02, warmup=0.05)"`.
 
     Args:
         values: `learning_rate.kind`, `.value` and the attributes of the kind.
         epochs: Length of the run, which a plateau's patience is a fraction of.
-        factor: What the rate is multiplied by.
     """
     kind, start, its = _schedule_of("learning_rate", values)
-    start *= factor
     match kind:
         case "step":
             # Evenly spaced, the last followed by half a step.

@@ -18,37 +18,30 @@ def make(peer: str, function: str, **arguments: object) -> Work:
     return getattr(module, function)(**arguments)
 
 
-def add_training(comparison: Comparison, common: Mapping[str, object]) -> None:
-    """Adds the training steps of all peers to a comparison.
+def add(comparison: Comparison, common: Mapping[str, object]) -> None:
+    """Adds all peers to a comparison.
 
     Args:
         comparison: What they are added to.
-        common: Arguments of all: the network that they build, the batch size, and our
-            probabilities of `sample_images`.
+        common: Arguments of all: the function, `"training_step"` or `"inference"`; the
+            network that they build, the batch size, and our probabilities of
+            `sample_images`.
     """
-    common = {**common, "function": "training_step"}
-    _add_torch(comparison, common)
-    for name, xla in (("textbook float32", False), ("textbook float32, XLA", True)):
-        comparison.add(name, make, TENSORFLOW, peer="textbook", xla=xla, **common)
-
-
-def add_inference(comparison: Comparison, common: Mapping[str, object]) -> None:
-    """Adds the forward passes of all peers to a comparison; see `add_training`."""
-    common = {**common, "function": "inference"}
-    _add_torch(comparison, common)
-    comparison.add("textbook float32", make, TENSORFLOW, peer="textbook", **common)
-    for dtype in ("float32", "bfloat16"):
-        name, arguments = f"OpenVINO {dtype}", {"peer": "openvino", "dtype": dtype}
-        comparison.add(name, make, "OpenVINO", **arguments, **common)
-    name = "ONNX Runtime float32"
-    comparison.add(name, make, "ONNX Runtime", peer="onnxruntime", **common)
-
-
-def _add_torch(comparison: Comparison, common: Mapping[str, object]) -> None:
-    if not importlib.util.find_spec("torch"):
+    if importlib.util.find_spec("torch"):
+        for dtype in ("bfloat16", "float32"):
+            arguments = {"peer": "torch", "dtype": dtype, **common}
+            comparison.add(f"PyTorch {dtype}", make, "PyTorch", **arguments)
+    else:
         comparison.skipped["PyTorch"] = "it is not installed"
         print("PyTorch is left out: it is not installed", flush=True)
+    textbook = {"peer": "textbook", **common}
+    if common["function"] == "training_step":
+        comparison.add("textbook float32", make, TENSORFLOW, xla=False, **textbook)
+        comparison.add("textbook float32, XLA", make, TENSORFLOW, xla=True, **textbook)
         return
-    for dtype in ("bfloat16", "float32"):
-        name, arguments = f"PyTorch {dtype}", {"peer": "torch", "dtype": dtype}
-        comparison.add(name, make, "PyTorch", **arguments, **common)
+    comparison.add("textbook float32", make, TENSORFLOW, **textbook)
+    for dtype in ("float32", "bfloat16"):
+        arguments = {"peer": "openvino", "dtype": dtype, **common}
+        comparison.add(f"OpenVINO {dtype}", make, "OpenVINO", **arguments)
+    arguments = {"peer": "onnxruntime", **common}
+    comparison.add("ONNX Runtime float32", make, "ONNX Runtime", **arguments)
