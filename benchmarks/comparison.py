@@ -110,7 +110,9 @@ class Comparison:
             if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
                 return
         with self.optional(name):
-            self.options.check_time()
+            if self.options.time_is_up:
+                limit = self.options.time_limit
+                raise TimeoutError(f"the limit of {limit:.0f} s has passed")
             self.call(process, _prepare, name=name, make=make, arguments=arguments)
             self._where[name] = process
 

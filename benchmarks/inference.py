@@ -12,7 +12,7 @@ from __future__ import annotations
 from keras_alexnet.benchmarks import models
 from keras_alexnet.benchmarks.comparison import fastest
 from keras_alexnet.benchmarks.machine import has_gpu
-from keras_alexnet.benchmarks.networks import Network, network_for
+from keras_alexnet.benchmarks.networks import ALEXNET_2012, ALEXNET_MINI, Network
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import Report
 
@@ -20,10 +20,11 @@ from keras_alexnet.benchmarks.report import Report
 def run(options: Options) -> None:
     """Measures and reports."""
     report = Report("inference", options)
+    network = ALEXNET_MINI if options.quick else ALEXNET_2012
     default = (4,) if options.quick else (1, 512) if has_gpu() else (1, 32)
     for batch_size in options.batch_sizes or default:
         if not options.time_is_up:
-            measure(report, network_for(options.quick), batch_size)
+            measure(report, network, batch_size)
             report.save()
     report.write()
 

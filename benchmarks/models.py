@@ -119,21 +119,6 @@ def noise(network: Network, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
     )
 
 
-def compiled(model: keras.Model, xla: bool = False) -> keras.Model:
-    """Compiles one of our models for training, in place.
-
-    Args:
-        model: The model.
-        xla: Whether XLA compiles the step.
-    """
-    optimizer = DecayedMomentum(
-        LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
-    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=xla)
-    optimizer.build(model.trainable_variables)
-    return model
-
-
 def training_step(
     network: Network,
     precision: str,
@@ -143,7 +128,12 @@ def training_step(
 ) -> Work:
     """Makes training steps of one of our models on a batch that is on the device."""
     has_gpu()
-    model = compiled(ours(network, precision), xla)
+    model = ours(network, precision)
+    optimizer = DecayedMomentum(
+        LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    )
+    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=xla)
+    optimizer.build(model.trainable_variables)
     check_model(model, network, expected, precision)
     return steps_of(model, noise(network, batch_size))
 

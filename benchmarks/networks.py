@@ -101,11 +101,6 @@ ALEXNET_OWT = Network("alexnet_owt")
 ALEXNET_MINI = Network("alexnet_mini")
 
 
-def network_for(quick: bool) -> Network:
-    """Returns the network of the paper, or a tiny one of the same form."""
-    return ALEXNET_MINI if quick else ALEXNET_2012
-
-
 def sample_images(network: Network, count: int = SAMPLE) -> np.ndarray:
     """Makes mean-free noise, float32 `(count, size, size, 3)`; always the same."""
     shape = (count, network.image_size, network.image_size, 3)

@@ -219,6 +219,7 @@ def make(
     Raises:
         ArithmeticError: It computes something else.
     """
+    gpu = has_gpu()  # Before its first use.
     inputs = [_random((images, *operation.shape), dtype)]
     if operation.kernel:
         deviation = math.prod(operation.kernel[:3]) ** -0.5
@@ -227,7 +228,7 @@ def make(
     outputs = tf.function(function, autograph=False)(inputs[0][:2], *inputs[1:])
     sample = [tf.cast(x, tf.float32) for x in (inputs[0][:2], *inputs[1:])]
     expected = operation.function(IMPLEMENTATIONS[operation.kind][0])(*sample).numpy()
-    tolerance = "TF32" if has_gpu() and dtype == "float32" else dtype
+    tolerance = "TF32" if gpu and dtype == "float32" else dtype
     check_outputs(tf.cast(outputs, tf.float32).numpy(), expected, tolerance)
     outer = _random((images, *outputs.shape[1:]), dtype)
     # Nobody takes the gradient of the images, which conv1 sees.

@@ -20,14 +20,9 @@ USUAL = {
 }
 OTHER = {
     "limits": "What can this device do at best: matrix products and copies?",
-    "engine": "What does the training loop cost, on top of the step?",
     "data_pipeline": "How fast is the input, against decoding and tf.data?",
     "own_images": "A folder of images: how good, how soon, beside plain Keras?",
 }
-
-
-class TimeIsUp(Exception):
-    """What was still to be measured is left out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +69,6 @@ class Options:
         """Whether the time limit has passed."""
         limit = self.time_limit
         return limit is not None and time.monotonic() - self.started > limit
-
-    def check_time(self) -> None:
-        """Raises `TimeIsUp` after the time limit."""
-        if self.time_is_up:
-            raise TimeIsUp(f"the limit of {self.time_limit:.0f} s has passed")
 
 
 def check(names: Sequence[str], options: Options) -> None:

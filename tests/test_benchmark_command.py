@@ -19,7 +19,6 @@ QUICK = {
         "keras_alexnet float32, SavedModel",
         "*32, S*",
     ),
-    "engine": ("alexnet_mini, bfloat16, XLA, batch 8", "loop", "*"),
     "limits": ("limits", "limit: bfloat16 product of 128", "*"),
 }
 
@@ -52,7 +51,7 @@ def test_an_unknown_question_is_refused_with_the_nearest(capsys, tmp_path):
     )
 
 
-@pytest.mark.parametrize("questions", [["limits"], ["limits", "engine"]])
+@pytest.mark.parametrize("questions", [["limits"], ["limits", "inference"]])
 def test_results_that_cannot_be_written_are_refused_before_measuring(
     questions, capsys, tmp_path
 ):

@@ -94,7 +94,7 @@ def test_when_the_time_is_up_nothing_is_begun_and_the_round_is_finished(
         comparison.add("first", working, seconds=0.3)
         comparison.add("late", working)
         assert len(comparison.run()["first"]) == 1
-    assert "late is left out: TimeIsUp: the limit of" in capsys.readouterr().out
+    assert "late is left out: TimeoutError: the limit of" in capsys.readouterr().out
 
 
 def test_a_ratio_is_the_median_of_neighbours_in_time():

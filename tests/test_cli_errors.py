@@ -370,13 +370,8 @@ def test_a_model_file_that_is_none_is_named(error, trained):
     "arguments, expected",
     [
         (["--objective", "val_acc"], "Available: val_loss, val_top1_error, val_top5"),
-        (
-            ["--space", "recipes"],
-            "Unknown search space 'recipes'. Did you mean 'recipe'",
-        ),
-        (["--space", "none.json"], "Cannot read none.json"),
+        (["--space", "recipes"], "Did you mean 'recipe'"),
         (["--tuner", "lucky"], "'bayesian', 'hyperband'"),
-        (["--trials", "0"], "trials must be at least 1"),
         (["--data", "folder:nowhere"], "No such folder: nowhere"),
         (["--ablation", "--seeds", "0"], "--seeds must be at least 1. Received: 0"),
         (["--ablation", "--epochs", "0"], "epochs must be at least 1. Received: 0"),

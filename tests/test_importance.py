@@ -93,17 +93,6 @@ def test_a_parameter_that_matters_where_it_is_active_is_found():
     assert found.names[0] == "factor"
 
 
-def test_being_active_counts_for_itself_where_nothing_else_decides_it():
-    rng = np.random.default_rng(0)
-    settings = [
-        {"a": float(rng.uniform())} | ({"b": 1.0} if rng.uniform() < 0.5 else {})
-        for _ in range(60)
-    ]
-    objectives = ["b" in values for values in settings]
-    found = importance(trials_of(settings, map(float, objectives)))
-    assert found.names[0] == "b" and found.means[0] > 0.8
-
-
 def test_too_few_trials_give_no_numbers():
     found = importance(trials_of(random_settings(9), range(9)))
     assert not found.names and not found.is_reliable

@@ -27,8 +27,7 @@ from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning import Choice, Range, SearchSpace, oracles, search
 from keras_alexnet.tuning.oracles import make_oracle
 from keras_alexnet.tuning.trial_process import SearchInterrupted, failure
-from keras_alexnet.tuning.trials import Trial, ranked
-from keras_alexnet.tuning.tuner import repeated_error
+from keras_alexnet.tuning.trials import Trial, ranked, repeated_error
 
 TINY = TrainConfig(
     architecture="alexnet_mini",
@@ -165,13 +164,9 @@ def test_a_trial_in_rounds_is_a_run_that_never_paused(tmp_path):
         config, RATES, trials=4, tuner="hyperband", run_dir=tmp_path / "s", keep=5
     )
     # Three begin with one epoch; the best goes on to the third.
-    state = json.loads((tmp_path / "s" / "oracle.json").read_text())
-    assert [len(one) for one in state["brackets"]] or state["start_order"]
-    assert [trial.status for trial in result.trials].count("stopped") == 2
-    assert [len(trial.history) for trial in result.trials if trial != result.best] == [
-        1,
-        1,
-    ]
+    others = [trial for trial in result.trials if trial != result.best]
+    assert [trial.status for trial in others] == ["stopped"] * 2
+    assert [len(trial.history) for trial in others] == [1, 1]
     log = tmp_path / "s" / f"trial_{result.best.name}" / "output.txt"
     assert "Continuing" in log.read_text()
     whole = train_from(tmp_path / "s" / "best.json", tmp_path / "whole")
@@ -288,39 +283,36 @@ def test_a_trial_whose_process_is_killed_is_given_again(tmp_path):
     assert "Continuing" in log
 
 
-def test_a_trial_that_the_state_does_not_know_yet_is_given_again(tmp_path):
-    def oracle():
-        hp = keras_tuner.HyperParameters()
-        RATES.declare(hp, TINY)
-        objective = keras_tuner.Objective("val_loss", "min")
-        one = make_oracle("random", hp, objective, trials=5, epochs=2, seed=0)
-        one._set_project_dir(tmp_path, "s")
-        return one
+def oracle_in(directory):
+    hp = keras_tuner.HyperParameters()
+    RATES.declare(hp, TINY)
+    objective = keras_tuner.Objective("val_loss", "min")
+    one = make_oracle("random", hp, objective, trials=5, epochs=2, seed=0)
+    one._set_project_dir(directory, "s")
+    return one
 
-    first = oracle()
+
+def test_a_trial_that_the_state_does_not_know_yet_is_given_again(tmp_path):
+    first = oracle_in(tmp_path)
     first.save()
     before = (tmp_path / "s" / "oracle.json").read_bytes()
     values = first.create_trial("tuner0").hyperparameters.values
     # Killed after trial.json was written, before oracle.json was.
     (tmp_path / "s" / "oracle.json").write_bytes(before)
-    second = oracle()
+    second = oracle_in(tmp_path)
     second.reload()
     assert second.trials == {}
     again = second.create_trial("tuner0")
     assert (again.trial_id, again.hyperparameters.values) == ("0", values)
     # Killed in the middle of it: given again, under the same name.
-    third = oracle()
+    third = oracle_in(tmp_path)
     third.reload()
     assert third.create_trial("tuner0").hyperparameters.values == values
     assert third.create_trial("tuner1").trial_id == "1"
 
 
 def test_a_silent_worker_gives_its_trial_back(tmp_path, monkeypatch):
-    hp = keras_tuner.HyperParameters()
-    RATES.declare(hp, TINY)
-    objective = keras_tuner.Objective("val_loss", "min")
-    oracle = make_oracle("random", hp, objective, trials=5, epochs=2, seed=0)
-    oracle._set_project_dir(tmp_path, "s")
+    oracle = oracle_in(tmp_path)
     name = oracle.create_trial("far").trial_id
     assert oracle.take_back_from_silent() == []
     monkeypatch.setattr("keras_alexnet.tuning.oracles.SILENCE_SECONDS", -1.0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -32,8 +31,6 @@ BEST_LINE = {
 }
 # Good trials dark on white, bad ones pale; told apart by any eyes and in print.
 COLORS = "viridis"
-# A curve that ends at zero leaves a logarithmic figure this far below its top.
-DECADES = 4
 
 
 def objectives(trials: Sequence[Trial], objective: str) -> Figure:
@@ -91,31 +88,34 @@ def curves(trials: Sequence[Trial], objective: str) -> Figure:
     panels = figure.subplots(1, 2)
     best_first = ranked(trials)
     scale = _color_scale(best_first)
-    lengths = {trial.config.epochs for trial in trials}
-    unit = lengths.pop() if len(lengths) == 1 else None
+    epochs = trials[0].config.epochs
     failed = [trial for trial in trials if trial.status == "failed"]
-    many = len(best_first) > 12
-    thin = {"linewidth": 1.0 if many else 1.6, "alpha": 0.7 if many else 1.0}
+    thin = {"linewidth": 1.2, "alpha": 0.8}
     styles = [(one, {"linewidth": 0.8, "linestyle": ":", **FAILED}) for one in failed]
     # The best last, on top of the others.
     for trial in reversed(best_first[1:]):
         styles.append((trial, {"color": scale.to_rgba(trial.objective), **thin}))
-    for trial in best_first[:1]:
-        styles.append((trial, {**BEST_LINE, "label": f"best, {trial.name}"}))
+    best = best_first[0]
+    styles.append((best, {**BEST_LINE, "label": f"best, {best.name}"}))
     settings = {"learning_rate": "Learning rate", "dropout": "Dropout rate"}
     for panel, (setting, title) in zip(panels, settings.items(), strict=True):
         drawn = []
         for trial, style in styles:
             progress, values = _curve(trial, setting)
             if len(values):
-                panel.plot(progress * (unit or 1), values, **style)
+                panel.plot(progress * epochs, values, **style)
                 drawn.append(values)
         if failed:
             panel.plot([], [], linestyle=":", label="failed", **FAILED)
-        panel.set(title=title, xlabel="epoch" if unit else "progress")
-        panel.set_xlim(0, unit or 1)
-        if drawn:
-            _limit(panel, drawn, may_be_logarithmic=setting == "learning_rate")
+        panel.set(title=title, xlabel="epoch", xlim=(0, epochs))
+        highest = max((values.max() for values in drawn), default=1)
+        typical = [np.median(values) for values in drawn if np.median(values) > 0]
+        if setting == "learning_rate" and typical:
+            # A curve that ends at zero leaves the figure.
+            panel.set_yscale("log")
+            panel.set_ylim(min(typical) / 10, highest * 1.5)
+        else:
+            panel.set_ylim(0, 1.05 * highest or 1)
         panel.grid(alpha=0.3)
         if panel.get_legend_handles_labels()[0]:
             panel.legend(fontsize=8)
@@ -173,22 +173,6 @@ def _curve(trial: Trial, setting: str) -> tuple[np.ndarray, np.ndarray]:
     # The end of the run itself is never trained at.
     progress = np.linspace(0, done, 501)[:-1]
     return progress, np.array([schedule(point) for point in progress])
-
-
-def _limit(panel: Axes, drawn: Sequence[np.ndarray], may_be_logarithmic: bool) -> None:
-    """Chooses a logarithmic axis where rates range over a decade and more."""
-    values = np.concatenate(drawn)
-    highest = values.max()
-    # Of each curve its typical value: a cosine's end at zero asks for no such scale.
-    typical = [np.median(one) for one in drawn if np.median(one) > 0]
-    decade = bool(typical) and max(typical) >= 10 * min(typical)
-    if decade and may_be_logarithmic:
-        positive = values[values > 0].min()
-        panel.set_yscale("log")
-        floor = min(min(typical) / 10, highest / 10**DECADES)
-        panel.set_ylim(max(positive, floor) / 1.5, highest * 1.5)
-    else:
-        panel.set_ylim(0, 1.05 * highest or 1)
 
 
 # === Colours ===

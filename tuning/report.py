@@ -138,7 +138,8 @@ def _best(best_first: Sequence[Trial], objective: str) -> list[str]:
         f"{objective} {_short(best.objective)} after epoch {len(best.history)} of "
         f"{config.epochs}"
         + (f"; on the validation split {', '.join(metrics)}" if metrics else "")
-        + ". Trials are ranked by the validation split; the test split is not used.",
+        + ". Trials are ranked by the validation split: the test split chooses "
+        "nothing.",
     ]
     if best.status == "stopped":
         parts.append(

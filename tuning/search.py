@@ -120,8 +120,8 @@ def search(
     ):
         if name not in known:
             raise UserError(unknown(name, kind, known))
-    get_architecture(config.architecture)
     config = check_in_process(config).config
+    get_architecture(config.architecture)
     # To choose by other images than those of the test.
     fraction = config.validation_fraction or VALIDATION
     config = dataclasses.replace(config, validation_fraction=fraction)

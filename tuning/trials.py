@@ -6,17 +6,17 @@ import csv
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import keras_tuner
 from keras_tuner.engine.trial import Trial as Assignment
-from keras_tuner.engine.trial import TrialStatus
 
-from keras_alexnet.errors import UserError
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.tuning.space import SearchSpace
+
+# That many different trials in a row with the same error end a search.
+SAME_ERRORS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,75 +70,42 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
     )
 
 
-# === Reading ===
+def line_of(ended: Trial, best_first: Sequence[Trial], objective: str) -> str:
+    """Returns what came of a trial, and the best so far, in one line."""
+    outcome = {
+        "failed": f"failed: {ended.error}",
+        "stopped": f"stopped after epoch {len(ended.history)}, ",
+    }.get(ended.status, "")
+    if ended.has_result:
+        best = best_first[0]
+        outcome += f"{objective} {ended.objective:.4g}"
+        outcome += f" (best {best.objective:.4g}, trial {best.name})"
+    seconds = f", {ended.seconds:.0f} s" if ended.seconds else ""
+    schedules = f"learning rate {ended.config.learning_rate}, dropout "
+    schedules += ", ".join(ended.config.dropout_by_layer) or ended.config.dropout
+    return f"trial {ended.name} {outcome}{seconds}; {schedules}"
 
 
-def read_trials(
-    oracle: keras_tuner.Oracle,
-    space: SearchSpace,
-    config: TrainConfig,
-    run_dir: Path,
-) -> list[Trial]:
-    """Returns the trials of a search, in the order in which they began.
+def repeated_error(errors: Sequence[Mapping[str, Any] | None]) -> Mapping | None:
+    """Returns the error that the last trials have in common, if enough of them have.
 
-    The rounds of Hyperband that continue a trial belong to it.
+    Trials that run out of memory say nothing of smaller networks or batches: they end
+    no search in which another trial has succeeded.
 
     Args:
-        oracle: Knows what was tried.
-        space: What was searched.
-        config: What the search varies.
-        run_dir: The search's directory.
+        errors: Of each trial that has ended, in that order; None where it succeeded.
     """
-    rounds: dict[str, list[Assignment]] = {}
-    for name in list(oracle.start_order):
-        assignment = oracle.trials[name]
-        first = first_round(oracle.get_trial, assignment)
-        rounds.setdefault(first, []).append(assignment)
-    return [
-        _trial(name, assignments, oracle.objective.name, space, config, run_dir)
-        for name, assignments in rounds.items()
-    ]
+    last = errors[-SAME_ERRORS:]
+    if len(last) < SAME_ERRORS or None in last:
+        return None
+    if None in errors and all(one.get("out_of_memory") for one in last):
+        return None
+    # The step or the size of something may differ.
+    kinds = {re.sub(r"[\d.]+", "#", one["error"]) for one in last}
+    return last[-1] if len(kinds) == 1 else None
 
 
-def _trial(
-    name: str,
-    rounds: Sequence[Assignment],
-    objective: str,
-    space: SearchSpace,
-    config: TrainConfig,
-    run_dir: Path,
-) -> Trial:
-    """Returns a trial, from its rounds and its run."""
-    last = rounds[-1]
-    hp = rounds[0].hyperparameters.copy()
-    try:
-        values, config = space.configure(hp, config)
-    except UserError:  # It has failed for that reason.
-        values = {k: v for k, v in hp.values.items() if not k.startswith("tuner/")}
-    history = read_history(run_dir / "trials" / name)
-    known = {TrialStatus.RUNNING: "running", TrialStatus.COMPLETED: "completed"}
-    status, error = known.get(last.status, "failed"), None
-    if status == "completed" and len(history) < config.epochs:
-        status = "stopped"
-    if status == "failed":
-        error = read_error(run_dir, last.trial_id)["error"]
-    scored = [one for one in rounds if one.status == TrialStatus.COMPLETED]
-    row = history[-1] if scored and history else {}
-    return Trial(
-        name=name,
-        values=values,
-        config=config,
-        status=status,
-        objective=_last(scored[-1], objective) if scored else None,
-        metrics={
-            column.removeprefix("val_"): value
-            for column, value in row.items()
-            if column.startswith("val_")
-        },
-        history=tuple(history),
-        seconds=sum(_last(one, "seconds") for one in scored),
-        error=error,
-    )
+# === Reading ===
 
 
 def first_round(get_trial: Callable[[str], Assignment], assignment: Assignment) -> str:
@@ -174,10 +141,3 @@ def read_history(run_dir: Path) -> list[dict[str, float]]:
         {name: kinds.get(name, float)(text) for name, text in row.items() if text}
         for row in rows
     ]
-
-
-def _last(assignment: Assignment, metric: str) -> float:
-    """Returns what was last reported of a metric."""
-    history = assignment.metrics.get_history(metric)
-    # Reported twice by a search that was killed between the two.
-    return float(history[-1].value[-1])

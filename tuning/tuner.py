@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial as Assignment
@@ -33,16 +31,16 @@ from keras_alexnet.tuning.trial_process import (
 from keras_alexnet.tuning.trials import (
     Trial,
     first_round,
+    line_of,
     ranked,
     read_error,
-    read_trials,
+    read_history,
+    repeated_error,
 )
 
 IDLE_SECONDS = 0.2
 # How often a worker on another host says that it is alive.
 HEARTBEAT_SECONDS = 15.0
-# That many different trials in a row with the same error end a search.
-SAME_ERRORS = 3
 
 
 class ScheduleTuner(BaseTuner):
@@ -114,8 +112,44 @@ class ScheduleTuner(BaseTuner):
             raise self._failure
 
     def trials(self) -> list[Trial]:
-        """Reads all trials, in the order in which they began."""
-        return read_trials(self._state, self.space, self.config, self.run_dir)
+        """Reads all trials, in the order in which they began.
+
+        The rounds of Hyperband that continue a trial belong to it.
+        """
+        oracle = self._state
+        rounds: dict[str, list[Assignment]] = {}
+        for name in list(oracle.start_order):
+            assignment = oracle.trials[name]
+            first = first_round(oracle.get_trial, assignment)
+            rounds.setdefault(first, []).append(assignment)
+        return [self._trial(name, found) for name, found in rounds.items()]
+
+    def _trial(self, name: str, rounds: Sequence[Assignment]) -> Trial:
+        """Reads a trial, from its rounds and its run."""
+        last, hp = rounds[-1], rounds[0].hyperparameters.copy()
+        try:
+            values, config = self.space.configure(hp, self.config)
+        except UserError:  # It has failed for that reason.
+            config = self.config
+            values = {k: v for k, v in hp.values.items() if not k.startswith("tuner/")}
+        history = read_history(self.run_dir / "trials" / name)
+        known = {TrialStatus.RUNNING: "running", TrialStatus.COMPLETED: "completed"}
+        status, error = known.get(last.status, "failed"), None
+        if status == "completed" and len(history) < config.epochs:
+            status = "stopped"
+        if status == "failed":
+            error = read_error(self.run_dir, last.trial_id)["error"]
+        scored = [one for one in rounds if one.status == TrialStatus.COMPLETED]
+        row = history[-1] if scored and history else {}
+        metrics = {
+            column.removeprefix("val_"): value
+            for column, value in row.items()
+            if column.startswith("val_")
+        }
+        objective = _last(scored[-1], self._state.objective.name) if scored else None
+        seconds = sum(_last(one, "seconds") for one in scored)
+        found = objective, metrics, tuple(history), seconds, error
+        return Trial(name, values, config, status, *found)
 
     # === Workers ===
 
@@ -263,7 +297,7 @@ class ScheduleTuner(BaseTuner):
                 (directory / "model.keras").unlink(missing_ok=True)
         name = first_round(oracle.get_trial, assignment)
         ended = next(one for one in trials if one.name == name)
-        line = _line(ended, best, oracle.objective.name)
+        line = line_of(ended, best, oracle.objective.name)
         count = f"{len(errors)} of {oracle.max_trials}"
         print(f"{count}: {line}", file=self._output, flush=True)
 
@@ -282,36 +316,8 @@ class ScheduleTuner(BaseTuner):
             raise SearchInterrupted(number)
 
 
-def _line(ended: Trial, best_first: Sequence[Trial], objective: str) -> str:
-    """Returns what came of a trial, and the best so far, in one line."""
-    outcome = {
-        "failed": f"failed: {ended.error}",
-        "stopped": f"stopped after epoch {len(ended.history)}, ",
-    }.get(ended.status, "")
-    if ended.has_result:
-        best = best_first[0]
-        outcome += f"{objective} {ended.objective:.4g}"
-        outcome += f" (best {best.objective:.4g}, trial {best.name})"
-    seconds = f", {ended.seconds:.0f} s" if ended.seconds else ""
-    schedules = f"learning rate {ended.config.learning_rate}, dropout "
-    schedules += ", ".join(ended.config.dropout_by_layer) or ended.config.dropout
-    return f"trial {ended.name} {outcome}{seconds}; {schedules}"
-
-
-def repeated_error(errors: Sequence[Mapping[str, Any] | None]) -> Mapping | None:
-    """Returns the error that the last trials have in common, if enough of them have.
-
-    Trials that run out of memory say nothing of smaller networks or batches: they end
-    no search in which another trial has succeeded.
-
-    Args:
-        errors: Of each trial that has ended, in that order; None where it succeeded.
-    """
-    last = errors[-SAME_ERRORS:]
-    if len(last) < SAME_ERRORS or None in last:
-        return None
-    if None in errors and all(one.get("out_of_memory") for one in last):
-        return None
-    # The step or the size of something may differ.
-    kinds = {re.sub(r"[\d.]+", "#", one["error"]) for one in last}
-    return last[-1] if len(kinds) == 1 else None
+def _last(assignment: Assignment, metric: str) -> float:
+    """Returns what was last reported of a metric."""
+    history = assignment.metrics.get_history(metric)
+    # Reported twice by a search that was killed between the two.
+    return float(history[-1].value[-1])
