@@ -364,7 +364,7 @@ def test_hosts_search_together(tmp_path):
         file.write(TINY.to_json())
     program = "import sys; from keras_alexnet.cli import main; main()"
     arguments = ["tune", "--config", tmp_path / "config.json", "--trials", 3]
-    arguments += ["--run-dir", tmp_path / "s"]
+    arguments += ["--run-dir", tmp_path / "s", "--seeds", 1]
     address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": "18761"}
     hosts = [
         subprocess.Popen(
@@ -376,11 +376,13 @@ def test_hosts_search_together(tmp_path):
         )
         for name in ("chief", "worker0")
     ]
-    outputs = [host.communicate(timeout=300)[0] for host in hosts]
+    outputs = [host.communicate(timeout=900)[0] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], outputs
     assert any("3 of 3" in output for output in outputs), outputs
     assert all("Best of 3 trials" in output for output in outputs), outputs
     assert len(list((tmp_path / "s" / "trials").glob("*/result.json"))) == 3
+    # One of them compares: a run that both train would fail for one.
+    assert [output.count("seed 1000: top-1 error") for output in outputs] == [2, 0]
 
 
 # === Reading ===

@@ -109,17 +109,7 @@ def search(
         OSError: The disk is full, or the directory cannot be written.
     """
     run_dir, space = Path(run_dir), get_space(space)
-    for name, value in (("trials", trials), ("workers", workers)):
-        if value < 1:
-            raise UserError(f"{name} must be at least 1. Received: {value}")
-    if keep < 0:
-        raise UserError(f"keep must not be negative. Received: {keep}")
-    for name, kind, known in (
-        (tuner, "tuner", TUNERS),
-        (objective, "objective", OBJECTIVES),
-    ):
-        if name not in known:
-            raise UserError(unknown(name, kind, known))
+    _check(trials, tuner, objective, keep, workers)
     config = check_in_process(config).config
     get_architecture(config.architecture)
     # To choose by other images than those of the test.
@@ -145,6 +135,21 @@ def search(
             oracle.reload()
         found = one.trials()
     return _result(run_dir, found, objective)
+
+
+def _check(trials: int, tuner: str, objective: str, keep: int, workers: int) -> None:
+    """Raises a UserError unless the arguments make sense."""
+    for name, value in (("trials", trials), ("workers", workers)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1. Received: {value}")
+    if keep < 0:
+        raise UserError(f"keep must not be negative. Received: {keep}")
+    for name, kind, known in (
+        (tuner, "tuner", TUNERS),
+        (objective, "objective", OBJECTIVES),
+    ):
+        if name not in known:
+            raise UserError(unknown(name, kind, known))
 
 
 @contextlib.contextmanager

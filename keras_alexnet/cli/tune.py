@@ -88,6 +88,7 @@ class Tune:
     def _search(self, config: TrainConfig) -> int:
         from keras_alexnet.tuning import search
         from keras_alexnet.tuning.compare import compare
+        from keras_alexnet.tuning.oracles import is_chief, is_distributed
         from keras_alexnet.tuning.report import write_report
 
         result = search(
@@ -101,6 +102,12 @@ class Tune:
             keep=self.keep,
             workers=self.workers,
         )
+        print(
+            f"Best of {len(result.trials)} trials: {result.best.name}, "
+            f"{result.objective} {result.best.objective:.4g}."
+        )
+        if is_distributed() and not is_chief():
+            return 0  # One host compares and reports.
         comparison = None
         if self.seeds:
             seeds = range(config.seed + FRESH, config.seed + FRESH + self.seeds)
@@ -112,10 +119,8 @@ class Tune:
             comparison=comparison,
         )
         print(
-            f"Best of {len(result.trials)} trials: {result.best.name}, "
-            f"{result.objective} {result.best.objective:.4g}. Read {report}. "
-            f"Train it: keras-alexnet train --config {result.run_dir / 'best.json'} "
-            "--run-dir ..."
+            f"Read {report}. Train the best: keras-alexnet train --config "
+            f"{result.run_dir / 'best.json'} --run-dir ..."
         )
         return 0
 
