@@ -15,12 +15,15 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 import keras_alexnet
 from keras_alexnet import extraction, features
 from keras_alexnet.architectures import get_architecture, list_architectures
 from keras_alexnet.errors import UserError
+from keras_alexnet.export.saved_model import export_saved_model
 from keras_alexnet.extraction import Reduction, extract_features
 from keras_alexnet.features import feature_extractor
 from keras_alexnet.images.preprocessing import get_preprocessing
@@ -326,10 +329,65 @@ def test_components_of_many_blocks_are_those_of_all(monkeypatch):
     np.testing.assert_allclose(found, expected, atol=1e-4 * s[0])
 
 
+# Torchvision's convolutions are others' data.
+DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(os.environ.get("KERAS_ALEXNET_TEST_DATA", DATA))
+GENUINE = DATA / "torchvision_alexnet_conv.safetensors"
+
+
+@pytest.fixture(scope="module")
+def photographed():
+    """torchvision's convolutions, random ones where they are not there, and an fc7."""
+    keras.utils.set_random_seed(0)
+    base = keras_alexnet.build(
+        "alexnet_owt",
+        include_top=False,
+        weights=GENUINE if GENUINE.is_file() else None,
+    )
+    rows = keras.layers.Flatten()(base.output)
+    model = keras_alexnet.AlexNet(
+        base.input, keras.layers.Dense(64, name="fc7")(rows), name="photographed"
+    )
+    model.bind(get_preprocessing("torch"))
+    return model
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_one_image_gives_the_same_features_whatever_it_comes_as(
+    photographed, tmp_path, ending
+):
+    image = Image.fromarray(load_sample_image("china.jpg"))
+    (tmp_path / "images").mkdir()
+    path = tmp_path / "images" / f"a.{ending}"
+    image.save(path)
+    decoded = Image.open(path)
+    prepared = photographed.preprocess(path)
+    for other in (decoded, np.asarray(decoded)):
+        np.testing.assert_array_equal(photographed.preprocess(other), prepared)
+    fc7 = np.asarray(photographed(prepared))[0]
+
+    def near(found, expected):
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(fc7).max()
+
+    out, expected = tmp_path / "a.npy", photographed.metadata.preprocessing
+    extract_features(photographed, expected, path.parent, ["fc7"], out)
+    near(np.load(out)[0], fc7)
+    names = [str(number) for number in range(64)]
+    export_saved_model(photographed, tmp_path / "export", expected, names)
+    exported = tf.saved_model.load(tmp_path / "export")
+    found = exported.classify(tf.constant([path.read_bytes()]))
+    best = np.argsort(-fc7)[:5]
+    assert [name.decode() for name in found["labels"][0].numpy()] == [
+        names[number] for number in best
+    ]
+    near(found["probabilities"][0], fc7[best])
+
+
 # 25,088 numbers of relu1 an image: 200 MB of 2,000 images.
 MEMORY = """
 import resource, sys
 from keras_alexnet.errors import UserError
+from keras_alexnet.export.saved_model import export_saved_model
 from keras_alexnet.extraction import Reduction, extract_features
 import keras_alexnet
 from keras_alexnet.images.preprocessing import get_preprocessing
