@@ -25,6 +25,7 @@ OTHER = {
     "step_profile": "Where does the time of a training step go?",
     "engine": "What does the training loop cost, on top of the step?",
     "data_pipeline": "How fast is the input, against decoding and tf.data?",
+    "features": "How fast are features of photographs, from files to fc7?",
     "own_images": "A folder of images: how good, how soon, beside plain Keras?",
 }
 

@@ -349,20 +349,19 @@ def _extract(
     reduction: Reduction | None,
 ) -> tuple[list[int], list[tuple[str, str]]]:
     """Appends the features of images; returns which were read, and which not."""
-    run, paths, projections = _runner(extractor), stimuli.paths, {}
+    paths, projections = stimuli.paths, {}
     kept, skipped, done = [], [], 0
     files = [os.path.join(stimuli.root, path) for path in paths]
-    for images, read in image_batches(
-        files, preprocessing, batch_size, "Extracting features"
+    for features, read in features_of_files(
+        extractor, preprocessing, files, batch_size
     ):
-        good = np.array([why is None for why in read])
-        kept += (done + np.flatnonzero(good)).tolist()
-        skipped += [(paths[done + i], read[i]) for i in np.flatnonzero(~good)]
+        for index, why in enumerate(read, done):
+            if why is None:
+                kept.append(index)
+            else:
+                skipped.append((paths[index], why))
         done += len(read)
-        if not good.any():
-            continue
-        for name, values in run(images).items():
-            values = values.numpy()[: len(read)][good]
+        for name, values in features.items():
             if reduction:
                 values = values.reshape(len(values), -1)
                 width = values.shape[1]
@@ -384,7 +383,24 @@ def _extract(
     return kept, skipped
 
 
-def _runner(extractor: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+def features_of_files(
+    extractor: keras.Model,
+    preprocessing: Preprocessing,
+    files: Sequence[str],
+    batch_size: int,
+) -> Iterator[tuple[dict[str, np.ndarray], list[str | None]]]:
+    """Yields what layers make of image files, batch by batch.
+
+    Args:
+        extractor: From `feature_extractor`.
+        preprocessing: What the network expects of images.
+        files: Their paths.
+        batch_size: Images per pass.
+
+    Yields:
+        By name, float32 of `(images, ...)`, the images that can be read, or nothing
+        where none can; and for each file None, or the reason why it cannot be read.
+    """
     channels_first = keras.config.image_data_format() == "channels_first"
 
     @tf.function(autograph=False)
@@ -394,7 +410,12 @@ def _runner(extractor: keras.Model) -> Callable[[tf.Tensor], dict[str, tf.Tensor
         outputs = extractor(images, training=False)
         return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
 
-    return run
+    for images, read in image_batches(
+        files, preprocessing, batch_size, "Extracting features"
+    ):
+        good = np.array([why is None for why in read])
+        found = run(images) if good.any() else {}
+        yield {k: v.numpy()[: len(read)][good] for k, v in found.items()}, read
 
 
 @contextlib.contextmanager

@@ -67,6 +67,14 @@ def add_inference(
     )
 
 
+def add_features(comparison: Comparison, names: list[str], batch_size: int) -> None:
+    """Adds torchvision's features of files to a comparison."""
+    arguments = {"function": "features", "names": names, "batch_size": batch_size}
+    comparison.add(
+        "torchvision", make, "torchvision", peer="torchvision_peer", **arguments
+    )
+
+
 def _add_torch(comparison: Comparison, arguments: dict) -> None:
     if not importlib.util.find_spec("torch"):
         comparison.skipped["PyTorch"] = "it is not installed"
