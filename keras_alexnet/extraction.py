@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,138 +45,14 @@ from keras_alexnet.model import AlexNet
 
 # Images that are named rather than passed over: nothing here decodes them.
 UNSUPPORTED_SUFFIXES = (".avif", ".heic", ".heif", ".jp2", ".jxl")
+OUT_SUFFIXES = (".npz", ".npy", ".h5", ".hdf5")
 # What decides the numbers, beside the network.
 PACKAGES = ("keras-alexnet", "keras", "tensorflow", "numpy", "scikit-learn", "pillow")
 # Images that a PCA takes at a time, if its components are not more.
-PCA_IMAGES = 256
-
-
-# === Reduction ===
-
-
-@dataclasses.dataclass(frozen=True)
-class Reduction:
-    """Reduction of features to fewer numbers, written as `pca(100)`.
-
-    `pca(k)`: the first k principal components, by scikit-learn's `IncrementalPCA`
-    (Ross et al. 2008, https://doi.org/10.1007/s11263-007-0075-7), of at least 256
-    images at a time; of no more images than that, it is the exact one. `projection(k)`:
-    a very sparse random projection (Li, Hastie and Church 2006,
-    https://doi.org/10.1145/1150402.1150436), by scikit-learn's
-    `SparseRandomProjection`. With s the square root of the number of features, their
-    row is multiplied by a matrix of k columns whose entries are -sqrt(s / k) and
-    sqrt(s / k), each with probability 1 / 2s, and 0 otherwise.
-
-    Attributes:
-        kind: `"pca"` or `"projection"`.
-        count: k, the numbers that are left.
-        seed: Decides the random matrix.
-    """
-
-    kind: str
-    count: int
-    seed: int = 0
-
-    @classmethod
-    def parse(cls, text: str, seed: int = 0) -> Reduction:
-        """Reads the written form.
-
-        Raises:
-            UserError: It is none.
-        """
-        found = re.fullmatch(r"(pca|projection)\(([1-9]\d*)\)", text)
-        if not found:
-            raise UserError(
-                f"Features are reduced by pca(k) or projection(k). Received: {text!r}"
-            )
-        return cls(found[1], int(found[2]), seed)
-
-    def projection(self, width: int) -> Callable[[np.ndarray], np.ndarray]:
-        """Returns the random projection of `(images, width)`."""
-        # An import of 0.7 s.
-        from sklearn.random_projection import SparseRandomProjection
-
-        projection = SparseRandomProjection(self.count, random_state=self.seed)
-        return projection.fit(np.zeros((1, width))).transform
-
-    def principal_components(
-        self, blocks: Callable[[int], Iterator[np.ndarray]]
-    ) -> Iterator[np.ndarray]:
-        """Yields the principal components of rows that are read twice.
-
-        Args:
-            blocks: Returns all rows, in blocks of so many at least.
-        """
-        from sklearn.decomposition import IncrementalPCA
-
-        pca, size = IncrementalPCA(self.count), max(self.count, PCA_IMAGES)
-        for block in blocks(size):
-            # In double precision: single ones lose digits where the mean is large.
-            pca.partial_fit(block.astype(np.float64))
-        for block in blocks(size):
-            yield pca.transform(block)
+BLOCK = 256
 
 
 # === Images ===
-
-
-@dataclasses.dataclass(frozen=True)
-class Stimuli:
-    """Images in an order, and what is said of each.
-
-    Attributes:
-        root: What their paths are relative to.
-        columns: The names of what is said, `path` among them.
-        rows: For each image, a value for each column.
-    """
-
-    root: Path
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-    @classmethod
-    def open(cls, where: str | Path) -> Stimuli:
-        """Lists the images of a folder, or those that a CSV file lists.
-
-        Args:
-            where: A folder, whose sub-folders are searched too; or a CSV file whose
-                first row names its columns, `path` among them: relative to the file.
-
-        Raises:
-            UserError: There is no such folder, file or column, or no image.
-        """
-        where = Path(where).expanduser()
-        if where.is_dir():
-            columns, rows = ("path",), [(file,) for file in image_files(where)]
-            if not rows:
-                raise UserError(f"{where} has no images ({', '.join(IMAGE_SUFFIXES)}).")
-            return cls(where, columns, rows)
-        if not where.is_file():
-            raise UserError(f"No such folder or list of images: {where}")
-        try:
-            # Spreadsheets put a mark before the first character.
-            with where.open(encoding="utf-8-sig", newline="") as file:
-                columns, *rows = map(tuple, csv.reader(file, strict=True))
-        except (UnicodeDecodeError, ValueError, csv.Error) as error:
-            raise UserError(f"{where} is no CSV file in UTF-8: {error}") from None
-        if columns.count("path") != 1 or not rows:
-            raise UserError(
-                f"The first row of {where} must name the column path, and others list "
-                f"images. Received: {', '.join(columns)}"
-            )
-        for number, row in enumerate(rows, start=2):
-            if len(row) != len(columns) or not row[columns.index("path")]:
-                raise UserError(
-                    f"Row {number} of {where} must have {len(columns)} values, and a "
-                    f"path. Received: {', '.join(row) or 'nothing'}"
-                )
-        return cls(where.parent, columns, rows)
-
-    @property
-    def paths(self) -> list[str]:
-        """The images' paths, as they are written."""
-        column = self.columns.index("path")
-        return [row[column] for row in self.rows]
 
 
 def image_files(folder: str | Path) -> list[str]:
@@ -188,6 +64,48 @@ def image_files(folder: str | Path) -> list[str]:
     suffixes = (*IMAGE_SUFFIXES, *UNSUPPORTED_SUFFIXES)
     files = visible_files(Path(folder))
     return [file for file in files if file.lower().endswith(suffixes)]
+
+
+def read_stimuli(where: str | Path) -> tuple[Path, list[dict[str, str]]]:
+    """Lists the images of a folder, or those that a CSV file lists, in its order.
+
+    Args:
+        where: A folder, whose sub-folders are searched too; or a CSV file whose first
+            row names its columns, `path` among them: relative to the file.
+
+    Returns:
+        What the paths are relative to, and for each image what its columns hold.
+
+    Raises:
+        UserError: There is no such folder, file or column, or no image.
+    """
+    where = Path(where).expanduser()
+    if where.is_dir():
+        rows = [{"path": file} for file in image_files(where)]
+        if not rows:
+            raise UserError(f"{where} has no images ({', '.join(IMAGE_SUFFIXES)}).")
+        return where, rows
+    if not where.is_file():
+        raise UserError(f"No such folder or list of images: {where}")
+    try:
+        # Spreadsheets put a mark before the first character.
+        with where.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{where} is no CSV file in UTF-8: {error}") from None
+    if not rows or "path" not in rows[0]:
+        raise UserError(
+            f"The first row of {where} must name the column path, and others list "
+            f"images. Received: {', '.join(map(str, rows[0])) if rows else 'no images'}"
+        )
+    for number, row in enumerate(rows, start=2):
+        # A row that is too long or too short has a None.
+        if None in row or None in row.values() or not row["path"]:
+            raise UserError(
+                f"Image {number - 1} of {where} must have a path, and a value in each "
+                f"column. Received: {', '.join(map(str, row.values()))}"
+            )
+    return where.parent, rows
 
 
 def image_batches(
@@ -237,6 +155,35 @@ def image_batches(
             progress.advance(task, len(read))
 
 
+def features_of_files(
+    extractor: keras.Model,
+    preprocessing: Preprocessing,
+    files: Sequence[str],
+    batch_size: int,
+) -> Iterator[tuple[dict[str, np.ndarray], list[str | None]]]:
+    """Yields what layers make of image files, batch by batch; see `image_batches`.
+
+    Yields:
+        By the layer's name, float32 of `(images, ...)`, the images that can be read;
+        and for each file None, or the reason why it cannot be read.
+    """
+    channels_first = keras.config.image_data_format() == "channels_first"
+
+    @tf.function(autograph=False)
+    def run(images):
+        if channels_first:
+            images = tf.transpose(images, (0, 3, 1, 2))
+        outputs = extractor(images, training=False)
+        return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
+
+    for images, read in image_batches(
+        files, preprocessing, batch_size, "Extracting features"
+    ):
+        good = np.array([why is None for why in read])
+        found = run(images) if good.any() else {}
+        yield {k: v.numpy()[: len(read)][good] for k, v in found.items()}, read
+
+
 # === Extraction ===
 
 
@@ -256,6 +203,37 @@ class Extraction:
     shapes: dict[str, tuple[int, ...]]
 
 
+def parse_reduction(text: str, seed: int = 0) -> Any:
+    """Returns the scikit-learn transformer that reduces features, by its written form.
+
+    Args:
+        text: `"pca(k)"`: the first k principal components, by `IncrementalPCA` (Ross et
+            al. 2008, https://doi.org/10.1007/s11263-007-0075-7) in blocks of at least
+            256 images; of fewer images it is exact. `"projection(k)"`: a row of d
+            features times a random matrix of k columns with entries -sqrt(s / k) and
+            sqrt(s / k), each with probability 1 / 2s, and 0 otherwise, s = sqrt(d)
+            (Li, Hastie and Church 2006, https://doi.org/10.1145/1150402.1150436), by
+            `SparseRandomProjection`.
+        seed: Decides the random matrix.
+
+    Raises:
+        UserError: It is none of these.
+    """
+    # An import of 0.7 s.
+    from sklearn.decomposition import IncrementalPCA
+    from sklearn.random_projection import SparseRandomProjection
+
+    found = re.fullmatch(r"(pca|projection)\(([1-9]\d*)\)", text)
+    if not found:
+        raise UserError(
+            f"Features are reduced by pca(k) or projection(k). Received: {text!r}"
+        )
+    count = int(found[2])
+    if found[1] == "pca":
+        return IncrementalPCA(count)
+    return SparseRandomProjection(count, random_state=seed)
+
+
 def extract_features(
     model: AlexNet,
     preprocessing: Preprocessing,
@@ -264,7 +242,8 @@ def extract_features(
     out: str | Path,
     *,
     batch_size: int = 64,
-    reduction: Reduction | None = None,
+    reduce: str | None = None,
+    seed: int = 0,
 ) -> Extraction:
     """Writes the features of many images to a file, in one pass through the network.
 
@@ -279,143 +258,83 @@ def extract_features(
     Args:
         model: The network.
         preprocessing: What it expects of images.
-        images: A folder of images, or a CSV file that lists some; see `Stimuli.open`.
+        images: A folder of images, or a CSV file that lists some; see `read_stimuli`.
         layers: As in `feature_extractor`.
         out: The file to write, its name ending in .npy, .npz, .h5 or .hdf5.
         batch_size: Images per pass.
-        reduction: To fewer numbers per image and layer; None keeps all.
+        reduce: To fewer numbers per image and layer, see `parse_reduction`; None keeps
+            all.
+        seed: Decides a random projection.
 
     Returns:
         What was written, and what was not.
 
     Raises:
         ValueError: There is no such folder, list, layer, or image that can be read,
-            nothing to reduce, or `out` is no place to write to.
+            too little to reduce, or `out` is no place to write to.
     """
     out = Path(out).expanduser()
-    if out.suffix not in WRITERS:
-        endings = ", ".join(WRITERS)
+    if out.suffix not in OUT_SUFFIXES:
+        endings = ", ".join(OUT_SUFFIXES)
         raise UserError(f"Features are written as one of {endings}. Received: {out}")
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1. Received: {batch_size}")
     extractor = feature_extractor(model, layers)
-    reserved = {"files", "skipped"} & set(extractor.output)
-    if reserved:
+    if reserved := {"files", "skipped"} & set(extractor.output):
         raise UserError(f"{reserved.pop()} cannot be the name of a layer here.")
     if out.suffix == ".npy" and len(extractor.output) > 1:
         raise UserError(f"An .npy file holds one layer. Received: {', '.join(layers)}")
     if not out.parent.is_dir():
         raise UserError(f"No such folder: {out.parent}")
-    stimuli = Stimuli.open(images)
+    root, stimuli = read_stimuli(images)
     channels_last = keras.config.image_data_format() == "channels_last"
     height = model.inputs[0].shape[1 if channels_last else 2]
     if height is not None:
         preprocessing = preprocessing.with_image_size(height)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_ended_in_order())
-
-        # Beside the result, because features may be larger than what /tmp takes;
-        # without a name, so that nothing is left however the process ends.
-        def temporary() -> IO[bytes]:
-            return stack.enter_context(tempfile.TemporaryFile(dir=out.parent))
-
-        rows = {name: Rows(temporary()) for name in extractor.output}
-        size = min(batch_size, len(stimuli.rows))
-        kept, skipped = _extract(
-            extractor, preprocessing, stimuli, rows, size, reduction
+        rows = {
+            name: _Rows(stack, out.parent, reduce and parse_reduction(reduce, seed))
+            for name in extractor.output
+        }
+        kept, skipped = [], []
+        files = [os.path.join(root, row["path"]) for row in stimuli]
+        remaining = iter(stimuli)
+        batches = features_of_files(
+            extractor, preprocessing, files, min(batch_size, len(files))
         )
-        if reduction and reduction.kind == "pca":
-            for name in rows:
-                rows[name] = _reduced(name, rows[name], reduction, temporary())
-        table = [stimuli.rows[index] for index in kept]
-        files = Stimuli(stimuli.root, stimuli.columns, table).paths
+        for features, read in batches:
+            for why, row in zip(read, remaining, strict=False):
+                if why is None:
+                    kept.append(row)
+                else:
+                    skipped.append((row["path"], why))
+            for name, values in features.items():
+                rows[name].append(name, values)
+        if not kept:
+            path, why = skipped[0]
+            raise UserError(
+                f"No image in {images} can be read; the first that was tried: {path}: "
+                f"{why}"
+            )
+        for name in rows:
+            rows[name].finish(name)
+        paths = tuple(row["path"] for row in kept)
         shapes = {name: one.shape for name, one in rows.items()}
-        found = Extraction(tuple(files), tuple(skipped), shapes)
-        with replacing(out) as partial:
-            WRITERS[out.suffix](partial, rows, found)
-            about = _about(model, preprocessing, found, reduction)
+        names = {"files": paths, "skipped": [path for path, _ in skipped]}
+        about = {
+            **_used(model),
+            "preprocessing": preprocessing.to_config(),
+            "layers": shapes,
+            "reduction": reduce and {"form": reduce, "seed": seed},
+            "images": len(kept),
+            "skipped": skipped,
+        }
+        with replacing(out) as partial, replacing(Path(f"{out}.csv")) as table:
+            _write(partial, rows, names)
+            _write_table(table, kept)
             write_whole(Path(f"{out}.json"), json.dumps(about, indent=2))
-            with replacing(Path(f"{out}.csv")) as beside:
-                _write_table(beside, stimuli.columns, table)
-    return found
-
-
-def _extract(
-    extractor: keras.Model,
-    preprocessing: Preprocessing,
-    stimuli: Stimuli,
-    rows: dict[str, Rows],
-    batch_size: int,
-    reduction: Reduction | None,
-) -> tuple[list[int], list[tuple[str, str]]]:
-    """Appends the features of images; returns which were read, and which not."""
-    paths, projections = stimuli.paths, {}
-    kept, skipped, done = [], [], 0
-    files = [os.path.join(stimuli.root, path) for path in paths]
-    for features, read in features_of_files(
-        extractor, preprocessing, files, batch_size
-    ):
-        for index, why in enumerate(read, done):
-            if why is None:
-                kept.append(index)
-            else:
-                skipped.append((paths[index], why))
-        done += len(read)
-        for name, values in features.items():
-            if reduction:
-                values = values.reshape(len(values), -1)
-                width = values.shape[1]
-                if reduction.count > width:
-                    raise UserError(
-                        f"{name} has {width} features, fewer than {reduction.count}."
-                    )
-                if reduction.kind == "projection":
-                    if name not in projections:
-                        projections[name] = reduction.projection(width)
-                    values = projections[name](values)
-            rows[name].append(values)
-    if not kept:
-        path, why = skipped[0]
-        raise UserError(
-            f"No image in {stimuli.root} can be read; the first that was tried: "
-            f"{path}: {why}"
-        )
-    return kept, skipped
-
-
-def features_of_files(
-    extractor: keras.Model,
-    preprocessing: Preprocessing,
-    files: Sequence[str],
-    batch_size: int,
-) -> Iterator[tuple[dict[str, np.ndarray], list[str | None]]]:
-    """Yields what layers make of image files, batch by batch.
-
-    Args:
-        extractor: From `feature_extractor`.
-        preprocessing: What the network expects of images.
-        files: Their paths.
-        batch_size: Images per pass.
-
-    Yields:
-        By name, float32 of `(images, ...)`, the images that can be read, or nothing
-        where none can; and for each file None, or the reason why it cannot be read.
-    """
-    channels_first = keras.config.image_data_format() == "channels_first"
-
-    @tf.function(autograph=False)
-    def run(images):
-        if channels_first:
-            images = tf.transpose(images, (0, 3, 1, 2))
-        outputs = extractor(images, training=False)
-        return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
-
-    for images, read in image_batches(
-        files, preprocessing, batch_size, "Extracting features"
-    ):
-        good = np.array([why is None for why in read])
-        found = run(images) if good.any() else {}
-        yield {k: v.numpy()[: len(read)][good] for k, v in found.items()}, read
+    return Extraction(paths, tuple(skipped), shapes)
 
 
 @contextlib.contextmanager
@@ -431,136 +350,127 @@ def _ended_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class Rows:
-    """Array that grows row by row in an open file, float32 of one shape each.
+class _Rows:
+    """Features of a layer, row by row in a file, reduced if that is wanted.
 
     Attributes:
-        file: The rows' bytes.
-        count: How many there are.
+        file: Beside the result, because features may be larger than what /tmp takes;
+            without a name, so that nothing is left however the process ends.
+        count: How many rows there are.
         shape: Of a row, once there is one.
     """
 
-    def __init__(self, file: IO[bytes]):
-        self.file, self.count, self.shape = file, 0, ()
+    def __init__(self, stack: contextlib.ExitStack, folder: Path, reducer: Any):
+        self._open = lambda: stack.enter_context(tempfile.TemporaryFile(dir=folder))
+        self.file: IO[bytes] = self._open()
+        self.count, self.shape, self._reducer = 0, (), reducer
 
-    def append(self, values: np.ndarray) -> None:
-        """Writes rows of `(rows, ...)`."""
+    def append(self, name: str, values: np.ndarray) -> None:
+        """Writes features of some images; a projection comes first, a PCA later."""
+        if self._reducer:
+            values = values.reshape(len(values), -1)
+            wanted, width = self._reducer.n_components, values.shape[1]
+            if wanted > width:
+                raise UserError(f"{name} has {width} features, fewer than {wanted}.")
+            if not hasattr(self._reducer, "partial_fit"):
+                if not self.count:
+                    self._reducer.fit(np.zeros((1, width)))
+                values = self._reducer.transform(values)
+        self._write(values)
+
+    def _write(self, values: np.ndarray) -> None:
         self.count, self.shape = self.count + len(values), values.shape[1:]
         self.file.write(np.ascontiguousarray(values, "<f4").data)
 
+    def finish(self, name: str) -> None:
+        """Replaces the rows by their principal components, if these are wanted."""
+        if not hasattr(self._reducer, "partial_fit"):
+            return
+        wanted = self._reducer.n_components
+        if self.count < wanted:
+            raise UserError(
+                f"{wanted} principal components of {name} need as many images. "
+                f"Received: {self.count}"
+            )
+        for block in self.blocks(max(wanted, BLOCK)):
+            # In double precision: single ones lose digits where the mean is large.
+            self._reducer.partial_fit(block.astype(np.float64))
+        blocks, self.file, self.count = self.blocks(BLOCK), self._open(), 0
+        for block in blocks:
+            self._write(self._reducer.transform(block))
+
     def blocks(self, size: int) -> Iterator[np.ndarray]:
-        """Yields all rows, `(rows, features)`, `size` to twice as many at a time."""
-        width = math.prod(self.shape)
+        """Returns all rows, `(rows, features)`, `size` to twice as many at a time."""
+        file, width = self.file, math.prod(self.shape)
+        parts = np.array_split(range(self.count), max(1, self.count // size))
+        file.seek(0)
+
+        def block(count: int) -> np.ndarray:
+            return np.frombuffer(file.read(4 * width * count), "<f4")
+
+        return (block(len(part)).reshape(len(part), width) for part in parts)
+
+    def copy_npy(self, target: IO[bytes]) -> None:
+        """Writes the rows as an array of NumPy's format, piece by piece."""
+        shape = (self.count, *self.shape)
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_2_0(target, header)
         self.file.seek(0)
-        for part in np.array_split(range(self.count), max(1, self.count // size)):
-            data = self.file.read(4 * width * len(part))
-            yield np.frombuffer(data, "<f4").reshape(len(part), width)
-
-
-def _reduced(name: str, rows: Rows, reduction: Reduction, file: IO[bytes]) -> Rows:
-    """Returns the principal components of rows."""
-    if rows.count < reduction.count:
-        raise UserError(
-            f"{reduction.count} principal components of {name} need as many images. "
-            f"Received: {rows.count}"
-        )
-    result = Rows(file)
-    for block in reduction.principal_components(rows.blocks):
-        result.append(block)
-    # Not on the disk twice for longer than need be.
-    rows.file.close()
-    return result
+        shutil.copyfileobj(self.file, target, 1 << 20)
 
 
 # === Files ===
 
 
-def _write_npz(out: Path, rows: dict[str, Rows], found: Extraction) -> None:
-    """Writes an .npz file of features, copied piece by piece, and names."""
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, one in rows.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                _copy_npy(member, one)
-            one.file.close()
-        for name, values in _names(found).items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.array(values, dtype=np.str_))
+def _write(out: Path, rows: dict[str, _Rows], names: dict[str, Sequence[str]]) -> None:
+    """Writes features and names in the format that the file's ending says."""
+    if out.suffix == ".npy":
+        with out.open("wb") as file:
+            (one,) = rows.values()
+            one.copy_npy(file)
+    elif out.suffix == ".npz":
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+            for name, one in rows.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    one.copy_npy(member)
+                # Not on the disk twice for longer than need be.
+                one.file.close()
+            for name, values in names.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.array(values, dtype=np.str_))
+    else:
+        with h5py.File(out, "w") as file:
+            for name, one in rows.items():
+                data = file.create_dataset(name, (one.count, *one.shape), "<f4")
+                start = 0
+                for block in one.blocks(BLOCK):
+                    data[start : start + len(block)] = block.reshape(-1, *one.shape)
+                    start += len(block)
+            for name, values in names.items():
+                # Bytes, as file names are: they need not be UTF-8.
+                encoded = [os.fsencode(value) for value in values]
+                file.create_dataset(name, (len(encoded),), h5py.string_dtype(), encoded)
 
 
-def _write_npy(out: Path, rows: dict[str, Rows], found: Extraction) -> None:
-    with out.open("wb") as file:
-        _copy_npy(file, *rows.values())
-
-
-def _copy_npy(target: IO[bytes], rows: Rows) -> None:
-    header = {
-        "descr": "<f4",
-        "fortran_order": False,
-        "shape": (rows.count, *rows.shape),
-    }
-    np.lib.format.write_array_header_2_0(target, header)
-    rows.file.seek(0)
-    shutil.copyfileobj(rows.file, target, 1 << 20)
-
-
-def _write_hdf5(out: Path, rows: dict[str, Rows], found: Extraction) -> None:
-    with h5py.File(out, "w") as file:
-        for name, one in rows.items():
-            data = file.create_dataset(name, (one.count, *one.shape), "<f4")
-            start = 0
-            for block in one.blocks(PCA_IMAGES):
-                data[start : start + len(block)] = block.reshape(-1, *one.shape)
-                start += len(block)
-        for name, values in _names(found).items():
-            # Bytes, as file names are: they need not be UTF-8.
-            encoded = [os.fsencode(value) for value in values]
-            file.create_dataset(name, (len(encoded),), h5py.string_dtype(), encoded)
-
-
-def _names(found: Extraction) -> dict[str, Sequence[str]]:
-    return {"files": found.files, "skipped": [path for path, _ in found.skipped]}
-
-
-WRITERS: dict[str, Callable[[Path, dict[str, Rows], Extraction], None]] = {
-    ".npz": _write_npz,
-    ".npy": _write_npy,
-    ".h5": _write_hdf5,
-    ".hdf5": _write_hdf5,
-}
-
-
-def _write_table(
-    out: Path, columns: tuple[str, ...], rows: list[tuple[str, ...]]
-) -> None:
+def _write_table(out: Path, rows: list[dict[str, str]]) -> None:
     # As file names are, which need not be UTF-8.
     with out.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
         writer.writerows(rows)
 
 
-def _about(
-    model: AlexNet,
-    preprocessing: Preprocessing,
-    found: Extraction,
-    reduction: Reduction | None,
-) -> dict[str, Any]:
-    """Returns what decided the numbers, for JSON."""
+def _used(model: AlexNet) -> dict[str, Any]:
+    """Returns what is known of a model's weights, and the versions, for JSON."""
     values = hashlib.sha256()
     for array in model.get_weights():
         values.update(np.ascontiguousarray(array))
-    metadata = model.metadata
     return {
-        "architecture": metadata.architecture,
-        "weights": metadata.weights,
-        "file_digest": metadata.digest,
+        "architecture": model.metadata.architecture,
+        "weights": model.metadata.weights,
+        "file_digest": model.metadata.digest,
         # Of all variables' bytes, in the model's order: those of own networks too.
         "values_digest": f"sha256:{values.hexdigest()}",
         "precision": model.dtype_policy.name,
-        "preprocessing": preprocessing.to_config(),
-        "layers": found.shapes,
-        "reduction": reduction and dataclasses.asdict(reduction),
-        "images": len(found.files),
-        "skipped": found.skipped,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }

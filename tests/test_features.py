@@ -1,8 +1,8 @@
 """Features of layers, of a batch and of many images."""
 
+import contextlib
 import csv
 import hashlib
-import io
 import json
 import os
 import signal
@@ -24,7 +24,7 @@ from keras_alexnet import extraction, features
 from keras_alexnet.architectures import get_architecture, list_architectures
 from keras_alexnet.errors import UserError
 from keras_alexnet.export.saved_model import export_saved_model
-from keras_alexnet.extraction import Reduction, extract_features
+from keras_alexnet.extraction import extract_features, parse_reduction
 from keras_alexnet.features import feature_extractor
 from keras_alexnet.images.preprocessing import get_preprocessing
 
@@ -269,15 +269,15 @@ def test_a_list_keeps_its_order_and_columns(model, stimuli, tmp_path, ending):
     ("text", "message"),
     [
         ("image\na.png\n", "must name the column path.*Received: image"),
-        ("path\n", "others list images"),
-        ("path,x\na.png\n", "Row 2 of .* must have 2 values"),
-        ("\0", "no CSV file|must name"),
+        ("path\n", "Received: no images"),
+        ("path,x\na.png\n", "Image 1 of .* must have a path, and a value"),
+        ("\xff", "no CSV file in UTF-8"),
     ],
 )
 def test_what_is_no_list_is_named(model, tmp_path, text, message):
-    (tmp_path / "list.csv").write_text(text)
+    (tmp_path / "list.csv").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=message):
-        extraction.Stimuli.open(tmp_path / "list.csv")
+        extraction.read_stimuli(tmp_path / "list.csv")
 
 
 @pytest.mark.parametrize("ending", ["npz", "h5"])
@@ -293,7 +293,8 @@ def test_features_are_reduced_while_they_stream(
             ["pool5", "fc7"],
             out,
             batch_size=3,
-            reduction=text and Reduction.parse(text, seed=3),
+            reduce=text,
+            seed=3,
         )
         with np.load(out) if ending == "npz" else h5py.File(out) as arrays:
             return {name: arrays[name][:] for name in ("pool5", "fc7")}
@@ -307,26 +308,45 @@ def test_features_are_reduced_while_they_stream(
         np.testing.assert_allclose(rows, expected, atol=1e-5 * s[0])
     for name, rows in run("projection(64)").items():
         d = whole[name].shape[1]
-        matrix = Reduction("projection", 64, 3).projection(d)(np.eye(d))
+        matrix = parse_reduction("projection(64)", 3).fit_transform(np.eye(d))
         size = d**0.25 / 8
         assert set(np.unique(np.round(matrix / size, 6))) == {-1, 0, 1}
         assert np.mean(matrix != 0) == pytest.approx(d**-0.5, rel=0.2)
         np.testing.assert_allclose(rows, whole[name] @ matrix, rtol=1e-4, atol=1e-5)
 
 
-def test_components_of_many_blocks_are_those_of_all(monkeypatch):
-    monkeypatch.setattr(extraction, "PCA_IMAGES", 20)
+def test_components_of_many_blocks_are_those_of_all(monkeypatch, tmp_path):
+    monkeypatch.setattr(extraction, "BLOCK", 20)
     random = np.random.default_rng(0)
     values = 100 + random.normal(size=(110, 5)) @ random.normal(size=(5, 30))
     values = values.astype("<f4")
-    rows = extraction.Rows(io.BytesIO())
-    for part in np.split(values, 11):
-        rows.append(part)
-    found = np.concatenate([*Reduction("pca", 5).principal_components(rows.blocks)])
+    with contextlib.ExitStack() as stack:
+        rows = extraction._Rows(stack, tmp_path, parse_reduction("pca(5)"))
+        for part in np.split(values, 11):
+            rows.append("fc7", part)
+        rows.finish("fc7")
+        assert rows.count == 110 and rows.shape == (5,)
+        found = np.concatenate([*rows.blocks(20)])
     u, s, _ = np.linalg.svd((values - values.mean(0)).astype(float), False)
     expected = (u * s)[:, :5]
     expected *= np.sign((found * expected).sum(0))
     np.testing.assert_allclose(found, expected, atol=1e-4 * s[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pca", "reduced by pca.k. or projection.k.. Received: 'pca'"),
+        ("pca(0)", "Received: 'pca.0.'"),
+        ("projection(300)", "fc7 has 256 features, fewer than 300"),
+        ("pca(8)", "8 principal components of fc7 need as many images. Received: 7"),
+    ],
+)
+def test_what_cannot_be_reduced_is_said(model, folder, tmp_path, text, message):
+    expected, out = model.metadata.preprocessing, tmp_path / "a.npy"
+    with pytest.raises(UserError, match=message):
+        extract_features(model, expected, folder, ["fc7"], out, reduce=text)
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 # Torchvision's convolutions are others' data.

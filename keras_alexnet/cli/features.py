@@ -32,10 +32,13 @@ class Features(NetworkCommand):
 
     def run(self) -> int:
         """Writes the features of images."""
-        from keras_alexnet.extraction import Reduction, extract_features
+        from keras_alexnet.extraction import extract_features, parse_reduction
         from keras_alexnet.inspect.tables import console, make_table
 
-        reduction = self.reduce and Reduction.parse(self.reduce, self.seed)
+        if self.reduce:
+            parse_reduction(
+                self.reduce
+            )  # A mistake is said before the network is read.
         model = self.open()
         extraction = extract_features(
             model,
@@ -44,7 +47,8 @@ class Features(NetworkCommand):
             self.layers,
             self.out,
             batch_size=self.batch_size,
-            reduction=reduction,
+            reduce=self.reduce,
+            seed=self.seed,
         )
         for file, why in extraction.skipped:
             print(f"{file} cannot be read and is left out: {why}", file=sys.stderr)
