@@ -33,6 +33,7 @@ from keras_alexnet.cli.lpips import Lpips
 from keras_alexnet.cli.predict import Predict
 from keras_alexnet.cli.train import Train
 from keras_alexnet.cli.tune import Tune
+from keras_alexnet.cli.verify import Verify
 from keras_alexnet.errors import TrainingFailed, UserError
 from keras_alexnet.startup import GPU_MEMORY, import_tensorflow
 
@@ -43,6 +44,7 @@ COMMANDS = {
     "predict": Predict,
     "features": Features,
     "lpips": Lpips,
+    "verify": Verify,
     "import-weights": ImportWeights,
     "tune": Tune,
     "inspect": Inspect,
