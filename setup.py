@@ -61,6 +61,8 @@ setup(
     extras_require={
         # TensorFlow with the CUDA libraries that it was built against.
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        # What `keras-alexnet export --format onnx` writes with and compares by.
+        "onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2"],
         # What `make bench` compares with; it leaves out what is missing.
         "bench": [
             "onnx>=1.17,<2",
