@@ -18,16 +18,25 @@ if TYPE_CHECKING:
     from keras_alexnet.export.comparison import Example
     from keras_alexnet.model import AlexNet
 
+# By how many images int8 is calibrated, at most.
+CALIBRATED = 200
+
 
 @dataclasses.dataclass(frozen=True)
 class Export(ClassifierCommand):
     """Write a network with its preprocessing for programs without this package."""
 
-    format: Literal["savedmodel", "onnx"] = "savedmodel"
-    """What to write. All but savedmodel need an extra of this package's."""
-    precision: Literal["float32", "float16", "bfloat16"] | None = None
-    """What weights are kept and numbers computed in; by default as the network does in
-    a SavedModel, and float32 in other formats."""
+    format: Literal["savedmodel", "keras", "onnx", "litert"] = "savedmodel"
+    """What to write. onnx needs an extra of this package's."""
+    precision: Literal["float32", "float16", "bfloat16", "int8"] | None = None
+    """What weights are kept and numbers computed in, where the format can; by default
+    as the network does for savedmodel and keras, and float32 for others."""
+    calibration_data: str | None = None
+    """Images from which int8 learns the range of activations; by default the run's
+    training images."""
+    max_loss: float = 1.0
+    """How much top-1 accuracy may be lost on the images that exports are compared by,
+    in percentage points; more is an error, and nothing is written."""
     out: str | None = None
     """Directory to write; by default export/ in the run's directory, or export-FORMAT/
     for formats other than savedmodel."""
@@ -60,6 +69,12 @@ class Export(ClassifierCommand):
                 f"{self.format} can be written in {known}. Received: "
                 f"--precision {precision}"
             )
+        if precision == "int8" and not self.calibration_data:
+            if not Path(self.network).is_dir():
+                raise UserError(
+                    f"{self.network} has no training images to calibrate int8 by: name "
+                    "some with --calibration-data."
+                )
         model = self.open()
         if precision is not None:
             model = in_precision(model, "float32")
@@ -76,12 +91,19 @@ class Export(ClassifierCommand):
         from keras_alexnet.inspect.tables import console
 
         examples, what = self._test_images(model)
+        calibration = self._calibration(model) if precision == "int8" else ()
         with replacing_directory(path) as partial:
             partial.mkdir()
-            kind.write(model, partial, precision, ())
+            kind.write(model, partial, precision, calibration)
             size = size_of(partial)
             run = kind.open(partial)
             found = compare(run, model, examples, any_size=kind.any_size)
+            if found.lost is not None and 100 * found.lost > self.max_loss:
+                raise UserError(
+                    f"The export loses {100 * found.lost:.2f} points of top-1 accuracy "
+                    f"on {found.images} images, more than --max-loss "
+                    f"{self.max_loss:g}. Nothing was written."
+                )
             name = f"{self.format}, {precision or 'own precision'}"
             measured = (
                 f"Precision: {precision or model.compute_dtype}. On {found.images} "
@@ -92,6 +114,22 @@ class Export(ClassifierCommand):
             write_companions(partial, model, f"{kind.about}\n\n{measured}")
         console.print(make_comparison_table(name, size, found))
         print(f"Exported to {path}, compared with the model on {found.images} {what}.")
+
+    def _calibration(self, model: AlexNet) -> list[Example]:
+        """Returns images to calibrate by."""
+        from keras_alexnet.data.opening import open_for_evaluation
+        from keras_alexnet.training.run_directory import RunDirectory
+
+        if self.calibration_data:
+            channels = model.metadata.preprocessing.channels
+            dataset = open_for_evaluation(
+                self.calibration_data, split="all", channels=channels
+            )
+        else:
+            dataset = run_dataset(RunDirectory.open(self.network)).choose("train")
+        if examples := list(self._read(dataset, model, CALIBRATED)):
+            return examples
+        raise UserError(f"{dataset.name} holds no images to calibrate int8 by.")
 
     def _test_images(self, model: AlexNet) -> tuple[Iterator[Example], str]:
         """Returns what to compare by, and what it shows."""

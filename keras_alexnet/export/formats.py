@@ -9,7 +9,7 @@ def get_format(name: str) -> Format:
     """Returns the format of a name.
 
     Args:
-        name: `"savedmodel"` or `"onnx"`.
+        name: `"savedmodel"`, `"keras"`, `"onnx"` or `"litert"`.
 
     Raises:
         UserError: It needs a package that is not installed.
@@ -20,6 +20,14 @@ def get_format(name: str) -> Format:
         from keras_alexnet.export.onnx import ONNX
 
         return ONNX
+    if name == "litert":
+        from keras_alexnet.export.litert import LITERT
+
+        return LITERT
+    if name == "keras":
+        from keras_alexnet.export.keras_file import KERAS
+
+        return KERAS
     from keras_alexnet.export.saved_model import SAVED_MODEL
 
     return SAVED_MODEL
