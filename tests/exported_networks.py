@@ -1,5 +1,11 @@
 """Networks and images that exports are tested with."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 from PIL import Image
@@ -37,3 +43,26 @@ def wide_and_tall(folder):
         pixels = np.random.default_rng(0).integers(0, 256, shape, "uint8")
         Image.fromarray(pixels).save(file)
     return files
+
+
+def check_example(name, out, model, tolerance=2):
+    """Runs an example program, and compares what it prints with the model.
+
+    Pillow rounds the pixels that programs resize with it: percentages differ a little.
+    """
+    files = wide_and_tall(out.parent)
+    printed = subprocess.run(
+        [sys.executable, Path(__file__).parents[1] / "examples" / name, out, *files],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    ).stdout.splitlines()
+    expected = model.predict_on_batch(model.preprocess(files))
+    decoded = model.decode_predictions(expected, top=5)
+    for file, line, guesses in zip(files, printed, decoded, strict=True):
+        assert line.startswith(f"{file} {guesses[0][1]} ")
+        found = [float(number) for number in re.findall(r"([\d.]+)%", line)]
+        wanted = [100 * probability for *_, probability in guesses]
+        np.testing.assert_allclose(found, wanted, atol=tolerance)

@@ -1,21 +1,16 @@
 """LiteRT exports, run by TensorFlow's interpreter of them."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported_networks import network, wide_and_tall
+from exported_networks import check_example, network
 from reduced import reduced
 
 from keras_alexnet.export.comparison import noise
 from keras_alexnet.export.litert import FILE, LITERT
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "run_litert.py"
 NAMES = list("0123456789")
 
 
@@ -74,23 +69,7 @@ def test_a_program_without_this_package_uses_the_export(tmp_path, command):
     export = ("export", tmp_path / "net.keras", "--format", "litert", "--out", out)
     code, printed, _ = command(*export, "--precision", "float16")
     assert code == 0 and "litert, float16" in printed
-    files = wide_and_tall(tmp_path)
-    printed = subprocess.run(
-        [sys.executable, EXAMPLE, out, *files],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    ).stdout.splitlines()
-    expected = model.predict_on_batch(model.preprocess(files))
-    decoded = model.decode_predictions(expected, top=5)
-    for file, line, guesses in zip(files, printed, decoded, strict=True):
-        best = [float(number) for number in re.findall(r"([\d.]+)%", line)]
-        assert line.startswith(f"{file} {guesses[0][1]} ")
-        # Pillow rounds the pixels that it resizes.
-        wanted = [100 * probability for *_, probability in guesses]
-        np.testing.assert_allclose(best, wanted, atol=2)
+    check_example("run_litert.py", out, model)
 
 
 def test_what_loses_too_much_is_not_written(tmp_path, command):

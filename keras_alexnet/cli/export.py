@@ -26,8 +26,8 @@ CALIBRATED = 200
 class Export(ClassifierCommand):
     """Write a network with its preprocessing for programs without this package."""
 
-    format: Literal["savedmodel", "keras", "onnx", "litert"] = "savedmodel"
-    """What to write. onnx needs an extra of this package's."""
+    format: Literal["savedmodel", "keras", "onnx", "litert", "openvino"] = "savedmodel"
+    """What to write. onnx and openvino need extras of this package's."""
     precision: Literal["float32", "float16", "bfloat16", "int8"] | None = None
     """What weights are kept and numbers computed in, where the format can; by default
     as the network does for savedmodel and keras, and float32 for others."""
@@ -61,7 +61,7 @@ class Export(ClassifierCommand):
         from keras_alexnet.export.formats import get_format
 
         check_target(path, overwrite=self.overwrite)
-        kind = get_format(self.format)
+        kind = get_format(self.format, self.precision)
         precision = self.precision or kind.precisions[0]
         if precision not in kind.precisions:
             known = ", ".join(filter(None, kind.precisions))

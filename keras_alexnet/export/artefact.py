@@ -17,7 +17,7 @@ from keras_alexnet.model import AlexNet
 # What an export of any format may consist of.
 PARTS = {
     *("assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables"),
-    *("model.keras", "model.onnx", "model.tflite"),
+    *("model.keras", "model.onnx", "model.tflite", "model.xml", "model.bin"),
     *("labels.txt", "preprocessing.json", "model_card.md"),
 }
 # How many of the likeliest classes an export names.

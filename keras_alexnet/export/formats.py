@@ -5,11 +5,12 @@ from __future__ import annotations
 from keras_alexnet.export.artefact import Format, check_packages
 
 
-def get_format(name: str) -> Format:
+def get_format(name: str, precision: str | None = None) -> Format:
     """Returns the format of a name.
 
     Args:
-        name: `"savedmodel"`, `"keras"`, `"onnx"` or `"litert"`.
+        name: `"savedmodel"`, `"keras"`, `"onnx"`, `"litert"` or `"openvino"`.
+        precision: What it will be asked for, of which some need packages too.
 
     Raises:
         UserError: It needs a package that is not installed.
@@ -20,6 +21,13 @@ def get_format(name: str) -> Format:
         from keras_alexnet.export.onnx import ONNX
 
         return ONNX
+    if name == "openvino":
+        check_packages("openvino", "onnx", "openvino")
+        if precision == "int8":
+            check_packages("openvino-int8", "nncf")
+        from keras_alexnet.export.openvino import OPENVINO
+
+        return OPENVINO
     if name == "litert":
         from keras_alexnet.export.litert import LITERT
 

@@ -13,7 +13,6 @@ from typing import Any
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
 from keras_alexnet.errors import UserError
@@ -112,6 +111,8 @@ def onnx_model(
 
 def open_onnx(folder: Path) -> Run:
     """Returns a function that runs `model.onnx` in ONNX Runtime, on the CPU."""
+    import onnxruntime  # OpenVINO's export does without.
+
     session = onnxruntime.InferenceSession(
         folder / FILE, providers=["CPUExecutionProvider"]
     )
