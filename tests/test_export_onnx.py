@@ -97,7 +97,6 @@ def test_float16_halves_the_file_and_keeps_probabilities_in_float32(mini):
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
-        ("alexnet_mini", {"pool": "non_overlapping_max_pooling"}),
         ("alexnet_mini", {"pool": "max_pooling2d"}),
         ("alexnet_mini", {"norm": "spatial_response_norm", "activation": "tanh"}),
         ("alexnet_mini", {"norm": "batch_normalization", "groups": 1}),

@@ -13,7 +13,6 @@ from keras_alexnet.cli.common import ClassifierCommand, run_dataset
 from keras_alexnet.errors import UserError
 
 if TYPE_CHECKING:
-    from keras_alexnet.data.dataset import Dataset
     from keras_alexnet.export.artefact import Format
     from keras_alexnet.export.comparison import Example
     from keras_alexnet.model import AlexNet
@@ -117,51 +116,46 @@ class Export(ClassifierCommand):
 
     def _calibration(self, model: AlexNet) -> list[Example]:
         """Returns images to calibrate by."""
-        from keras_alexnet.data.opening import open_for_evaluation
-        from keras_alexnet.training.run_directory import RunDirectory
-
-        if self.calibration_data:
-            channels = model.metadata.preprocessing.channels
-            dataset = open_for_evaluation(
-                self.calibration_data, split="all", channels=channels
-            )
-        else:
-            dataset = run_dataset(RunDirectory.open(self.network)).choose("train")
-        if examples := list(self._read(dataset, model, CALIBRATED)):
+        spec = self.calibration_data
+        if examples := list(self._read(spec, "train", model, CALIBRATED)):
             return examples
-        raise UserError(f"{dataset.name} holds no images to calibrate int8 by.")
+        raise UserError(f"{spec or self.network} holds no images to calibrate int8 by.")
 
     def _test_images(self, model: AlexNet) -> tuple[Iterator[Example], str]:
         """Returns what to compare by, and what it shows."""
-        from keras_alexnet.data.opening import open_for_evaluation
         from keras_alexnet.export.comparison import noise
-        from keras_alexnet.training.run_directory import RunDirectory
 
-        preprocessing, dataset = model.metadata.preprocessing, None
-        if self.data:
-            channels = preprocessing.channels
-            dataset = open_for_evaluation(self.data, channels=channels)
-        elif Path(self.network).is_dir():
-            # Its images may be elsewhere by now: that is no reason not to export.
-            with contextlib.suppress(UserError, OSError):
-                dataset = run_dataset(RunDirectory.open(self.network)).choose("test")
-        if dataset is not None:
-            examples = self._read(dataset, model, self.images)
-            # Damaged ones are not what this is about.
-            if first := list(itertools.islice(examples, 1)):
-                return itertools.chain(first, examples), "images"
-        return noise(preprocessing), "images of noise"
+        if self.data or Path(self.network).is_dir():
+            # A run's images may be elsewhere by now: no reason not to export.
+            elsewhere = () if self.data else (UserError, OSError)
+            with contextlib.suppress(*elsewhere):
+                examples = self._read(self.data, "test", model, self.images)
+                # Damaged ones are not what this is about.
+                if first := list(itertools.islice(examples, 1)):
+                    return itertools.chain(first, examples), "images"
+        return noise(model.metadata.preprocessing), "images of noise"
 
-    def _read(self, dataset: Dataset, model: AlexNet, count: int) -> Iterator[Example]:
-        """Reads images of a dataset, with classes where they are the network's."""
+    def _read(
+        self, spec: str | None, split: str, model: AlexNet, count: int
+    ) -> Iterator[Example]:
+        """Reads images of a dataset or of the run, with classes if they are known."""
+        from keras_alexnet.data.opening import open_for_evaluation
         from keras_alexnet.evaluation import match_classes
         from keras_alexnet.export.comparison import read_examples
+        from keras_alexnet.training.run_directory import RunDirectory
 
+        preprocessing = model.metadata.preprocessing
+        if spec:
+            which = "all" if split == "train" else None
+            channels = preprocessing.channels
+            dataset = open_for_evaluation(spec, split=which, channels=channels)
+        else:
+            dataset = run_dataset(RunDirectory.open(self.network)).choose(split)
         outputs: Sequence[int] | None = None
         with contextlib.suppress(UserError):
             outputs = match_classes(dataset.class_names, model.metadata)
         parts = (
-            read_examples(split, model.metadata.preprocessing, count, outputs)
+            read_examples(split, preprocessing, count, outputs)
             for split in dataset.splits.values()
         )
         return itertools.islice(itertools.chain.from_iterable(parts), count)

@@ -87,25 +87,37 @@ def check_packages(extra: str, *packages: str) -> None:
             ) from None
 
 
-def in_precision(model: AlexNet, precision: str) -> AlexNet:
+def in_precision(
+    model: keras.Model, precision: str | None, *, rounded: bool = False
+) -> keras.Model:
     """Returns a model that computes in another precision, or itself.
 
     Args:
         model: One of layers that were called one on another.
-        precision: A key of `POLICIES`. The last layer computes in float32 in any case.
+        precision: A key of `POLICIES`; the last layer computes in float32 in any case.
+            None is the model's own.
+        rounded: Whether convolutions and products keep their weights in the dtype that
+            they compute in, so that they need not be cast in every call. Other layers,
+            such as normalisations with weights, may use theirs uncast.
     """
-    policy = POLICIES[precision]
-    last = model.layers[-1]
-    if all(one.dtype_policy.name == policy for one in model.layers if one is not last):
-        return model
+
+    def dtype(layer: keras.Layer) -> str:
+        policy = layer.dtype_policy
+        if precision is not None:
+            last = layer is model.layers[-1]
+            policy = keras.DTypePolicy("float32" if last else POLICIES[precision])
+        weighted = isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
+        return policy.compute_dtype if rounded and weighted else policy.name
 
     def converted(layer: keras.Layer) -> keras.Layer:
-        dtype = "float32" if layer is last else policy
-        return type(layer).from_config({**layer.get_config(), "dtype": dtype})
+        return type(layer).from_config({**layer.get_config(), "dtype": dtype(layer)})
 
+    if all(dtype(layer) == layer.dtype_policy.name for layer in model.layers):
+        return model
     copy = keras.models.clone_model(model, clone_function=converted)
     copy.set_weights(model.get_weights())
-    copy.metadata = model.metadata
+    if isinstance(model, AlexNet):
+        copy.metadata = model.metadata
     return copy
 
 

@@ -9,7 +9,6 @@ import keras
 
 from keras_alexnet.export.artefact import Format, in_precision
 from keras_alexnet.export.comparison import Example, Run
-from keras_alexnet.export.saved_model import with_rounded_weights
 from keras_alexnet.model import AlexNet
 from keras_alexnet.registry import list_layers
 
@@ -27,11 +26,7 @@ def open_keras(folder: Path) -> Run:
 def _write(
     model: AlexNet, folder: Path, precision: str | None, calibration: Sequence[Example]
 ) -> None:
-    if precision is not None:
-        model = in_precision(model, precision)
-    rounded = with_rounded_weights(model)
-    rounded.metadata = model.metadata
-    rounded.save(folder / FILE)
+    in_precision(model, precision, rounded=True).save(folder / FILE)
 
 
 KERAS = Format(

@@ -25,7 +25,6 @@ from keras_alexnet.layers import (
     FusedBatchNormalization,
     GroupedConv2D,
     LocalResponseNormalization,
-    NonOverlappingMaxPooling2D,
     OverlappingMaxPooling2D,
     ScheduledDropout,
     SpatialResponseNormalization,
@@ -38,16 +37,8 @@ OPSET, IR_VERSION = 18, 8
 FILE = "model.onnx"
 # Height and width, where channels come first.
 SPATIAL = np.array([2, 3])
-ACTIVATIONS = {
-    "relu": "Relu",
-    "sigmoid": "Sigmoid",
-    "tanh": "Tanh",
-    "elu": "Elu",
-    "selu": "Selu",
-    "softplus": "Softplus",
-    "softsign": "Softsign",
-    "softmax": "Softmax",
-}
+# Keras's activations that ONNX has under the same name, with a capital.
+ACTIVATIONS = ("relu", "sigmoid", "tanh", "elu", "selu", "softplus", "softmax")
 
 
 def onnx_model(
@@ -283,20 +274,13 @@ def _spatial_shape(layer: keras.Layer) -> tuple[int, int]:
     return layer.input.shape[first : first + 2]
 
 
-def _pads(
-    layer: keras.Layer, window: Sequence[int], strides: Sequence[int]
-) -> list[int]:
+def _pads(layer: keras.Layer, window: Sequence[int]) -> list[int]:
     """Returns TensorFlow's padding, as ONNX orders it: top, left, bottom, right."""
     if layer.padding == "valid":
         return [0] * 4
-    before, after = [], []
-    for length, size, stride in zip(
-        _spatial_shape(layer), window, strides, strict=True
-    ):
-        total = max((-(-length // stride) - 1) * stride + size - length, 0)
-        before.append(total // 2)
-        after.append(total - total // 2)
-    return before + after
+    sides = zip(_spatial_shape(layer), window, layer.strides, strict=True)
+    totals = [max((-(-n // s) - 1) * s + size - n, 0) for n, size, s in sides]
+    return [n // 2 for n in totals] + [n - n // 2 for n in totals]
 
 
 def _conv(graph: _Graph, layer: keras.layers.Conv2D, x: str) -> str:
@@ -313,7 +297,7 @@ def _conv(graph: _Graph, layer: keras.layers.Conv2D, x: str) -> str:
         kernel_shape=list(layer.kernel_size),
         strides=list(layer.strides),
         dilations=list(layer.dilation_rate),
-        pads=_pads(layer, window, layer.strides),
+        pads=_pads(layer, window),
     )
     return _activation(graph, layer, x)
 
@@ -340,7 +324,7 @@ def _activation(graph: _Graph, layer: keras.Layer, x: str) -> str:
         )
     # Softmax is over the classes, the channels of images.
     last = {"axis": 1} if name == "softmax" else {}
-    return graph.add(ACTIVATIONS[name], x, **last)
+    return graph.add(name.capitalize(), x, **last)
 
 
 def _relu(graph: _Graph, layer: keras.layers.ReLU, x: str) -> str:
@@ -392,36 +376,22 @@ def _spatial_norm(graph: _Graph, layer: SpatialResponseNormalization, x: str) ->
 
 
 def _max_pool(graph: _Graph, layer: keras.layers.MaxPooling2D, x: str) -> str:
-    window = layer.pool_size
-    if isinstance(layer, NonOverlappingMaxPooling2D):
-        if layer.padding == "valid":
-            # Of what overlapping windows reach, the last windows see a part only.
-            ends = [
-                length - size + stride
-                for length, size, stride in zip(
-                    _spatial_shape(layer), window, layer.strides, strict=True
-                )
-            ]
-            x = graph.add("Slice", x, np.array([0, 0]), np.array(ends), SPATIAL)
-        window = layer.strides
     return graph.add(
         *("MaxPool", x),
-        kernel_shape=list(window),
+        kernel_shape=list(layer.pool_size),
         strides=list(layer.strides),
-        pads=_pads(layer, window, layer.strides),
+        pads=_pads(layer, layer.pool_size),
         ceil_mode=int(getattr(layer, "rounding", "floor") == "ceil"),
     )
 
 
 def _adaptive_pool(graph: _Graph, layer: AdaptiveAveragePooling2D, x: str) -> str:
-    for side, (length, size) in enumerate(
-        zip(_spatial_shape(layer), layer.output_size, strict=True)
-    ):
-        if length != size:
-            matrix = cells(length, size).numpy()
-            operands = (matrix.T, x) if side == 0 else (x, matrix)
-            x = graph.add("MatMul", *operands)
-    return x
+    (height, rows), (width, columns) = zip(
+        _spatial_shape(layer), layer.output_size, strict=True
+    )
+    if height != rows:
+        x = graph.add("MatMul", cells(height, rows).numpy().T, x)
+    return x if width == columns else graph.add("MatMul", x, cells(width, columns))
 
 
 def _batch_norm(graph: _Graph, layer: keras.layers.BatchNormalization, x: str) -> str:
@@ -450,14 +420,6 @@ def _global_average(graph: _Graph, layer: keras.Layer, x: str) -> str:
     return graph.add("ReduceMean", x, SPATIAL, keepdims=int(layer.keepdims))
 
 
-def _classic_dropout(graph: _Graph, layer: ClassicDropout, x: str) -> str:
-    return graph.add("Mul", x, np.array(1.0 - layer.rate))
-
-
-def _nothing(graph: _Graph, layer: keras.Layer, x: str) -> str:
-    return x
-
-
 # What 16-bit policies compute in float32.
 _IN_FLOAT32 = {_lrn, _spatial_norm, _adaptive_pool, _batch_norm}
 _TRANSLATIONS: dict[type, Callable[[_Graph, Any, str], str]] = {
@@ -471,13 +433,14 @@ _TRANSLATIONS: dict[type, Callable[[_Graph, Any, str], str]] = {
     FusedBatchNormalization: _batch_norm,
     keras.layers.BatchNormalization: _batch_norm,
     OverlappingMaxPooling2D: _max_pool,
-    NonOverlappingMaxPooling2D: _max_pool,
     keras.layers.MaxPooling2D: _max_pool,
     AdaptiveAveragePooling2D: _adaptive_pool,
     keras.layers.GlobalAveragePooling2D: _global_average,
     keras.layers.ZeroPadding2D: _pad,
     keras.layers.Flatten: _flatten,
-    ClassicDropout: _classic_dropout,
-    ScheduledDropout: _nothing,
-    keras.layers.Dropout: _nothing,
+    ClassicDropout: lambda graph, layer, x: graph.add(
+        "Mul", x, np.array(1.0 - layer.rate)
+    ),
+    ScheduledDropout: lambda graph, layer, x: x,
+    keras.layers.Dropout: lambda graph, layer, x: x,
 }

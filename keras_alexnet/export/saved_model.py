@@ -43,7 +43,7 @@ def export_saved_model(
         preprocessing: What the model expects of its input.
         class_names: In the order of the model's outputs.
     """
-    model = with_rounded_weights(model)
+    model = in_precision(model, None, rounded=True)
     top = min(5, len(class_names))
     shape = (None, preprocessing.image_size, preprocessing.image_size)
     shape += (preprocessing.channels,)
@@ -88,35 +88,6 @@ def export_saved_model(
     archive.write_out(str(path), verbose=False)
 
 
-def with_rounded_weights(model: keras.Model) -> keras.Model:
-    """Returns a model whose convolutions and products need not cast their weights.
-
-    Args:
-        model: One of layers that were called one on another.
-
-    Returns:
-        The model itself where it has no weights that are cast. Otherwise a copy, in
-        which the weights of those layers have the dtype that the layer computes in.
-        Other layers, such as normalisations with weights, may use theirs uncast.
-    """
-
-    def casts(layer: keras.Layer) -> bool:
-        weighted = isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
-        return weighted and layer.variable_dtype != layer.compute_dtype
-
-    def rounded(layer: keras.Layer) -> keras.Layer:
-        config = layer.get_config()
-        if casts(layer):
-            config["dtype"] = layer.compute_dtype
-        return type(layer).from_config(config)
-
-    if not any(map(casts, model.layers)):
-        return model
-    copy = keras.models.clone_model(model, clone_function=rounded)
-    copy.set_weights(model.get_weights())
-    return copy
-
-
 def open_saved_model(folder: Path) -> Run:
     """Returns a function that runs a SavedModel."""
     exported = tf.saved_model.load(str(folder))
@@ -127,8 +98,7 @@ def _write(
     model: AlexNet, folder: Path, precision: str | None, calibration: Sequence[Example]
 ) -> None:
     known = model.metadata
-    if precision is not None:
-        model = in_precision(model, precision)
+    model = in_precision(model, precision)
     export_saved_model(model, folder, known.preprocessing, known.class_names)
 
 
