@@ -66,6 +66,8 @@ setup(
         # The same for openvino, which is made of the ONNX graph; and its int8.
         "openvino": ["onnx>=1.17,<2", "openvino>=2026.4,<2027"],
         "openvino-int8": ["onnx>=1.17,<2", "openvino>=2026.4,<2027", "nncf>=3.4,<4"],
+        # The HTTP server of `keras-alexnet serve`.
+        "serve": ["aiohttp>=3.10,<4"],
         # What `make bench` compares with; it leaves out what is missing.
         "bench": [
             "onnx>=1.17,<2",
@@ -74,6 +76,7 @@ setup(
             "torch>=2.13,<2.14",
         ],
         "dev": [
+            "aiohttp>=3.10,<4",
             "build>=1.2",
             "hypothesis>=6.100,<7",
             "onnx>=1.17",

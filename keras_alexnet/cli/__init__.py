@@ -31,6 +31,7 @@ from keras_alexnet.cli.launch import Launch
 from keras_alexnet.cli.list import List
 from keras_alexnet.cli.lpips import Lpips
 from keras_alexnet.cli.predict import Predict
+from keras_alexnet.cli.serve import Serve
 from keras_alexnet.cli.train import Train
 from keras_alexnet.cli.tune import Tune
 from keras_alexnet.errors import TrainingFailed, UserError
@@ -43,6 +44,7 @@ COMMANDS = {
     "predict": Predict,
     "features": Features,
     "lpips": Lpips,
+    "serve": Serve,
     "import-weights": ImportWeights,
     "tune": Tune,
     "inspect": Inspect,
