@@ -13,11 +13,10 @@ import tempfile
 from pathlib import Path
 
 from keras_alexnet import benchmarks
-from keras_alexnet.benchmarks.comparison import TENSORFLOW, Comparison
+from keras_alexnet.benchmarks.comparison import TENSORFLOW, Comparison, Work
 from keras_alexnet.benchmarks.data_pipeline import write_photographs
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import Report
-from keras_alexnet.benchmarks.workers import Work
 from keras_alexnet.builder import build
 from keras_alexnet.extraction import features_of_files
 from keras_alexnet.features import feature_extractor

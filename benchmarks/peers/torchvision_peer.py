@@ -7,7 +7,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import models, transforms
 
-from keras_alexnet.benchmarks.workers import Work
+from keras_alexnet.benchmarks.comparison import Work
 from keras_alexnet.processor import cores
 
 WORKERS = 2

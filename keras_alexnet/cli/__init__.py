@@ -31,6 +31,7 @@ from keras_alexnet.cli.launch import Launch
 from keras_alexnet.cli.list import List
 from keras_alexnet.cli.lpips import Lpips
 from keras_alexnet.cli.predict import Predict
+from keras_alexnet.cli.serve import Serve
 from keras_alexnet.cli.train import Train
 from keras_alexnet.cli.tune import Tune
 from keras_alexnet.cli.verify import Verify
@@ -45,6 +46,7 @@ COMMANDS = {
     "features": Features,
     "lpips": Lpips,
     "verify": Verify,
+    "serve": Serve,
     "import-weights": ImportWeights,
     "tune": Tune,
     "inspect": Inspect,
