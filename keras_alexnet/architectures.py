@@ -572,7 +572,6 @@ def _cifar(name: str, error: str, hidden: tuple[LayerSpec, ...], norm: Any, out:
         name=f"cifar_{name}",
         summary=f"the 2012 program's network for CIFAR-10, {error} test error",
         input_size=32,
-        channels=3,
         classes=10,
         features=(
             _conv("conv1", 32, 5, 0.0001, 0.0),
@@ -588,10 +587,6 @@ def _cifar(name: str, error: str, hidden: tuple[LayerSpec, ...], norm: Any, out:
             average("pool3"),
         ),
         top=(_flatten(), *hidden, _dense("fc10", None, out, 0.0)),
-        notes=(
-            f"layers-{name}.cfg of cuda-convnet, which says: {error} error on "
-            f"CIFAR-10. Rates, decays and schedule are the recipe cifar-{name}."
-        ),
     )
 
 

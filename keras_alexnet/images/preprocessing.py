@@ -327,8 +327,8 @@ class Preprocessing:
             `(..., image_size, image_size, channels)`; zeros stand around an image that
             is smaller.
         """
-        if self._margin >= 0:
-            part = slice(self._margin, self._margin + self.image_size)
+        if self.margin >= 0:
+            part = slice(self.margin, self.margin + self.image_size)
             return image[..., part, part, :]
         return tf.image.resize_with_crop_or_pad(image, self.image_size, self.image_size)
 
