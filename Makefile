@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test test-all lint format bench bench-profile clean
+.PHONY: setup demo test test-all lint format bench clean
 
 setup: $(INSTALLED)
 
@@ -42,10 +42,6 @@ test-all: setup lint
 
 bench: setup
 	$(BIN)/keras-alexnet benchmark
-
-# Where the time of a training step goes, operation by operation.
-bench-profile: setup
-	$(BIN)/keras-alexnet benchmark step_profile
 
 clean:
 	rm -rf $(VENV) build dist runs *.egg-info

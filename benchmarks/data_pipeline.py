@@ -12,6 +12,8 @@ same images.
 
 from __future__ import annotations
 
+import collections
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -73,8 +75,7 @@ def in_turn_once_started(
 
 def take(results: Iterator, count: int) -> None:
     """Takes some results and drops them."""
-    for _ in range(count):
-        next(results)
+    collections.deque(itertools.islice(results, count), maxlen=0)
 
 
 def ours(examples: Split) -> tf.data.Dataset:

@@ -8,6 +8,7 @@ import platform
 import tensorflow as tf
 
 from keras_alexnet.processor import cores, first_processor
+from keras_alexnet.startup import prepare_gpus
 from keras_alexnet.training.precision import read_flags
 
 LIBRARIES = (
@@ -21,9 +22,15 @@ LIBRARIES = (
 )
 
 
+def has_gpu() -> bool:
+    """Says whether TensorFlow sees a GPU; it then takes memory only as it needs it."""
+    prepare_gpus()
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def machine() -> dict[str, object]:
-    """Describes processor, threads and the versions of all that is compared."""
-    threading, processor = tf.config.threading, first_processor()
+    """Describes processor, GPUs and the versions of all that is compared."""
+    processor = first_processor()
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "cpu": processor.get("model name") or platform.processor(),
@@ -37,12 +44,6 @@ def machine() -> dict[str, object]:
             tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
             for gpu in tf.config.list_physical_devices("GPU")
         ],
-        "threads": {
-            # 0 is TensorFlow's own choice.
-            "tensorflow_intra_op": threading.get_intra_op_parallelism_threads(),
-            "tensorflow_inter_op": threading.get_inter_op_parallelism_threads(),
-            "peers": cores(),
-        },
     }
 
 

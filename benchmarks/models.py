@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_alexnet
-from keras_alexnet.benchmarks.comparison import check_outputs
-from keras_alexnet.benchmarks.devices import has_gpu, set_tf32
+import keras_alexnet.benchmarks as benchmarks
+from keras_alexnet.benchmarks.comparison import (
+    TENSORFLOW,
+    Comparison,
+    Work,
+    check_outputs,
+)
+from keras_alexnet.benchmarks.limits import Limits
+from keras_alexnet.benchmarks.machine import has_gpu
 from keras_alexnet.benchmarks.networks import (
     LEARNING_RATE,
     MOMENTUM,
@@ -19,7 +27,7 @@ from keras_alexnet.benchmarks.networks import (
     sample_images,
     weights_of,
 )
-from keras_alexnet.benchmarks.workers import Work
+from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.export.saved_model import export_saved_model
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.training.optimizer import DecayedMomentum
@@ -51,6 +59,41 @@ def expected_outputs(network: Network) -> np.ndarray:
     return ours(network).predict_on_batch(sample_images(network))
 
 
+def compare(
+    report: Report,
+    case: str,
+    network: Network,
+    batch_size: int,
+    make: Callable[..., Work],
+    forms: Mapping[str, Mapping[str, object]],
+) -> tuple[dict, dict]:
+    """Times our forms of some work, and every peer's, beside the limits.
+
+    Args:
+        report: Where limits, and who is left out, are reported.
+        case: What is done.
+        network: What all build.
+        batch_size: Images of a batch.
+        make: `training_step` or `inference`.
+        forms: Other arguments of `make`, by name.
+
+    Returns:
+        Rates of the limits, and seconds by candidate; see `Limits.report`.
+    """
+    with Comparison(report.options) as comparison:
+        limits, expected = Limits(comparison), None
+        with comparison.optional("the check of outputs"):
+            expected = comparison.call(TENSORFLOW, expected_outputs, network=network)
+        common = {"network": network, "batch_size": batch_size, "expected": expected}
+        for name, arguments in forms.items():
+            comparison.add(f"keras_alexnet {name}", make, **arguments, **common)
+        if peers := benchmarks.find_peers():
+            peers.add(comparison, {"function": make.__name__, **common})
+        seconds = comparison.run()
+        report.skip({f"{case}: {k}": why for k, why in comparison.skipped.items()})
+    return limits.report(report, seconds)
+
+
 def check_model(
     model: keras.Model, network: Network, expected: np.ndarray | None, dtype: str
 ) -> None:
@@ -76,40 +119,38 @@ def noise(network: Network, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
     )
 
 
-def compiled(model: keras.Model, xla: bool = False) -> keras.Model:
-    """Compiles one of our models for training, in place.
-
-    Args:
-        model: The model.
-        xla: Whether XLA compiles the step.
-    """
-    optimizer = DecayedMomentum(
-        LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
-    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=xla)
-    optimizer.build(model.trainable_variables)
-    return model
-
-
 def training_step(
     network: Network,
     precision: str,
     batch_size: int,
     expected: np.ndarray | None = None,
     xla: bool = False,
-    tf32: bool = True,
 ) -> Work:
     """Makes training steps of one of our models on a batch that is on the device."""
     has_gpu()
-    set_tf32(tf32)
-    model = compiled(ours(network, precision), xla)
+    model = ours(network, precision)
+    optimizer = DecayedMomentum(
+        LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    )
+    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=xla)
+    optimizer.build(model.trainable_variables)
     check_model(model, network, expected, precision)
     return steps_of(model, noise(network, batch_size))
 
 
 def steps_of(model: keras.Model, batch: tuple, xla: bool = False) -> Work:
-    """Makes training steps of a compiled model on one batch; see `step_function`."""
-    step = step_function(model, batch, xla)
+    """Makes training steps of a compiled model on one batch.
+
+    Args:
+        model: Ours or another.
+        batch: On the device.
+        xla: Whether XLA compiles all of it; our models see to that themselves.
+    """
+    # Metrics are made by the first call, which must not be within a graph.
+    classes = model.output_shape[-1]
+    shape = (len(batch[1]), classes)
+    model.compute_metrics(None, batch[1], tf.fill(shape, 1 / classes), None)
+    step = tf.function(model.train_step, autograph=False, jit_compile=xla or None)
 
     def work(count: int) -> float:
         for _ in range(count):
@@ -117,24 +158,6 @@ def steps_of(model: keras.Model, batch: tuple, xla: bool = False) -> Work:
         return float(logs["loss"])
 
     return work
-
-
-def step_function(model: keras.Model, batch: tuple, xla: bool = False):
-    """Traces the training step of a compiled model.
-
-    Args:
-        model: Ours or another.
-        batch: On the device.
-        xla: Whether XLA compiles all of it; our models see to that themselves.
-
-    Returns:
-        A `tf.function` of a batch, to metrics.
-    """
-    # Metrics are made by the first call, which must not be within a graph.
-    classes = model.output_shape[-1]
-    shape = (len(batch[1]), classes)
-    model.compute_metrics(None, batch[1], tf.fill(shape, 1 / classes), None)
-    return tf.function(model.train_step, autograph=False, jit_compile=xla or None)
 
 
 def inference(

@@ -1,4 +1,4 @@
-"""Networks that benchmarks compare, as data: ours and every peer build the same.
+"""Networks that benchmarks compare, read from the architecture for every peer.
 
 Needs NumPy only, so that the process of a peer need not import TensorFlow.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from keras_alexnet.architectures import get_architecture
+
 # Large steps on images of noise would end in NaN, and a step without them is as long.
 LEARNING_RATE = 1e-8
-MOMENTUM, WEIGHT_DECAY, DROPOUT = 0.9, 5e-4, 0.5
-LRN = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0}
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 
 # How many images outputs are compared on.
 SAMPLE = 4
@@ -25,62 +27,67 @@ Weights = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Convolution:
-    """A convolution with ReLU.
-
-    Attributes:
-        filters: Output channels.
-        kernel: Height and width of the window.
-        stride: Of the window.
-        padding: Zeros on each side.
-        groups: Towers.
-    """
-
-    filters: int
-    kernel: int
-    stride: int = 1
-    padding: int = 0
-    groups: int = 1
-
-
-@dataclasses.dataclass(frozen=True)
 class Network:
-    """Convolutions with LRN and max pooling, then three dense layers.
+    """One of our architectures, in the terms that every system has.
 
     Attributes:
-        architecture: Ours of the same form.
-        convolutions: conv1 to conv5.
-        hidden: Units of fc6 and fc7.
-        image_size: Height and width of the images.
-        classes: Units of fc8.
-        normalised: Numbers of the convolutions that LRN follows.
-        pooled: Numbers of the convolutions that overlapping pooling follows.
-        dropped: The dense layers whose input passes through dropout.
+        architecture: Its name.
     """
 
     architecture: str
-    convolutions: tuple[Convolution, ...]
-    hidden: int = 4096
-    image_size: int = 227
-    classes: int = 1000
-    normalised: tuple[int, ...] = (1, 2)
-    pooled: tuple[int, ...] = (1, 2, 5)
-    dropped: tuple[str, ...] = ("fc7", "fc8")
 
-    @functools.cached_property
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images."""
+        return get_architecture(self.architecture).input_size
+
+    @property
+    def classes(self) -> int:
+        """Units of fc8."""
+        return get_architecture(self.architecture).classes
+
+    @property
+    def layers(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Role, name and options of each layer.
+
+        The `padding` of a convolution is how many zeros it sees on each side.
+        """
+        architecture = get_architecture(self.architecture)
+        layers, zeros = [], 0
+        for spec in architecture.features + architecture.top:
+            options = dict(spec.options)
+            if spec.role == "pad":
+                zeros = options["padding"]
+            elif spec.role == "conv":
+                same = options["padding"] == "same"
+                options["padding"] = options["kernel_size"] // 2 if same else zeros
+                zeros = 0
+            elif spec.role == "dense":
+                options["units"] = options["units"] or self.classes
+            # At the default size there is nothing to resize.
+            if spec.layer and spec.role not in ("pad", "resize"):
+                layers.append((spec.role, spec.name, options))
+        return layers
+
+    @property
     def shapes(self) -> dict[str, tuple[tuple[int, ...], int]]:
         """Shape of each kernel, and in how many positions it is applied."""
         shapes, channels, size = {}, 3, self.image_size
-        for number, conv in enumerate(self.convolutions, 1):
-            size = (size + 2 * conv.padding - conv.kernel) // conv.stride + 1
-            kernel = (conv.kernel, conv.kernel, channels // conv.groups, conv.filters)
-            shapes[f"conv{number}"] = kernel, size * size
-            channels = conv.filters
-            if number in self.pooled:
-                size = (size - 3) // 2 + 1
-        shapes["fc6"] = (size * size * channels, self.hidden), 1
-        shapes["fc7"] = (self.hidden, self.hidden), 1
-        shapes["fc8"] = (self.hidden, self.classes), 1
+        for role, name, options in self.layers:
+            if role == "conv":
+                window, filters = options["kernel_size"], options["filters"]
+                size += 2 * options["padding"] - window
+                size = size // options["strides"] + 1
+                kernel = window, window, channels // options["groups"], filters
+                shapes[name] = kernel, size * size
+                channels = filters
+            elif role == "pool":
+                size = (size - options["pool_size"]) // options["strides"] + 1
+            elif role == "flatten":
+                channels *= size * size
+            elif role == "dense":
+                shapes[name] = (channels, options["units"]), 1
+                channels = options["units"]
         return shapes
 
     @property
@@ -89,47 +96,9 @@ class Network:
         return sum(int(np.prod(kernel)) * n for kernel, n in self.shapes.values())
 
 
-ALEXNET_2012 = Network(
-    "alexnet_2012",
-    (
-        Convolution(96, 11, stride=4),
-        Convolution(256, 5, padding=2, groups=2),
-        Convolution(384, 3, padding=1),
-        Convolution(384, 3, padding=1, groups=2),
-        Convolution(256, 3, padding=1, groups=2),
-    ),
-)
-ALEXNET_OWT = Network(
-    "alexnet_owt",
-    (
-        Convolution(64, 11, stride=4, padding=2),
-        Convolution(192, 5, padding=2),
-        Convolution(384, 3, padding=1),
-        Convolution(256, 3, padding=1),
-        Convolution(256, 3, padding=1),
-    ),
-    image_size=224,
-    normalised=(),
-    dropped=("fc6", "fc7"),
-)
-ALEXNET_MINI = Network(
-    "alexnet_mini",
-    (
-        Convolution(32, 5, padding=2),
-        Convolution(64, 5, padding=2, groups=2),
-        Convolution(96, 3, padding=1),
-        Convolution(96, 3, padding=1, groups=2),
-        Convolution(64, 3, padding=1, groups=2),
-    ),
-    hidden=256,
-    image_size=28,
-    classes=10,
-)
-
-
-def network_for(quick: bool) -> Network:
-    """Returns the network of the paper, or a tiny one of the same form."""
-    return ALEXNET_MINI if quick else ALEXNET_2012
+ALEXNET_2012 = Network("alexnet_2012")
+ALEXNET_OWT = Network("alexnet_owt")
+ALEXNET_MINI = Network("alexnet_mini")
 
 
 def sample_images(network: Network, count: int = SAMPLE) -> np.ndarray:

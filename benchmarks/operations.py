@@ -1,26 +1,46 @@
-"""Single operations of alexnet_2012 in every implementation: forward and gradient."""
+"""Normalisation and convolutions of alexnet_2012, in all implementations.
+
+    keras-alexnet benchmark operations
+
+Forward and gradient, as bytes moved a second (at least those of x and y, or of x, dy
+and dx) beside those of a copy, and as FLOP/s beside those of a matrix product. For this
+device's lines of the table in `layers/implementations.py` it says which should read
+otherwise here. Nothing is changed.
+"""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
-from keras_alexnet.benchmarks.comparison import TENSORFLOW, Comparison, check_outputs
-from keras_alexnet.benchmarks.devices import has_gpu
-from keras_alexnet.benchmarks.limits import Limits, add_limits
-from keras_alexnet.benchmarks.networks import LRN
+from keras_alexnet.benchmarks.comparison import Comparison, Seconds, Work, check_outputs
+from keras_alexnet.benchmarks.limits import Limits
+from keras_alexnet.benchmarks.machine import has_gpu
 from keras_alexnet.benchmarks.questions import Options
-from keras_alexnet.benchmarks.report import Report
-from keras_alexnet.benchmarks.workers import Work
+from keras_alexnet.benchmarks.report import Report, duration
 from keras_alexnet.layers import grouped_conv, lrn_implementations
+from keras_alexnet.layers.implementations import CHOICES, device_kind
 from keras_alexnet.layers.lrn import local_response_normalization
 
+LRN = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0}
 DTYPES = ("bfloat16", "float32")
 DIRECTIONS = ("forward", "gradient")
-OURS = "keras_alexnet "
+# By kind as in the table of choices; the first is what the others have to agree with.
+IMPLEMENTATIONS = {
+    "lrn": ("tf.nn", *lrn_implementations.IMPLEMENTATIONS),
+    "grouped_conv": ("native", "split", "dense"),
+    "strided_conv": grouped_conv.STRIDED_IMPLEMENTATIONS,
+}
+# How names end of what XLA compiles as a whole.
+WHOLE = ", XLA"
+# Less than that is noise.
+WORTH_IT = 1.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +48,7 @@ class Operation:
     """An operation at one place in the network.
 
     Attributes:
-        kind: `"lrn"`, `"grouped_conv"` or `"strided_conv"`, as in the table of choices.
+        kind: A key of `IMPLEMENTATIONS`.
         layer: Its name.
         shape: Height, width and channels of its input.
         kernel: Shape of the kernel, of a convolution.
@@ -39,15 +59,13 @@ class Operation:
     shape: tuple[int, int, int]
     kernel: tuple[int, int, int, int] | None = None
 
-    def function(
-        self, implementation: str, channels_last: bool = True
-    ) -> Callable[..., tf.Tensor]:
+    def function(self, implementation: str) -> Callable[..., tf.Tensor]:
         """Returns what computes it, from activations and the kernel if it has one."""
+        if implementation == "tf.nn":
+            return tensorflow_lrn
         if self.kind == "lrn":
-            if implementation == "tf.nn":
-                return tensorflow_lrn
             return lambda x: local_response_normalization(
-                x, **LRN, channels_last=channels_last, implementation=implementation
+                x, **LRN, implementation=implementation
             )
         first = self.kind == "strided_conv"
         return lambda x, kernel: grouped_conv.grouped_convolution(
@@ -56,86 +74,128 @@ class Operation:
             groups=1 if first else 2,
             strides=4 if first else 1,
             padding="VALID" if first else "SAME",
-            channels_last=channels_last,
+            channels_last=True,
             implementation=implementation,
         )
 
-    def work(self, direction: str, dtype: str, images: int) -> tuple[float, str]:
+    def work(self, direction: str, dtype: str, images: int) -> float:
         """Returns what one execution works on: bytes moved at least, or FLOP."""
         if self.kernel is None:
             # x and y; the gradient reads x and dy, and writes dx.
             tensors = {"forward": 2, "gradient": 3}[direction]
-            size = tf.as_dtype(dtype).size
-            return tensors * size * images * math.prod(self.shape) / 1e9, "GB/s"
-        height, width, _ = self.shape
-        # The gradient has two products as large: to the input and to the kernel.
-        flop = 2 * height * width * math.prod(self.kernel) * images
-        return flop * {"forward": 1, "gradient": 2}[direction] / 1e12, "TFLOP/s"
+            return tensors * tf.as_dtype(dtype).size * images * math.prod(self.shape)
+        height, products = self.shape[0], 1
+        if self.kind == "strided_conv":
+            height = (height - self.kernel[0]) // 4 + 1
+        elif direction == "gradient":
+            products = 2  # To the input and to the kernel; images need no gradient.
+        return products * 2 * height**2 * math.prod(self.kernel) * images
 
 
-def operations(kind: str, quick: bool) -> list[Operation]:
-    """Lists where alexnet_2012 has an operation."""
-    if kind == "lrn":
-        layers = {"norm1": ((55, 55, 96),), "norm2": ((27, 27, 256),)}
-        tiny = {"norm1": ((3, 3, 8),)}
-    elif kind == "strided_conv":
-        layers = {"conv1": ((227, 227, 3), (11, 11, 3, 96))}
-        tiny = {"conv1": ((19, 19, 3), (11, 11, 3, 4))}
-    else:
-        layers = {
-            "conv2": ((27, 27, 96), (5, 5, 48, 256)),
-            "conv4": ((13, 13, 384), (3, 3, 192, 384)),
-            "conv5": ((13, 13, 384), (3, 3, 192, 256)),
-        }
-        tiny = {"conv2": ((4, 4, 8), (3, 3, 4, 8))}
-    return [Operation(kind, *row) for row in _rows(tiny if quick else layers)]
+OPERATIONS = (
+    Operation("lrn", "norm1", (55, 55, 96)),
+    Operation("lrn", "norm2", (27, 27, 256)),
+    Operation("strided_conv", "conv1", (227, 227, 3), (11, 11, 3, 96)),
+    Operation("grouped_conv", "conv2", (27, 27, 96), (5, 5, 48, 256)),
+    Operation("grouped_conv", "conv4", (13, 13, 384), (3, 3, 192, 384)),
+    Operation("grouped_conv", "conv5", (13, 13, 384), (3, 3, 192, 256)),
+)
+TINY = (
+    Operation("lrn", "norm1", (3, 3, 8)),
+    Operation("strided_conv", "conv1", (19, 19, 3), (11, 11, 3, 4)),
+    Operation("grouped_conv", "conv2", (4, 4, 8), (3, 3, 4, 8)),
+)
 
 
-def _rows(layers: dict) -> list[tuple]:
-    return [(name, *shapes) for name, shapes in layers.items()]
-
-
-def implementations(kind: str) -> Sequence[str]:
-    """Lists ours, by their names in the table of choices."""
-    return {
-        "lrn": lrn_implementations.IMPLEMENTATIONS,
-        "grouped_conv": grouped_conv.IMPLEMENTATIONS,
-        "strided_conv": grouped_conv.STRIDED_IMPLEMENTATIONS,
-    }[kind]
-
-
-def batch_size(options: Options) -> int:
-    """Returns on how many images each operation works."""
+def run(options: Options) -> None:
+    """Measures, reports, and compares with what is chosen."""
     default = 2 if options.quick else 512 if has_gpu() else 64
-    return next(iter(options.batch_sizes), default)
+    images = next(iter(options.batch_sizes), default)
+    report = Report("operations", options, batch_size=images)
+    # Seconds of all places, infinite where an implementation is left out in one.
+    totals: dict[tuple[str, ...], float] = collections.defaultdict(float)
+    with Comparison(options) as comparison:
+        limits = Limits(comparison)
+        rates, _ = limits.report(report, comparison.run())
+        places = TINY if options.quick else OPERATIONS
+        for place, *how in itertools.product(places, DTYPES, DIRECTIONS):
+            seconds = measure(report, comparison, rates, images, place, *how)
+            for form in forms(place.kind):
+                median = statistics.median(seconds.get(form, [math.inf]))
+                totals[(place.kind, *how, form)] += median
+    report.settings["choices"] = choices(totals)
+    report.write()
 
 
-def add(
+def forms(kind: str) -> dict[str, tuple[str, bool]]:
+    """Returns implementations and whether XLA compiles all around, by their names."""
+    # On GPUs it does so with a training step.
+    around = ("", WHOLE) if has_gpu() else ("",)
+    names = itertools.product(IMPLEMENTATIONS[kind], around)
+    return {name + whole: (name, bool(whole)) for name, whole in names}
+
+
+def measure(
+    report: Report,
     comparison: Comparison,
+    rates: Mapping[str, float],
+    images: int,
     operation: Operation,
-    implementation: str,
-    *,
-    direction: str,
     dtype: str,
-    xla: bool = False,
-    channels_last: bool = True,
-) -> None:
-    """Adds one implementation to a comparison."""
-    foreign = implementation.startswith("tf.")
-    name = implementation if foreign else OURS + implementation
-    name += ("" if channels_last else ", channels first") + (", XLA" if xla else "")
-    comparison.add(
-        name,
-        make,
-        TENSORFLOW,
-        operation=operation,
-        implementation=implementation,
-        direction=direction,
-        dtype=dtype,
-        xla=xla,
-        channels_last=channels_last,
-        images=batch_size(comparison.options),
+    direction: str,
+) -> Seconds:
+    """Times and reports all forms of an operation; `rates` are the limits."""
+    comparison.clear()
+    arguments = {"operation": operation, "images": images, "dtype": dtype}
+    arguments["direction"] = direction
+    for form, (name, xla) in forms(operation.kind).items():
+        comparison.add(form, make, implementation=name, xla=xla, **arguments)
+    seconds = comparison.run()
+    key, unit, factor = dtype, "TFLOP/s", 1e12
+    if operation.kernel is None:
+        key, unit, factor = "copy", "GB/s", 1e9
+    limits = {key: rates[key] / factor} if key in rates else {}
+    amount = operation.work(direction, dtype, images) / factor
+    case = f"{operation.layer}, {dtype}, {direction}"
+    report.add(case, seconds, amount, unit, limits=limits)
+    report.skip({f"{case}: {k}": why for k, why in comparison.skipped.items()})
+    report.save()
+    return seconds
+
+
+def choices(totals: Mapping[tuple[str, ...], float]) -> list[dict[str, object]]:
+    """Prints and returns which lines of the table of choices would be faster how.
+
+    Args:
+        totals: Seconds by kind, dtype, direction and form.
+    """
+    device, rows = device_kind(tf.zeros(())), []
+    lines = [one for one in CHOICES.items() if one[0][0] in IMPLEMENTATIONS]
+    for ((kind, where, graph), chosen), dtype in itertools.product(lines, DTYPES):
+        if where != device:
+            continue
+        # Graphs without compiled functions are for inference, in exports.
+        plain = graph == "plain"
+        form = WHOLE if device == "GPU" and not plain else ""
+        seconds = {}
+        for name in IMPLEMENTATIONS[kind]:
+            taken = [totals[kind, dtype, x, name + form] for x in DIRECTIONS]
+            total = taken[0] if plain else sum(taken)
+            if math.isfinite(total) and not (plain and name.startswith("xla")):
+                seconds[name] = total
+        best = min(seconds, key=seconds.get, default=None)
+        faster = seconds[chosen] / seconds[best] if chosen in seconds else None
+        row = {"operation": kind, "kind": graph, "device": device, "dtype": dtype}
+        row |= {"chosen": chosen, "fastest": best, "times_faster": faster}
+        rows.append({**row, "seconds": seconds})
+        spelled = ", ".join(f"{k} {duration(x)}" for k, x in seconds.items())
+        print(f"{kind}, {graph}, {dtype} | chosen: {chosen} | {spelled}")
+    better = sum((row["times_faster"] or 0) > WORTH_IT for row in rows)
+    print(
+        f"{better} of {len(rows)} would be faster by more than {WORTH_IT - 1:.0%} with "
+        "another implementation here."
     )
+    return rows
 
 
 def make(
@@ -144,55 +204,36 @@ def make(
     direction: str,
     dtype: str,
     xla: bool,
-    channels_last: bool,
     images: int,
 ) -> Work:
     """Makes an operation's work, once it has proved to compute what it should.
 
     Args:
         operation: What and where.
-        implementation: How: one of ours, or `"tf.nn"`.
+        implementation: How.
         direction: `"forward"`, or `"gradient"` alone.
         dtype: Of the input and the kernel.
         xla: Whether XLA compiles it as a whole.
-        channels_last: Whether channels are on the last axis, or else on axis 1.
         images: On how many it works.
 
     Raises:
         ArithmeticError: It computes something else.
     """
-    gpu = has_gpu()
-    shape = (images, *operation.shape)
-    inputs = [_random(shape, dtype)]
+    gpu = has_gpu()  # Before its first use.
+    inputs = [_random((images, *operation.shape), dtype)]
     if operation.kernel:
         deviation = math.prod(operation.kernel[:3]) ** -0.5
         inputs.append(_random(operation.kernel, dtype, deviation))
-    sample = [tf.cast(x[:2] if x is inputs[0] else x, tf.float32) for x in inputs]
-    reference = {"lrn": "tf.nn", "grouped_conv": "native", "strided_conv": "direct"}
-    reference = reference[operation.kind]
-    expected = operation.function(reference)(*sample).numpy()
-    to_first = (0, 3, 1, 2)
-    if not channels_last:
-        inputs[0] = tf.transpose(inputs[0], to_first)
-        expected = expected.transpose(to_first)
-    function = operation.function(implementation, channels_last)
+    function = operation.function(implementation)
     outputs = tf.function(function, autograph=False)(inputs[0][:2], *inputs[1:])
+    sample = [tf.cast(x, tf.float32) for x in (inputs[0][:2], *inputs[1:])]
+    expected = operation.function(IMPLEMENTATIONS[operation.kind][0])(*sample).numpy()
     tolerance = "TF32" if gpu and dtype == "float32" else dtype
     check_outputs(tf.cast(outputs, tf.float32).numpy(), expected, tolerance)
     outer = _random((images, *outputs.shape[1:]), dtype)
     # Nobody takes the gradient of the images, which conv1 sees.
     watched = 1 if operation.kind == "strided_conv" else 0
-    return _executions(function, inputs, outer, direction, xla, watched)
 
-
-def _executions(
-    function: Callable[..., tf.Tensor],
-    inputs: list[tf.Tensor],
-    outer: tf.Tensor,
-    direction: str,
-    xla: bool,
-    watched: int,
-) -> Work:
     # They return whole tensors: XLA would compute one element only if it could.
     @tf.function(autograph=False, jit_compile=xla or None)
     def compute(inputs, outer):
@@ -221,49 +262,3 @@ def tensorflow_lrn(x: tf.Tensor) -> tf.Tensor:
         tf.cast(x, tf.float32), LRN["size"] // 2, LRN["k"], LRN["alpha"], LRN["beta"]
     )
     return tf.cast(y, x.dtype)
-
-
-def answer(question: str, options: Options, variants: Sequence[dict]) -> None:
-    """Measures an operation in all implementations and reports.
-
-    Args:
-        question: `"lrn"` or `"grouped_conv"`.
-        options: Of the question.
-        variants: Arguments of `add`; each implementation takes part in all of them.
-    """
-    report = Report(question, options, batch_size=batch_size(options))
-    with Comparison(options) as comparison:
-        limits = Limits(comparison)
-        rates = add_limits(report, limits, comparison.run())
-        for operation in operations(question, options.quick):
-            for dtype in DTYPES:
-                for direction in DIRECTIONS:
-                    comparison.clear()
-                    for variant in variants:
-                        names = implementations(question)
-                        for name in ("tf.nn", *names) if question == "lrn" else names:
-                            add(
-                                *(comparison, operation, name),
-                                **{"direction": direction, "dtype": dtype, **variant},
-                            )
-                    case = f"{operation.layer}, {dtype}, {direction}"
-                    _report(report, case, comparison, operation, limits, rates)
-    report.write()
-
-
-def _report(report, case, comparison, operation, limits, rates) -> None:
-    layer, dtype, direction = case.split(", ")
-    work, unit = operation.work(direction, dtype, batch_size(report.options))
-    limit = "copy" if unit == "GB/s" else limits.product(dtype)
-    scale = 1e9 if unit == "GB/s" else 1e12
-
-    def share(name: str, rate: float) -> tuple[float, str] | None:
-        if limit not in rates:
-            return None
-        return rate * scale / rates[
-            limit
-        ], limit if limit == "copy" else f"{limit} product"
-
-    report.add(case, comparison.run(), work, unit, share=share)
-    report.skip({f"{case}: {name}": x for name, x in comparison.skipped.items()})
-    report.save()

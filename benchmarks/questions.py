@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import logging
 import tempfile
 import time
 from collections.abc import Sequence
@@ -15,54 +16,44 @@ from keras_alexnet.errors import UserError, unknown
 USUAL = {
     "training_step": "How fast is a training step, and which part of the limit is it?",
     "inference": "How fast is inference, over batch sizes?",
-    "lrn": "Which local response normalisation is the fastest?",
-    "grouped_conv": "Which grouped convolution is the fastest?",
-    "memory": "How much memory does a training step take?",
-    "choices": "Would other implementations than those chosen be faster here?",
+    "operations": "Which normalisation and convolutions are the fastest here?",
 }
 OTHER = {
     "limits": "What can this device do at best: matrix products and copies?",
-    "step_profile": "Where does the time of a training step go?",
-    "engine": "What does the training loop cost, on top of the step?",
     "data_pipeline": "How fast is the input, against decoding and tf.data?",
+    "features": "How fast are features of photographs, from files to fc7?",
     "own_images": "A folder of images: how good, how soon, beside plain Keras?",
 }
-
-
-class TimeIsUp(Exception):
-    """What was still to be measured is left out."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """How thoroughly a question is answered, and where the answer goes.
 
-    Attributes:
-        out: The directory of the results, a JSON file for each.
-        quick: Whether networks, batches and repetitions are tiny: to see that
-            everything works. What it measures means nothing.
-        candidates: Patterns of the shell's kind; only those take part whose name fits
-            one of them. All do where there are none.
-        batch_sizes: Images of a batch; by default what suits the device.
-        time_limit: Seconds after which nothing more is begun; what was measured until
-            then is reported.
-        data: For `own_images`: a folder, `digits`, or `digits:N` for N training images.
-        epochs: How long networks of `own_images` train, unless `minutes` are given.
-        minutes: How long they train, start and end included.
-        seeds: How often they train.
-        started: When the question was asked, by `time.monotonic()`.
+    The fields are flags of `keras-alexnet benchmark`, which explains them.
     """
 
-    out: Path = Path("benchmarks/results")
     quick: bool = False
+    """Take tiny networks and few repetitions, to see that everything works."""
     candidates: tuple[str, ...] = ()
+    """Patterns of what takes part, such as "keras_alexnet bfloat16*" "PyTorch*"."""
     batch_sizes: tuple[int, ...] = ()
+    """Images of a batch, one size or several; by default what suits the device."""
     time_limit: float | None = None
+    """Seconds for each question, after which nothing more is begun."""
     data: str = "digits"
+    """For own_images: a folder with train/ and test/, digits, or digits:N for N
+    training images."""
     epochs: int = 20
+    """For own_images: passes over the training images, unless --minutes is given."""
     minutes: float | None = None
+    """For own_images: how long each network trains, start and end included."""
     seeds: int = 3
-    started: float = dataclasses.field(default_factory=time.monotonic)
+    """For own_images: how often each network trains."""
+    out: Path = Path("benchmarks/results")
+    """Directory to write the answers to."""
+    # When the question was asked.
+    started: float = dataclasses.field(default_factory=time.monotonic, init=False)
 
     @property
     def repetitions(self) -> int:
@@ -80,11 +71,6 @@ class Options:
         limit = self.time_limit
         return limit is not None and time.monotonic() - self.started > limit
 
-    def check_time(self) -> None:
-        """Raises `TimeIsUp` after the time limit."""
-        if self.time_is_up:
-            raise TimeIsUp(f"the limit of {self.time_limit:.0f} s has passed")
-
 
 def check(names: Sequence[str], options: Options) -> None:
     """Finds out what would come to light only after the measuring.
@@ -94,11 +80,18 @@ def check(names: Sequence[str], options: Options) -> None:
         options: How they will be asked; the directory of the results is made.
 
     Raises:
-        ValueError: There is no such question, or the directory cannot be made.
+        UserError: There is no such question, an option makes no sense, or the directory
+            cannot be made.
     """
     for name in names:
         if name not in {**USUAL, **OTHER}:
             raise UserError(unknown(name, "question", {**USUAL, **OTHER}))
+    for name in ("batch_sizes", "time_limit", "epochs", "minutes", "seeds"):
+        given = getattr(options, name)
+        for value in given if isinstance(given, tuple) else (given,):
+            if value is not None and not value > 0:
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} must be positive. Received: {value}")
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         # Not made for it, it may still not let anybody write.
@@ -119,8 +112,10 @@ def ask(name: str, options: Options) -> None:
         options: How, and where to.
 
     Raises:
-        ValueError: There is no such question, or its answer cannot be written.
+        UserError: There is no such question, or its answer cannot be written.
     """
     check([name], options)
-    options = dataclasses.replace(options, started=time.monotonic())
+    # Functions are traced anew for every case: TensorFlow would warn of it.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    options = dataclasses.replace(options)  # The time begins now.
     importlib.import_module(f"keras_alexnet.benchmarks.{name}").run(options)

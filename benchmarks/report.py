@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from keras_alexnet.benchmarks.comparison import Seconds, times_faster
@@ -35,7 +35,7 @@ class Report:
         amount: float,
         unit: str = "images/s",
         baseline: str | None = None,
-        share: Callable[[str, float], tuple[float, str] | None] = lambda *_: None,
+        limits: Mapping[str, float] | None = None,
     ) -> None:
         """Prints a line for each candidate, and keeps them.
 
@@ -45,8 +45,8 @@ class Report:
             amount: How much of the unit an execution works on.
             unit: Of the rate.
             baseline: The candidate that ratios are relative to.
-            share: From a name and a rate to the part of a limit that this is, and what
-                the limit is called.
+            limits: Rates at the device's limits: `"copy"`, which limits all, or by
+                dtype, which limits what has it in its name or the case's.
         """
         for name, values in seconds.items():
             median = statistics.median(values)
@@ -54,9 +54,11 @@ class Report:
             line = f"{case} | {name} | {row['rate']:,.4g} {unit} | {duration(median)}"
             if len(values) > 1:
                 line += f" ({duration(min(values))} - {duration(max(values))})"
-            if found := share(name, row["rate"]):
-                row["share"], row["share_of"] = found
-                line += f" | {found[0]:.1%} of {found[1]}"
+            for key, limit in (limits or {}).items():
+                if key == "copy" or key in f"{case}, {name}":
+                    row["share"] = row["rate"] / limit
+                    row["share_of"] = key if key == "copy" else f"{key} product"
+                    line += f" | {row['share']:.1%} of {row['share_of']}"
             if baseline in seconds:
                 row["ratio"] = times_faster(seconds, name, baseline)
                 line += f" | {row['ratio']:.2f} x {baseline}"

@@ -11,16 +11,9 @@ layers, and PyTorch.
 
 from __future__ import annotations
 
-import keras_alexnet.benchmarks as benchmarks
 from keras_alexnet.benchmarks import models
-from keras_alexnet.benchmarks.comparison import (
-    EXACT,
-    TENSORFLOW,
-    Comparison,
-    fastest,
-)
-from keras_alexnet.benchmarks.devices import has_gpu
-from keras_alexnet.benchmarks.limits import Limits, add_limits
+from keras_alexnet.benchmarks.comparison import fastest
+from keras_alexnet.benchmarks.machine import has_gpu
 from keras_alexnet.benchmarks.networks import (
     ALEXNET_2012,
     ALEXNET_MINI,
@@ -46,53 +39,16 @@ def run(options: Options) -> None:
 
 def measure(report: Report, network: Network, batch_size: int) -> None:
     """Compares all on one network and batch size."""
-    options = report.options
     case = f"{network.architecture}, batch {batch_size}"
-    with Comparison(options) as comparison:
-        limits = Limits(comparison, exact=True)
-        expected = None
-        with comparison.optional("the check of outputs"):
-            expected = comparison.process(TENSORFLOW).call(
-                models.expected_outputs, {"network": network}
-            )
-        # XLA's convolutions are slow on CPUs, and TF32 is of GPUs.
-        everything = limits.gpu or options.quick
-        for precision, xla, tf32 in (
-            ("bfloat16", False, True),
-            ("bfloat16", True, True),
-            ("float32", False, True),
-            ("float32", True, True),
-            ("float32", False, False),
-            ("float32", True, False),
-        ):
-            if (xla or not tf32) and not everything:
-                continue
-            name = f"keras_alexnet {precision}{', XLA' if xla else ''}"
-            comparison.add(
-                name + ("" if tf32 else ", no TF32"),
-                models.training_step,
-                TENSORFLOW if tf32 else EXACT,
-                network=network,
-                precision=precision,
-                batch_size=batch_size,
-                expected=expected,
-                xla=xla,
-                tf32=tf32,
-            )
-        if peers := benchmarks.find_peers():
-            peers.add_training(comparison, network, batch_size, expected)
-        seconds = comparison.run()
-        report.skip({f"{case}: {k}": why for k, why in comparison.skipped.items()})
-    rates = add_limits(report, limits, seconds)
-    _, seconds = limits.split(seconds)
+    forms = {}
+    for precision in ("bfloat16", "float32"):
+        forms[precision] = {"precision": precision, "xla": False}
+        # XLA's convolutions are slow on CPUs.
+        if has_gpu() or report.options.quick:
+            forms[f"{precision}, XLA"] = {"precision": precision, "xla": True}
+    make = models.training_step
+    rates, seconds = models.compare(report, case, network, batch_size, make, forms)
     work = 6 * network.multiply_adds
-
-    def share(name: str, rate: float) -> tuple[float, str] | None:
-        dtype = "bfloat16" if "bfloat16" in name else limits.product("float32")
-        dtype = "float32" if "no TF32" in name else dtype
-        return (
-            (rate * work / rates[dtype], f"{dtype} product") if dtype in rates else None
-        )
-
+    bounds = {x: rates[x] / work for x in ("bfloat16", "float32") if x in rates}
     baseline = fastest(seconds, "PyTorch*") or fastest(seconds, "textbook*")
-    report.add(case, seconds, batch_size, baseline=baseline, share=share)
+    report.add(case, seconds, batch_size, baseline=baseline, limits=bounds)

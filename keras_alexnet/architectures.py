@@ -555,6 +555,58 @@ _ALEXNET_SMALL = Architecture(
     pixel_scale=1 / 64,
 )
 
+
+def _cifar(name: str, error: str, hidden: tuple[LayerSpec, ...], norm: Any, out: float):
+    """Returns a network of cuda-convnet for CIFAR-10, of `layers-{name}.cfg`.
+
+    Pooling layers carry the ReLU of conv1, as in the 2012 network. The last windows
+    reach over the border of even sizes; an average counts no pixel beyond it
+    (`AvgPooler` of `conv_util.cuh`), as under `padding="same"` in TensorFlow.
+    """
+
+    def average(name: str) -> LayerSpec:
+        options = {"pool_size": 3, "strides": 2, "padding": "same"}
+        return _spec("pool", name, "average_pooling2d", **options)
+
+    return Architecture(
+        name=f"cifar_{name}",
+        summary=f"the 2012 program's network for CIFAR-10, {error} test error",
+        input_size=32,
+        channels=3,
+        classes=10,
+        features=(
+            _conv("conv1", 32, 5, 0.0001, 0.0),
+            _pool("pool1", "ceil"),
+            _relu("relu1"),
+            norm("norm1"),
+            _conv("conv2", 32, 5, 0.01, 0.0),
+            _relu("relu2"),
+            average("pool2"),
+            norm("norm2"),
+            _conv("conv3", 64, 5, 0.01, 0.0),
+            _relu("relu3"),
+            average("pool3"),
+        ),
+        top=(_flatten(), *hidden, _dense("fc10", None, out, 0.0)),
+        notes=(
+            f"layers-{name}.cfg of cuda-convnet, which says: {error} error on "
+            f"CIFAR-10. Rates, decays and schedule are the recipe cifar-{name}."
+        ),
+    )
+
+
+def _cifar_norm(name: str) -> LayerSpec:
+    options = {"size": 3, "alpha": 5e-5, "beta": 0.75, "k": 1.0}
+    return _spec("norm", name, "spatial_response_norm", **options)
+
+
+_CIFAR_HIDDEN = (_dense("fc64", 64, 0.1, 0.0), _relu("relu64"))
+_CIFAR = (
+    _cifar("80sec", "26 %", _CIFAR_HIDDEN, _no_norm, 0.1),
+    _cifar("19pct", "19 %", (), _no_norm, 0.01),
+    _cifar("18pct", "18 %", (), _cifar_norm, 0.01),
+)
+
 _ARCHITECTURES = {
     architecture.name: architecture
     for architecture in (
@@ -568,6 +620,7 @@ _ARCHITECTURES = {
         _ALEXNET_BN,
         _ALEXNET_MINI,
         _ALEXNET_SMALL,
+        *_CIFAR,
     )
 }
 

@@ -8,6 +8,7 @@ import glob
 import os
 import sys
 import time
+from collections.abc import Iterator
 
 from keras_alexnet.errors import UserError
 
@@ -22,7 +23,20 @@ def import_tensorflow() -> None:
     Where this machine has a GPU that TensorFlow cannot use, one line on standard error
     says why and what to install.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silent_stderr():
+        import tensorflow as tf
+
+        # Looks for GPUs, and says that there are none.
+        tf.config.list_physical_devices()
+    if problem := why_no_gpu():
+        print(f"keras-alexnet: {problem}", file=sys.stderr)
+    prepare_gpus()
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Drops what is written to standard error, by libraries and by new processes."""
     with contextlib.ExitStack() as cleanup:
         with contextlib.suppress(OSError):  # There may be no standard error.
             kept = os.dup(2)
@@ -31,13 +45,7 @@ def import_tensorflow() -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             cleanup.callback(os.close, nowhere)
             os.dup2(nowhere, 2)
-        import tensorflow as tf
-
-        # Looks for GPUs, and says that there are none.
-        tf.config.list_physical_devices()
-    if problem := why_no_gpu():
-        print(f"keras-alexnet: {problem}", file=sys.stderr)
-    prepare_gpus()
+        yield
 
 
 def prepare_gpus() -> None:

@@ -1,5 +1,6 @@
 """What all tests share: several CPU devices, and a clean slate before each test."""
 
+import concurrent.futures
 import os
 
 # Before TensorFlow is imported, here and in the processes that tests start.
@@ -11,6 +12,7 @@ import keras
 import pytest
 import tensorflow as tf
 
+from keras_alexnet.benchmarks import comparison
 from keras_alexnet.cli import main
 
 # Four devices on one processor, for tests of data parallelism. TensorFlow takes them
@@ -45,3 +47,22 @@ def command(capsys):
         return stop.value.code or 0, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Lets benchmarks time their candidates here, not in processes of their own."""
+
+    class Pool(concurrent.futures.Executor):
+        def __init__(self, *_, **__):
+            pass
+
+        def submit(self, function, *arguments):
+            future = concurrent.futures.Future()
+            try:
+                future.set_result(function(*arguments))
+            except Exception as error:
+                future.set_exception(error)
+            return future
+
+    monkeypatch.setattr(comparison, "ProcessPoolExecutor", Pool)

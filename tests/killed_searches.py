@@ -1,14 +1,12 @@
 """Kills a search with SIGKILL at random instants, and lets it finish.
 
-    python tests/killed_searches.py DIRECTORY --kills 10
+    python tests/killed_searches.py DIRECTORY KILLS
 
-Prints, as JSON, whether a trial that had finished was touched again, how many that were
-under way went on from a checkpoint, and whether all trials ended with the numbers of a
-search that was never stopped. A program of its own, because what it kills it forks
-before TensorFlow has started its threads.
+Prints, as JSON, which trials that had finished were touched again, how many there are,
+and whether all ended with the numbers of a search that was never stopped. A program of
+its own, because what it kills it forks before TensorFlow has started its threads.
 """
 
-import argparse
 import json
 import os
 import random
@@ -33,7 +31,7 @@ CONFIG = TrainConfig(
 )
 
 
-def in_child(run_dir, trials):
+def in_child(run_dir):
     """Starts or continues the search in a new process; returns its number."""
     pid = os.fork()
     if pid:
@@ -41,92 +39,61 @@ def in_child(run_dir, trials):
     code = 1
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        search(CONFIG, SPACE, run_dir=run_dir, trials=trials)
+        search(CONFIG, SPACE, run_dir=run_dir, trials=2)
         code = 0
     finally:
         os._exit(code)
 
 
-def finish(run_dir, trials):
-    _, status = os.waitpid(in_child(run_dir, trials), 0)
+def finish(pid):
+    _, status = os.waitpid(pid, 0)
     if status:
         sys.exit(f"The search ended with status {status}.")
 
 
+def kill(pid, run_dir, begin, seconds):
+    """Kills a search when a trial has been under way for a while."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        owners = run_dir.glob("trials/*/.lock-owner.json")
+        if any(owner.stat().st_mtime > begin for owner in owners):
+            break
+        time.sleep(0.05)
+    time.sleep(seconds)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 def histories(run_dir):
     """The numbers of each trial, without what depends on time."""
-    return {
-        path.parent.name: path.read_text()
-        for path in sorted((run_dir / "trials").glob("*/history.csv"))
-    }
+    paths = run_dir.glob("trials/*/history.csv")
+    return {path.parent.name: path.read_text() for path in paths}
 
 
 def finished(run_dir):
     """When each finished trial was finished."""
-    return {
-        path.parent.name: path.stat().st_mtime_ns
-        for path in (run_dir / "trials").glob("*/result.json")
-    }
-
-
-def continued(run_dir):
-    """How often trials went on from a checkpoint."""
-    logs = (run_dir).glob("trial_*/output.txt")
-    return sum(log.read_text().count("Continuing ") for log in logs)
-
-
-def wait_for_trial(run_dir, seconds):
-    """Waits until a trial is under way, and then for a while."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        owners = list((run_dir / "trials").glob("*/.lock-owner.json"))
-        if any(owner.stat().st_mtime > BEGIN for owner in owners):
-            break
-        time.sleep(0.05)
-    time.sleep(seconds)
-
-
-BEGIN = 0.0
+    paths = run_dir.glob("trials/*/result.json")
+    return {path.parent.name: path.stat().st_mtime_ns for path in paths}
 
 
 def main():
-    global BEGIN
-    parser = argparse.ArgumentParser()
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--kills", type=int, default=2)
-    parser.add_argument("--trials", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=6.0)
-    arguments = parser.parse_args()
+    directory, kills = Path(sys.argv[1]), int(sys.argv[2])
     generator = random.Random(0)
-    whole, killed = arguments.directory / "whole", arguments.directory / "killed"
-    finish(whole, arguments.trials)
+    whole, killed = directory / "whole", directory / "killed"
+    finish(in_child(whole))
     lost = []
-    kills = 0
-    while kills < arguments.kills:
-        before = finished(killed)
-        BEGIN = time.time()
-        pid = in_child(killed, arguments.trials)
-        wait_for_trial(killed, generator.uniform(0, arguments.seconds))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        kills += 1
+    for number in range(kills + 1):
+        before, begin = finished(killed), time.time()
+        pid = in_child(killed)
+        if number < kills:
+            kill(pid, killed, begin, generator.uniform(0, 6))
+        else:
+            finish(pid)
         after = finished(killed)
         lost += [name for name in before if after.get(name) != before[name]]
-    before = finished(killed)
-    finish(killed, arguments.trials)
-    after = finished(killed)
-    lost += [name for name in before if after.get(name) != before[name]]
-    print(
-        json.dumps(
-            {
-                "kills": kills,
-                "lost": lost,
-                "continued": continued(killed),
-                "trials": len(histories(killed)),
-                "same": histories(whole) == histories(killed),
-            }
-        )
-    )
+    found = histories(killed)
+    same = found == histories(whole)
+    print(json.dumps({"lost": lost, "trials": len(found), "same": same}))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from keras_alexnet import benchmarks, cli
-from keras_alexnet.benchmarks import comparison, memory
 from keras_alexnet.benchmarks.questions import OTHER, USUAL, Options, ask
+from keras_alexnet.cli.benchmark import Benchmark
 
 # What each question writes, one of its rows, and who takes part.
 QUICK = {
@@ -19,21 +19,13 @@ QUICK = {
         "keras_alexnet float32, SavedModel",
         "*32, S*",
     ),
-    "lrn": ("norm1, bfloat16, gradient", "keras_alexnet xla, XLA", "*XLA"),
-    "grouped_conv": (
-        "conv2, float32, forward",
-        "keras_alexnet split, channels first",
-        "*split*",
-    ),
-    "engine": ("alexnet_mini, bfloat16, XLA, batch 8", "loop", "*"),
     "limits": ("limits", "limit: bfloat16 product of 128", "*"),
 }
 
 
 @pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
+def _in_this_process(in_this_process):
     """Tests share the time that importing TensorFlow takes."""
-    monkeypatch.setattr(comparison, "Process", comparison.Local)
 
 
 def run(capsys, *arguments):
@@ -59,7 +51,7 @@ def test_an_unknown_question_is_refused_with_the_nearest(capsys, tmp_path):
     )
 
 
-@pytest.mark.parametrize("questions", [["lrn"], ["limits", "lrn"]])
+@pytest.mark.parametrize("questions", [["limits"], ["limits", "inference"]])
 def test_results_that_cannot_be_written_are_refused_before_measuring(
     questions, capsys, tmp_path
 ):
@@ -107,7 +99,9 @@ def test_peers_that_are_not_there_are_named_with_the_reason(
 
 def test_without_the_repository_there_are_no_peers(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmarks, "find_peers", lambda: None)
-    options = Options(tmp_path, True, ("*float32, t*",), batch_sizes=(2, 3))
+    options = Options(
+        out=tmp_path, quick=True, candidates=("*float32, t*",), batch_sizes=(2, 3)
+    )
     ask("inference", options)
     written = json.loads((tmp_path / "inference.json").read_text())
     for size in (2, 3):
@@ -115,74 +109,72 @@ def test_without_the_repository_there_are_no_peers(tmp_path, monkeypatch):
         assert all(name.startswith("keras_alexnet") for name in rows)
 
 
-def test_lines_of_the_table_of_choices_are_compared_with_the_fastest(tmp_path, capsys):
-    from keras_alexnet.benchmarks.choices import KINDS
+def test_operations_are_timed_and_compared_with_the_table_of_choices(tmp_path, capsys):
+    from keras_alexnet.benchmarks.operations import IMPLEMENTATIONS
     from keras_alexnet.layers.implementations import CHOICES
 
-    ask("choices", Options(out=tmp_path, quick=True))
-    written = json.loads((tmp_path / "choices.json").read_text())
-    chosen = {
-        (row["operation"], written["device"], row["kind"]): row["chosen"]
-        for row in written["results"]
-    }
+    ask("operations", Options(out=tmp_path, quick=True))
+    written = json.loads((tmp_path / "operations.json").read_text())
+    assert {"tf.nn", "xla"} <= set(written["results"]["norm1, bfloat16, gradient"])
+    row = written["results"]["norm1, bfloat16, gradient"]["xla"]
+    assert row["unit"] == "GB/s" and row["share_of"] == "copy"
+    assert "split" in written["results"]["conv2, float32, forward"]
+    rows = written["settings"]["choices"]
     here = {
         key: name
         for key, name in CHOICES.items()
-        if key[1] == written["device"] and key[0] in KINDS
+        if key[1] == rows[0]["device"] and key[0] in IMPLEMENTATIONS
     }
+    chosen = {(x["operation"], x["device"], x["kind"]): x["chosen"] for x in rows}
     assert chosen == here
-    for row in written["results"]:
+    for row in rows:
         # A plain graph contains nothing compiled.
         assert row["kind"] != "plain" or not row["fastest"].startswith("xla")
         assert row["times_faster"] == 1 or row["fastest"] != row["chosen"]
     assert f"of {2 * len(here)} would be faster" in capsys.readouterr().out
 
 
-def test_memory_is_told_by_candidate(tmp_path, monkeypatch, capsys):
-    # Asked once at first, then before and after each.
-    peaks = iter([0, 0, 100 * 2**20, 50, 50 + 150 * 2**20, 7, 7 + 200 * 2**20])
-    monkeypatch.setattr(memory, "peak_memory", lambda: next(peaks))
-    ask("memory", Options(out=tmp_path, quick=True))
-    written = json.loads((tmp_path / "memory.json").read_text())
-    assert written["results"]["alexnet_mini, batch 8"] == {
-        "keras_alexnet bfloat16": 100 * 2**20,
-        "keras_alexnet float32": 150 * 2**20,
-        "textbook float32": 200 * 2**20,
-    }
-    assert "keras_alexnet float32 | 150 MiB" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--batch-sizes", "0"),
+        ("--batch-sizes", "8", "-1"),
+        ("--time-limit", "0"),
+        ("--epochs", "0"),
+        ("--minutes", "-2"),
+        ("--seeds", "0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(flags, capsys, tmp_path):
+    code, printed = run(capsys, "limits", *flags, "--out", tmp_path / "out")
+    assert code == 2 and not printed.out and not (tmp_path / "out").exists()
+    message = f"keras-alexnet: {flags[0]} must be positive. Received: {flags[-1]}"
+    assert printed.err.startswith(message) and printed.err.count("\n") == 1
 
 
 def test_a_question_without_an_answer_does_not_end_the_others(
     tmp_path, monkeypatch, capsys
 ):
-    from keras_alexnet.cli import benchmark
-
     asked = []
 
-    def process(command):
-        asked.append(command[4])
-        assert command[5:] == [
-            *("--quick", "--candidates", "torch*", "O*", "--batch-sizes", "2", "3"),
-            *("--time-limit", "60.0", "--out", str(tmp_path)),
-        ]
-        return subprocess.CompletedProcess(command, len(asked) == 1)
+    def process(self, name):
+        asked.append((name, self.batch_sizes))
+        return len(asked) == 1
 
-    monkeypatch.setattr(benchmark.subprocess, "run", process)
-    flags = ("--quick", "--out", tmp_path, "--candidates", "torch*", "O*")
-    flags += ("--batch-sizes", "2", "3", "--time-limit", "60")
-    code, printed = run(capsys, *flags)
-    assert code == 1 and asked == list(USUAL)
+    monkeypatch.setattr(Benchmark, "_in_a_process", process)
+    code, printed = run(capsys, "--out", tmp_path, "--batch-sizes", "2", "3")
+    assert code == 1 and asked == [(name, (2, 3)) for name in USUAL]
     assert printed.err == "Without an answer: training_step.\n"
 
 
 @pytest.mark.slow
 def test_candidates_run_in_processes_of_their_own(tmp_path):
     program = "from keras_alexnet.cli import main; main()"
-    command = [sys.executable, "-c", program, "benchmark", "lrn", "data_pipeline"]
+    command = [sys.executable, "-c", program, "benchmark", "limits", "data_pipeline"]
     command += ["--quick", "--out", tmp_path, "--time-limit", "600"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
-    for question in ("lrn", "data_pipeline"):
+    for question in ("limits", "data_pipeline"):
         assert json.loads((tmp_path / f"{question}.json").read_text())["quick"] is True
 
 

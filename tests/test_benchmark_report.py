@@ -2,74 +2,39 @@
 
 import importlib.metadata
 import json
-import re
-from pathlib import Path
-
-import pytest
 
 from keras_alexnet.benchmarks.machine import machine
-from keras_alexnet.benchmarks.memory import peak_memory
 from keras_alexnet.benchmarks.questions import Options
-from keras_alexnet.benchmarks.report import Report, duration
+from keras_alexnet.benchmarks.report import Report
 
 SECONDS = {"keras_alexnet": [1.0, 2.0, 2.5], "peer": [4.0, 4.0, 5.0]}
 
 
 def test_the_answer_holds_what_was_measured_and_what_follows(tmp_path, capsys):
     report = Report("question", Options(out=tmp_path / "new"), batch_size=10)
-
-    def share(name, rate):
-        return (rate / 20, "product") if name == "peer" else None
-
-    report.add("one", SECONDS, 10, baseline="peer", share=share)
+    report.add("one", SECONDS, 10, baseline="peer", limits={"peer": 20})
     report.skip({"another": "not installed"})
     report.write()
     assert capsys.readouterr().out.splitlines() == [
         "one | keras_alexnet | 5 images/s | 2.00 s (1.00 s - 2.50 s) | 2.00 x peer",
-        "one | peer | 2.5 images/s | 4.00 s (4.00 s - 5.00 s) | 12.5% of product"
+        "one | peer | 2.5 images/s | 4.00 s (4.00 s - 5.00 s) | 12.5% of peer product"
         " | 1.00 x peer",
         f"Written: {tmp_path / 'new' / 'question.json'}",
     ]
     written = json.loads((tmp_path / "new" / "question.json").read_text())
     ours = {"seconds": [1.0, 2.0, 2.5], "rate": 5.0, "unit": "images/s", "ratio": 2.0}
     peer = {"seconds": [4.0, 4.0, 5.0], "rate": 2.5, "unit": "images/s", "ratio": 1.0}
-    peer |= {"share": 0.125, "share_of": "product"}
+    peer |= {"share": 0.125, "share_of": "peer product"}
     assert written["results"] == {"one": {"keras_alexnet": ours, "peer": peer}}
     assert written["settings"] == {"batch_size": 10}
     assert written["skipped"] == {"another": "not installed"}
     assert written["quick"] is False
 
 
-def test_the_machine_is_described_by_versions_processor_and_threads():
+def test_the_machine_is_described_by_versions_and_processor():
     found = machine()
     for library in ("tensorflow", "keras", "numpy", "keras-alexnet"):
         assert found["versions"][library] == importlib.metadata.version(library)
-    assert "no such library" not in found["versions"]
-    assert found["cores"] >= 1
-    assert set(found["threads"]) == {
-        "tensorflow_intra_op",
-        "tensorflow_inter_op",
-        "peers",
-    }
     assert isinstance(found["cpu"], str)
     assert all(flag[:3] in ("avx", "amx", "fma") for flag in found["cpu_flags"])
     json.dumps(found)
-
-
-def test_the_peak_of_memory_is_what_the_system_says_in_bytes():
-    peak = peak_memory()
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
-        assert peak == pytest.approx(1024 * int(line), rel=0.02)
-    else:  # Python alone takes ten million bytes, and no test takes a billion of them.
-        assert 1e7 < peak < 1e12
-
-
-def test_times_are_written_with_three_digits():
-    assert [duration(x) for x in (12.3456, 1.0, 0.0456, 0.00123)] == [
-        "12.35 s",
-        "1.00 s",
-        "45.6 ms",
-        "1.23 ms",
-    ]

@@ -369,14 +369,9 @@ def test_a_model_file_that_is_none_is_named(error, trained):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (["--objective", "val_acc"], "Available: accuracy, loss, val_loss, val_top1_"),
-        (
-            ["--space", "recipes"],
-            "Unknown search space 'recipes'. Did you mean 'recipe'",
-        ),
-        (["--space", "none.json"], "Cannot read none.json"),
-        (["--tuner", "lucky"], "'hyperband', 'grid'"),
-        (["--trials", "0"], "trials must be at least 1"),
+        (["--objective", "val_acc"], "Available: val_loss, val_top1_error, val_top5"),
+        (["--space", "recipes"], "Did you mean 'recipe'"),
+        (["--tuner", "lucky"], "'bayesian', 'hyperband'"),
         (["--data", "folder:nowhere"], "No such folder: nowhere"),
         (["--ablation", "--seeds", "0"], "--seeds must be at least 1. Received: 0"),
         (["--ablation", "--epochs", "0"], "epochs must be at least 1. Received: 0"),

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +20,16 @@ from keras_alexnet.schedules import Constant, parse_schedule
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning.compare import (
     METRICS,
-    Metrics,
     Paired,
+    Runs,
     Train,
     check_seeds,
     deviation,
-    false_positive_rate,
-    train_with_seed,
+    mean,
 )
 from keras_alexnet.tuning.trial_process import check_in_process, train_in_process
 
 Changes = Mapping[str, Any]
-
-
-class NotApplicable(Exception):
-    """An ablation would change nothing, or something else than it says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +40,18 @@ class Ablation:
         key: A short name, for directories and files.
         name: What people read.
         change: From a configuration and the images' colour channels to the settings
-            that it changes; raises `NotApplicable`, with the reason.
-        paper: By how much the paper's top-1 and top-5 errors are higher without it, in
+            that it changes, or the reason why it would change nothing.
+        paper_top1: By how much the paper's top-1 error is higher without it, in
             percentage points, in words where it gives no number.
+        paper_top5: The same of the top-5 error.
         remark: Where the paper says so, or what else to know.
     """
 
     key: str
     name: str
-    change: Callable[[TrainConfig, int], Changes]
-    paper: tuple[str, str] = ("", "")
+    change: Callable[[TrainConfig, int], Changes | str]
+    paper_top1: str = ""
+    paper_top5: str = ""
     remark: str = ""
 
 
@@ -68,88 +64,81 @@ def _layers(config: TrainConfig, role: str) -> list[LayerSpec]:
     return [spec for spec in specs if spec.role == role and spec.layer]
 
 
-def _no_norm(config: TrainConfig, channels: int) -> Changes:
+def _no_norm(config: TrainConfig, channels: int) -> Changes | str:
     if config.norm != "default":
-        raise NotApplicable(f"norm is {config.norm}, not the network's own")
+        return f"norm is {config.norm}, not the network's own"
     if not _layers(config, "norm"):
-        raise NotApplicable(f"{config.architecture} does not normalise")
+        return f"{config.architecture} does not normalise"
     return {"norm": "none"}
 
 
-def _no_overlap(config: TrainConfig, channels: int) -> Changes:
+def _no_overlap(config: TrainConfig, channels: int) -> Changes | str:
     if config.pool != "default":
-        raise NotApplicable(f"pool is {config.pool}, not the network's own")
+        return f"pool is {config.pool}, not the network's own"
     options = [spec.options for spec in _layers(config, "pool")]
     if not any(one.get("pool_size", 0) > one.get("strides", 0) for one in options):
-        raise NotApplicable(f"{config.architecture} has no overlapping windows")
+        return f"{config.architecture} has no overlapping windows"
     return {"pool": "non_overlapping_max_pooling"}
 
 
-def _one_tower(config: TrainConfig, channels: int) -> Changes:
+def _one_tower(config: TrainConfig, channels: int) -> Changes | str:
     towers = [spec.options.get("groups", 1) for spec in _layers(config, "conv")]
     if config.groups == 1 or max(towers) == 1:
-        raise NotApplicable("the network has one tower")
+        return "the network has one tower"
     return {"groups": 1}
 
 
-def _half_net(config: TrainConfig, channels: int) -> Changes:
+def _half_net(config: TrainConfig, channels: int) -> Changes | str:
     if config.architecture != "alexnet_2012_source":
-        raise NotApplicable("it is half of alexnet_2012_source")
+        return "it is half of alexnet_2012_source"
     if config.groups == 1:
-        raise NotApplicable("the network has one tower")
+        return "the network has one tower"
     return {"architecture": "alexnet_2012_half"}
 
 
-def _no_dropout(config: TrainConfig, channels: int) -> Changes:
+def _no_dropout(config: TrainConfig, channels: int) -> Changes | str:
     if parse_schedule(config.dropout) == Constant(0.0):
-        raise NotApplicable("dropout is 0")
+        return "dropout is 0"
     return {"dropout": "0"}
 
 
-def _no_color_noise(config: TrainConfig, channels: int) -> Changes:
+def _no_color_noise(config: TrainConfig, channels: int) -> Changes | str:
     if channels == 1:
-        raise NotApplicable("the images are grey")
+        return "the images are grey"
     if parse_schedule(config.color_noise) == Constant(0.0):
-        raise NotApplicable("color_noise is 0")
+        return "color_noise is 0"
     return {"color_noise": "0"}
 
 
-def _no_crop(config: TrainConfig, channels: int) -> Changes:
+def _no_crop(config: TrainConfig, channels: int) -> Changes | str:
     size = config.image_size or get_architecture(config.architecture).input_size
     if config.augmentation == "modern":
         # Its crops of random size, and the jitter that comes with them.
         return {"augmentation": "2012", "color_noise": "0", "resize_size": size}
     if config.resize_size == size and not config.crop_padding:
-        raise NotApplicable("images are as large as the network's input")
+        return "images are as large as the network's input"
     # The whole image, in training as in testing.
     return {"resize_size": size, "crop_padding": 0}
 
 
-def _no_augmentation(config: TrainConfig, channels: int) -> Changes:
+def _no_augmentation(config: TrainConfig, channels: int) -> Changes | str:
     changes = {"horizontal_flip": False}
     changes |= dict.fromkeys(("rotation", "zoom", "mixup", "cutmix"), 0.0)
     changes = {k: v for k, v in changes.items() if getattr(config, k) != v}
     for change in (_no_crop, _no_color_noise):
-        try:
-            changes.update(change(config, channels))
-        except NotApplicable:
-            continue
-    if not changes:
-        raise NotApplicable("images are not augmented")
-    return changes
+        found = change(config, channels)
+        changes.update({} if isinstance(found, str) else found)
+    return changes or "images are not augmented"
 
 
 BASE = Ablation("base", "base", lambda config, channels: {})
 # The paper's text, with which the logs of its program agree to two decimals:
 # layer-params-145.cfg and -145-2010.cfg against -145-half, -147 and -148.
 ABLATIONS = (
-    Ablation(
-        *("no-lrn", "no normalisation", _no_norm),
-        *(("+1.4", "+1.2"), "paper, section 3.3"),
-    ),
+    Ablation("no-lrn", "no normalisation", _no_norm, "+1.4", "+1.2", "section 3.3"),
     Ablation(
         *("no-overlap", "no overlapping pooling", _no_overlap),
-        *(("+0.4", "+0.3"), "paper, section 3.4"),
+        *("+0.4", "+0.3", "section 3.4"),
     ),
     Ablation(
         *("one-tower", "one tower, joined", _one_tower),
@@ -157,19 +146,16 @@ ABLATIONS = (
     ),
     Ablation(
         *("half-net", "one tower, half the net", _half_net),
-        *(("+1.7", "+1.2"), "paper, section 3.2"),
+        *("+1.7", "+1.2", "section 3.2"),
     ),
-    Ablation(
-        *("no-dropout", "no dropout", _no_dropout),
-        *(("overfits", ""), "paper, section 4.2"),
-    ),
+    Ablation("no-dropout", "no dropout", _no_dropout, "overfits", "", "section 4.2"),
     Ablation(
         *("no-color-noise", "no PCA lighting noise", _no_color_noise),
-        *(("over +1", ""), "paper, section 4.1"),
+        *("over +1", "", "section 4.1"),
     ),
     Ablation(
         *("no-augmentation", "no augmentation", _no_augmentation),
-        *(("overfits", ""), "paper, section 4.1"),
+        *("overfits", "", "section 4.1"),
     ),
     Ablation("no-crop", "no crop", _no_crop, remark="the whole image, in testing too"),
 )
@@ -184,29 +170,18 @@ class Row:
 
     Attributes:
         ablation: What was taken away; nothing from the base.
-        changes: The settings that do it.
-        metrics: On the test split, by seed.
-        failures: What failed, in one line each, by seed.
-        not_applicable: Why it was not run, or None.
+        changes: The settings that do it, or why it was not run.
+        runs: What came of it.
     """
 
     ablation: Ablation
-    changes: Changes
-    metrics: dict[int, Metrics] = dataclasses.field(default_factory=dict)
-    failures: dict[int, str] = dataclasses.field(default_factory=dict)
-    not_applicable: str | None = None
+    changes: Changes | str
+    runs: Runs = dataclasses.field(default_factory=Runs)
 
-    @classmethod
-    def of(cls, ablation: Ablation, config: TrainConfig, channels: int) -> Row:
-        """Returns the row of an ablation, before any run."""
-        try:
-            return cls(ablation, ablation.change(config, channels))
-        except NotApplicable as reason:
-            return cls(ablation, {}, not_applicable=str(reason))
-
-    def values(self, metric: str) -> dict[int, float]:
-        """Returns a metric by seed."""
-        return {seed: metrics[metric] for seed, metrics in self.metrics.items()}
+    @property
+    def not_applicable(self) -> str | None:
+        """Why it was not run, or None."""
+        return self.changes if isinstance(self.changes, str) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +200,7 @@ class AblationResult:
 
     def paired(self, row: Row, metric: str) -> Paired:
         """Returns the differences of a row and the base, seed by seed."""
-        return Paired.of(row.values(metric), self.rows[0].values(metric))
+        return row.runs.minus(self.rows[0].runs, metric)
 
 
 def ablate(
@@ -243,7 +218,7 @@ def ablate(
 
     Args:
         config: What to take things away from; its seed is not used.
-        directory: Where `runs/`, `ablation.csv` and `ablation.json` go.
+        directory: Where `runs/` and `ablation.csv` go.
         seeds: The seeds.
         train: What trains a configuration in a run directory.
 
@@ -261,23 +236,24 @@ def ablate(
     # Before anything is trained: these images are what all is about.
     checked = check_in_process(dataclasses.replace(config, seed=seeds[0]))
     config = dataclasses.replace(checked.config, seed=config.seed)
-    rows = [Row.of(one, config, checked.channels) for one in (BASE, *ABLATIONS)]
+    rows = [
+        Row(one, one.change(config, checked.channels)) for one in (BASE, *ABLATIONS)
+    ]
     result = AblationResult(config, tuple(seeds), tuple(rows))
     # All of them now: one that cannot be is found before others are trained.
-    configs = [dataclasses.replace(config, **row.changes) for row in rows]
+    applicable = [
+        (row, dataclasses.replace(config, **row.changes))
+        for row in rows
+        if not row.not_applicable
+    ]
     for seed in seeds:
-        for row, changed in zip(rows, configs, strict=True):
-            if row.not_applicable:
-                continue
+        for row, changed in applicable:
+            name = row.ablation.name
             run_dir = directory / "runs" / f"{row.ablation.key}-{seed}"
-            outcome = train_with_seed(row.ablation.name, changed, seed, run_dir, train)
+            outcome = row.runs.train(name, changed, seed, run_dir, train)
             if outcome.by_user and row is rows[0] and seed == seeds[0]:
                 # A mistake in the base is one in all rows, and no failure of one run.
                 raise UserError(outcome.error)
-            if outcome.error:
-                row.failures[seed] = outcome.error
-            else:
-                row.metrics[seed] = outcome.metrics
             _write(result, directory)
     return result
 
@@ -287,18 +263,13 @@ def ablate(
 
 def table_of(result: AblationResult) -> Table:
     """Returns the grid beside the paper's differences, for people."""
-    count = len(result.seeds)
-    chance = ""
-    if count > 1:
-        rate = false_positive_rate(count)
-        chance = f", which chance alone does in {rate:.0%} of cases"
     table = Table(
         title=f"{result.config.architecture} on {result.config.data}, "
         f"seeds {', '.join(map(str, result.seeds))}, epochs {result.config.epochs}: "
         "errors on the test split in %, differences in percentage points",
         caption="Mean ± standard deviation over the seeds (n - 1). A difference is "
         "that of the errors without something and with it, seed by seed; * marks one "
-        f"that is larger than its standard deviation{chance}. The paper's are those of "
+        "that is larger than its standard deviation. The paper's are those of "
         "1.2 million images of 1,000 classes, of one run each, and need not be yours.",
     )
     table.add_column("what")
@@ -306,35 +277,30 @@ def table_of(result: AblationResult) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("remarks")
     for row in result.rows:
-        cells = []
-        for metric, paper in zip(METRICS, row.ablation.paper, strict=False):
+        cells, ablation = [], row.ablation
+        for metric, paper in (
+            ("top1_error", ablation.paper_top1),
+            ("top5_error", ablation.paper_top5),
+        ):
             paired = result.paired(row, metric)
-            difference = _mean(paired.differences, "+") + " *" * paired.is_clear
+            difference = mean(paired.differences, metric, "+") + " *" * paired.is_clear
             is_base = row is result.rows[0]
-            errors = _mean(row.values(metric).values())
+            errors = mean(row.runs.values(metric).values(), metric)
             cells += [errors, "" if is_base else difference, paper]
-        table.add_row(*map(Text, (row.ablation.name, *cells, _remarks(row))))
+        cells = [cell.replace(" %", "") for cell in cells]
+        table.add_row(*map(Text, (ablation.name, *cells, _remarks(row))))
     return table
-
-
-def _mean(fractions: Iterable[float], sign: str = "") -> str:
-    """Returns mean ± standard deviation in per cent, or what there is of them."""
-    values = [100 * one for one in fractions]
-    if not values:
-        return "-"
-    text = f"{statistics.fmean(values):{sign}.2f}"
-    return text if len(values) == 1 else f"{text} ± {deviation(values):.2f}"
 
 
 def _remarks(row: Row) -> str:
     if row.not_applicable:
         return f"not applicable: {row.not_applicable}"
-    failed = [f"seed {seed} failed: {text}" for seed, text in row.failures.items()]
+    failed = [f"seed {seed} failed: {text}" for seed, text in row.runs.failures.items()]
     return "; ".join([*failed, *filter(None, [row.ablation.remark])])
 
 
 def _write(result: AblationResult, directory: Path) -> None:
-    """Writes ablation.csv and ablation.json, as far as the grid has come."""
+    """Writes ablation.csv, as far as the grid has come."""
     directory.mkdir(parents=True, exist_ok=True)
     records = [_record(result, row) for row in result.rows]
     text = io.StringIO()
@@ -342,30 +308,25 @@ def _write(result: AblationResult, directory: Path) -> None:
     writer.writeheader()
     writer.writerows(records)
     write_whole(directory / "ablation.csv", text.getvalue())
-    rows = []
-    for record, row in zip(records, result.rows, strict=True):
-        own = {"metrics": row.metrics, "failures": row.failures}
-        rows.append({**record, "changes": dict(row.changes), **own})
-    config = dataclasses.asdict(result.config)
-    values = {"config": config, "seeds": result.seeds, "rows": rows}
-    write_whole(directory / "ablation.json", json.dumps(values, indent=2) + "\n")
 
 
 def _record(result: AblationResult, row: Row) -> dict[str, Any]:
     """Returns a row for programs: fractions, not per cent."""
+    ablation = row.ablation
     record: dict[str, Any] = {
-        "key": row.ablation.key,
-        "name": row.ablation.name,
-        "seeds": len(row.metrics),
-        "failed": len(row.failures),
+        "key": ablation.key,
+        "name": ablation.name,
+        "seeds": len(row.runs.metrics),
+        "failed": len(row.runs.failures),
         "not_applicable": row.not_applicable,
     }
     for metric in METRICS:
-        values = list(row.values(metric).values())
+        values = list(row.runs.values(metric).values())
         paired = result.paired(row, metric)
         record[metric] = statistics.fmean(values) if values else None
         record[f"{metric}_deviation"] = deviation(values)
         record[f"{metric}_difference"] = paired.mean
         record[f"{metric}_difference_deviation"] = paired.deviation
-    paper = dict(zip(("top1", "top5"), row.ablation.paper, strict=True))
-    return record | {f"paper_{name}": text or None for name, text in paper.items()}
+    record["paper_top1"] = ablation.paper_top1 or None
+    record["paper_top5"] = ablation.paper_top5 or None
+    return record

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from scipy.stats import t
+from scipy.stats import ttest_1samp
 
 from keras_alexnet.errors import UserError
 from keras_alexnet.files import write_whole
@@ -24,9 +23,77 @@ Metrics = Mapping[str, float]
 Train = Callable[[TrainConfig, Path], Outcome]
 
 
+def amount(value: float, metric: str, sign: str = "") -> str:
+    """Writes an error in per cent, anything else as it is."""
+    if metric.endswith("_error"):
+        return f"{100 * value:{sign}.2f} %"
+    return f"{value:{sign}.4f}"
+
+
+def mean(values: Iterable[float], metric: str, sign: str = "") -> str:
+    """Writes mean ± standard deviation (n - 1), or what there is of them."""
+    values = list(values)
+    if not values:
+        return "-"
+    text = amount(statistics.fmean(values), metric, sign)
+    if len(values) == 1:
+        return text
+    return f"{text.removesuffix(' %')} ± {amount(deviation(values), metric)}"
+
+
 def deviation(values: Sequence[float]) -> float | None:
     """Returns the standard deviation of a sample (n - 1), None for fewer than two."""
     return statistics.stdev(values) if len(values) > 1 else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """What came of one configuration with several seeds.
+
+    Attributes:
+        metrics: On the test split, by seed.
+        failures: What failed, in one line each, by seed.
+    """
+
+    metrics: dict[int, Metrics] = dataclasses.field(default_factory=dict)
+    failures: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Returns a metric by seed."""
+        return {seed: metrics[metric] for seed, metrics in self.metrics.items()}
+
+    def minus(self, other: Runs, metric: str) -> Paired:
+        """Returns the differences of a metric, seed by seed.
+
+        A seed that only one of the two has does not count.
+        """
+        ours, theirs = self.values(metric), other.values(metric)
+        seeds = [seed for seed in ours if seed in theirs]
+        return Paired(tuple(ours[seed] - theirs[seed] for seed in seeds))
+
+    def train(
+        self, name: str, config: TrainConfig, seed: int, run_dir: Path, train: Train
+    ) -> Outcome:
+        """Trains with another seed, or reads the result of what has finished.
+
+        Says what came of it, and keeps it.
+
+        Args:
+            name: What to call it.
+            config: What to train.
+            seed: The seed.
+            run_dir: The run's directory.
+            train: What trains.
+        """
+        outcome = train(dataclasses.replace(config, seed=seed), run_dir)
+        if outcome.error:
+            self.failures[seed] = outcome.error
+            text = f"failed: {outcome.error}"
+        else:
+            self.metrics[seed] = outcome.metrics
+            text = f"top-1 error {outcome.metrics['top1_error']:.2%} on the test split"
+        print(f"{name}, seed {seed}: {text}", flush=True)
+        return outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +109,6 @@ class Paired:
     """
 
     differences: tuple[float, ...]
-
-    @classmethod
-    def of(cls, ours: Mapping[int, float], theirs: Mapping[int, float]) -> Paired:
-        """Pairs values by seed; a seed that only one of them has does not count."""
-        seeds = [seed for seed in ours if seed in theirs]
-        return cls(tuple(ours[seed] - theirs[seed] for seed in seeds))
 
     @property
     def mean(self) -> float | None:
@@ -72,21 +133,7 @@ class Paired:
         """
         if not self.deviation:
             return None
-        return _two_sided(abs(self.mean) / self.deviation, len(self.differences))
-
-
-def false_positive_rate(count: int) -> float:
-    """Returns how often chance alone makes a difference clear (`Paired.is_clear`).
-
-    Args:
-        count: The number of differences, at least 2.
-    """
-    return _two_sided(1.0, count)
-
-
-def _two_sided(ratio: float, count: int) -> float:
-    """Returns the p-value of a mean of `ratio` sample standard deviations."""
-    return float(2 * t.sf(ratio * math.sqrt(count), count - 1))
+        return float(ttest_1samp(self.differences, 0.0).pvalue)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,26 +142,26 @@ class Comparison:
 
     Attributes:
         seeds: The seeds that both were to be trained with.
-        best: Metrics on the test split, by seed, of the best configuration.
-        default: The same of the default one.
-        failures: What failed, in one line each.
+        best: The runs of the best configuration.
+        default: Those of the default one.
     """
 
     seeds: tuple[int, ...]
-    best: Mapping[int, Metrics]
-    default: Mapping[int, Metrics]
-    failures: tuple[str, ...] = ()
+    best: Runs = dataclasses.field(default_factory=Runs)
+    default: Runs = dataclasses.field(default_factory=Runs)
 
-    def values(self, metric: str) -> tuple[dict[int, float], dict[int, float]]:
-        """Returns a metric of the best and of the default, by seed."""
-        return tuple(
-            {seed: metrics[metric] for seed, metrics in runs.items()}
-            for runs in (self.best, self.default)
-        )
+    @property
+    def failures(self) -> list[str]:
+        """What failed, in one line each."""
+        return [
+            f"{name}, seed {seed}: {text}"
+            for name in ("best", "default")
+            for seed, text in getattr(self, name).failures.items()
+        ]
 
     def paired(self, metric: str) -> Paired:
         """Returns the differences, best minus default, of a metric."""
-        return Paired.of(*self.values(metric))
+        return self.best.minus(self.default, metric)
 
 
 def compare(
@@ -149,17 +196,11 @@ def compare(
     """
     _check(best, default, seeds)
     directory = directory / "comparison"
-    runs: dict[str, dict[int, Metrics]] = {"best": {}, "default": {}}
-    failures = []
+    comparison = Comparison(tuple(seeds))
     for seed in seeds:
         for name, config in (("best", best), ("default", default)):
             run_dir = directory / f"{name}-{seed}-{_digest(config)}"
-            outcome = train_with_seed(name, config, seed, run_dir, train)
-            if outcome.error:
-                failures.append(f"{name}, seed {seed}: {outcome.error}")
-            else:
-                runs[name][seed] = outcome.metrics
-    comparison = Comparison(tuple(seeds), **runs, failures=tuple(failures))
+            getattr(comparison, name).train(name, config, seed, run_dir, train)
     values = dataclasses.asdict(comparison)
     for metric in METRICS:
         paired = comparison.paired(metric)
@@ -180,26 +221,6 @@ def check_seeds(what: str, seeds: Sequence[int]) -> None:
             f"{what} needs seeds, each of them once. "
             f"Received: {', '.join(map(str, seeds)) or 'none'}"
         )
-
-
-def train_with_seed(
-    name: str, config: TrainConfig, seed: int, run_dir: Path, train: Train
-) -> Outcome:
-    """Trains with another seed, or reads the result of what has finished; says so.
-
-    Args:
-        name: What to call it.
-        config: What to train.
-        seed: The seed.
-        run_dir: The run's directory.
-        train: What trains.
-    """
-    outcome = train(dataclasses.replace(config, seed=seed), run_dir)
-    text = f"failed: {outcome.error}"
-    if not outcome.error:
-        text = f"top-1 error {outcome.metrics['top1_error']:.2%} on the test split"
-    print(f"{name}, seed {seed}: {text}", flush=True)
-    return outcome
 
 
 def _check(best: TrainConfig, default: TrainConfig, seeds: Sequence[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +11,11 @@ from scipy.stats import rankdata
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold
 
-from keras_alexnet.tuning.trials import Column, Direction, Trial, columns_of, ranked
+from keras_alexnet.tuning.trials import Trial, ranked
 
 MIN_TRIALS = 10
+# With other folds and forests.
+REPETITIONS = 5
 # Below this fraction of the order explained, the forest has learned next to nothing,
 # and what it goes by means nothing.
 MIN_EXPLAINED = 0.1
@@ -49,13 +52,7 @@ class Importance:
         return self.too_few is None and self.explained >= MIN_EXPLAINED
 
 
-def importance(
-    trials: Sequence[Trial],
-    direction: Direction,
-    *,
-    repetitions: int = 5,
-    seed: int = 0,
-) -> Importance:
+def importance(trials: Sequence[Trial], seed: int = 0) -> Importance:
     """Estimates how much each hyperparameter mattered.
 
     A random forest (Breiman 2001) learns the rank of a trial from its hyperparameters.
@@ -63,18 +60,15 @@ def importance(
     values are permuted among them (permutation importance, section 10 there). Ranks,
     because one diverged trial would outweigh all others.
 
-    Numbers that range over a decade or more count by their logarithms. A hyperparameter
-    that was active in some trials only is permuted among those (which scikit-learn's
-    `permutation_importance` cannot do); that it was active counts for the one that it
-    depends on.
+    A hyperparameter that was active in some trials only is permuted among those (which
+    scikit-learn's `permutation_importance` cannot do); that it was active counts for
+    the one that it depends on.
 
     Args:
         trials: All trials; those without a result do not count.
-        direction: Whether low or high objectives are good.
-        repetitions: How often everything is repeated, with other folds and forests.
         seed: Decides folds, forests and permutations.
     """
-    best_first = ranked(trials, direction)
+    best_first = ranked(trials)
     count = len(best_first)
     if count < MIN_TRIALS:
         return Importance(
@@ -82,30 +76,48 @@ def importance(
             too_few=f"{count} trials with a result are too few to tell what mattered: "
             f"it takes at least {MIN_TRIALS}.",
         )
-    columns = [
-        one for one in columns_of([trial.values for trial in best_first]) if one.varies
-    ]
+    names = dict.fromkeys(name for trial in best_first for name in trial.values)
+    columns = {name: _numbers(name, best_first) for name in names}
+    columns = {name: x for name, x in columns.items() if len(np.unique(x)) > 1}
     if not columns:
         return Importance(count, too_few="No hyperparameter varied.")
     target = _ranks(best_first)
     if not target.any():
         return Importance(count, too_few="All trials have the same result.")
-    inputs, masks = zip(*(_input(one, columns) for one in columns), strict=True)
+    inputs = np.stack(list(columns.values()), 1)
+    active = ~np.isnan(inputs)
+    # One that was not active tells nothing, and the kind of schedule why it was not.
+    inputs = np.where(active, inputs, np.nanmedian(inputs, axis=0))
     rng = np.random.default_rng(seed)
     losses, explained = zip(
-        *(_losses(np.stack(inputs, 1), masks, target, rng) for _ in range(repetitions)),
+        *(_losses(inputs, active, target, rng) for _ in range(REPETITIONS)),
         strict=True,
     )
     means = np.mean(losses, axis=0)
-    deviations = np.std(losses, axis=0, ddof=1) if repetitions > 1 else 0 * means
+    deviations = np.std(losses, axis=0, ddof=1)
     order = np.argsort(-means, kind="stable")
     return Importance(
         count,
-        tuple(columns[index].name for index in order),
+        tuple(list(columns)[index] for index in order),
         tuple(means[order].tolist()),
         tuple(deviations[order].tolist()),
         float(np.mean(explained)),
     )
+
+
+def _numbers(name: str, trials: Sequence[Trial]) -> np.ndarray:
+    """Returns the values of a hyperparameter, NaN where it was not active.
+
+    Values that are no finite numbers become their positions among the different ones.
+    """
+    values = [trial.values[name] for trial in trials if name in trial.values]
+    if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in values):
+        # By their texts: values may be lists, which are not hashable.
+        texts = list(map(str, values))
+        values = [list(dict.fromkeys(texts)).index(text) for text in texts]
+    numbers = np.full(len(trials), math.nan)
+    numbers[[name in trial.values for trial in trials]] = values
+    return numbers
 
 
 def _ranks(best_first: Sequence[Trial]) -> np.ndarray:
@@ -116,36 +128,20 @@ def _ranks(best_first: Sequence[Trial]) -> np.ndarray:
     return (ranks - ranks.mean()) / (ranks.std() or 1)
 
 
-def _input(column: Column, columns: Sequence[Column]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a hyperparameter as numbers, and among which trials they are permuted."""
-    found, active = column.numbers(), column.active
-
-    def decides(other: Column) -> bool:
-        if not other.active.all() or other.is_numeric:
-            return False
-        choice = other.numbers()
-        return all(len(set(active[choice == one])) == 1 for one in set(choice))
-
-    if active.all() or any(map(decides, columns)):
-        return np.where(active, found, np.median(found[active])), active
-    # That it was active counts for itself: a value beyond all others.
-    return np.where(active, found, found[active].min() - 1), np.ones_like(active)
-
-
 def _losses(
     inputs: np.ndarray,
-    masks: Sequence[np.ndarray],
+    active: np.ndarray,
     target: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, float]:
     """Returns what each permutation costs, and what is explained without any."""
-    predicted = np.zeros((1 + len(masks), len(target)))
+    predicted = np.zeros((1 + len(active.T), len(target)))
     seed = int(rng.integers(2**31))
     for seen, held_out in KFold(5, shuffle=True, random_state=seed).split(inputs):
         forest = RandomForestRegressor(n_estimators=60, random_state=seed)
         forest.fit(inputs[seen], target[seen])
-        tables = [inputs[held_out].copy() for _ in range(1 + len(masks))]
-        for index, (table, mask) in enumerate(zip(tables[1:], masks, strict=True)):
+        tables = [inputs[held_out].copy() for _ in range(len(predicted))]
+        for index, (table, mask) in enumerate(zip(tables[1:], active.T, strict=True)):
             rows = np.flatnonzero(mask[held_out])
             # From all trials that had it: a fifth of few would offer little choice.
             donors = rng.choice(np.flatnonzero(mask), size=len(rows))

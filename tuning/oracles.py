@@ -19,7 +19,6 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial as Assignment
 from keras_tuner.engine.trial import TrialStatus
 
-from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.files import write_whole
 
 # How long a worker on another host may be silent; it speaks every 15 seconds.
@@ -136,32 +135,6 @@ class BayesianOracle(DurableOracle, keras_tuner.oracles.BayesianOptimizationOrac
     """Values where a Gaussian process expects something good, or knows little."""
 
 
-class GridOracle(DurableOracle, keras_tuner.oracles.GridSearchOracle):
-    """All combinations; of a range, the middle and ten values."""
-
-    def get_state(self) -> dict:
-        """Returns the state, with the order that Keras Tuner's own forgets."""
-        order = self._ordered_ids
-        return {
-            **super().get_state(),
-            "ordered_ids": order._memory,
-            "next_ids": [order.next(one) for one in order._memory],
-            "populate_next": self._populate_next,
-        }
-
-    def set_state(self, state: dict) -> None:
-        """Restores the state."""
-        super().set_state(state)
-        following = dict(zip(state["ordered_ids"], state["next_ids"], strict=True))
-        first = set(following) - set(following.values())
-        before = None
-        one = first.pop() if first else None
-        while one is not None:
-            self._ordered_ids.insert(one, before)
-            before, one = one, following[one]
-        self._populate_next = list(state["populate_next"])
-
-
 class HyperbandOracle(DurableOracle, keras_tuner.oracles.HyperbandOracle):
     """Many short trials, of which the best are continued."""
 
@@ -187,7 +160,11 @@ def is_chief() -> bool:
     return is_distributed() and "chief" in os.environ["KERASTUNER_TUNER_ID"]
 
 
-TUNERS = ("random", "bayesian", "hyperband", "grid")
+TUNERS = {
+    "random": RandomOracle,
+    "bayesian": BayesianOracle,
+    "hyperband": HyperbandOracle,
+}
 
 
 def make_oracle(
@@ -202,33 +179,28 @@ def make_oracle(
     """Makes the oracle of a tuner.
 
     Args:
-        tuner: One of `TUNERS`.
+        tuner: A key of `TUNERS`.
         hyperparameters: The space.
         objective: What is best, and which way.
         trials: How many there are at most; each round of Hyperband counts as one.
         epochs: Length of a full run.
         seed: Decides what is tried.
-
-    Raises:
-        UserError: There is no such tuner.
     """
-    if tuner not in TUNERS:
-        raise UserError(unknown(tuner, "tuner", TUNERS))
-    common = {
-        "objective": objective,
-        "hyperparameters": hyperparameters,
-        "allow_new_entries": False,
-        # Keras Tuner takes 0 for "any".
-        "seed": seed + 1,
-    }
+    options = {"max_trials": trials}
     if tuner == "hyperband":
-        oracle = HyperbandOracle(max_epochs=epochs, factor=HYPERBAND_FACTOR, **common)
-        oracle.max_trials = trials
-    else:
-        if tuner == "bayesian":
-            # By default three per parameter are random, most often all there are.
-            common["num_initial_points"] = max(3, trials // RANDOM_PART)
-        kinds = {"random": RandomOracle, "bayesian": BayesianOracle, "grid": GridOracle}
-        oracle = kinds[tuner](max_trials=trials, **common)
+        options = {"max_epochs": epochs, "factor": HYPERBAND_FACTOR}
+    if tuner == "bayesian":
+        # By default three per parameter are random, most often all there are.
+        options["num_initial_points"] = max(3, trials // RANDOM_PART)
+    oracle = TUNERS[tuner](
+        objective=objective,
+        hyperparameters=hyperparameters,
+        allow_new_entries=False,
+        seed=seed + 1,  # Keras Tuner takes 0 for "any".
+        **options,
+    )
+    oracle.max_trials = trials
+    # So often something is drawn that was tried already until all counts as tried.
+    oracle._max_collisions = 1000
     oracle.verbose = 0
     return oracle

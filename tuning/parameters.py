@@ -18,6 +18,15 @@ from keras_alexnet.errors import UserError, unknown
 
 # What Keras Tuner takes as a value, and what a configuration file can hold.
 Value = bool | int | float | str
+# The parameter that must have a value for another one to count, and the value.
+Needed = tuple[str, Value] | None
+
+
+def _condition(needed: Needed) -> dict[str, Any]:
+    """Returns arguments of Keras Tuner's hyperparameters."""
+    if needed is None:
+        return {}
+    return {"parent_name": needed[0], "parent_values": [needed[1]]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +75,15 @@ class Range:
         """The values at which a mistake in the range would show."""
         return self.low, self.high
 
-    def declare(self, hp: keras_tuner.HyperParameters, name: str) -> Value | None:
+    def declare(
+        self, hp: keras_tuner.HyperParameters, name: str, needed: Needed = None
+    ) -> Value | None:
         """Declares the parameter, and returns its value, None where it is inactive."""
         kind, number = (hp.Int, int) if self.whole else (hp.Float, float)
         sampling = "log" if self.log else "linear"
         ends = map(number, self.corners)
-        return kind(name, *ends, sampling=sampling, default=self.middle)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns the range as JSON values, which `read_parameter` reads."""
-        return dataclasses.asdict(self)
+        options = {"sampling": sampling, "default": self.middle}
+        return kind(name, *ends, **options, **_condition(needed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +91,10 @@ class Choice:
     """One of some values.
 
     Attributes:
-        values: The values, all of one type, none of them twice.
-        default: The one to begin with; the first by default.
+        values: The values, all of one type, none of them twice; the usual one first.
     """
 
     values: tuple[Value, ...]
-    default: Value | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, Sequence) or isinstance(self.values, str):
@@ -104,91 +110,71 @@ class Choice:
             )
         if len(set(self.values)) < len(self.values):
             raise UserError(f"A value is given twice. Received: {list(self.values)}")
-        if self.default is None:
-            object.__setattr__(self, "default", self.values[0])
-        if self.default not in self.values:
-            raise UserError(
-                f"The default {self.default!r} is none of {list(self.values)}."
-            )
 
     @property
     def middle(self) -> Value:
-        """The default."""
-        return self.default
+        """The usual value."""
+        return self.values[0]
 
     @property
     def corners(self) -> tuple[Value, ...]:
         """All values."""
         return self.values
 
-    def declare(self, hp: keras_tuner.HyperParameters, name: str) -> Value | None:
+    def declare(
+        self, hp: keras_tuner.HyperParameters, name: str, needed: Needed = None
+    ) -> Value | None:
         """Declares the parameter, and returns its value, None where it is inactive."""
-        value = hp.Choice(name, list(self.values), default=self.default)
+        # A Bayesian search takes numbers that stand beside each other for near.
+        options = {"default": self.middle, **_condition(needed)}
+        value = hp.Choice(name, sorted(self.values), **options)
         # Keras Tuner keeps truth values as numbers.
-        return None if value is None else type(self.default)(value)
-
-    def to_json(self) -> list[Value] | dict[str, Any]:
-        """Returns the choice as JSON values, which `read_parameter` reads."""
-        values = list(self.values)
-        if self.default == values[0]:
-            return values
-        return {"values": values, "default": self.default}
+        return None if value is None else type(self.middle)(value)
 
 
 Parameter = Range | Choice
 
 
-def read_parameter(name: str, written: Any) -> Parameter:
-    """Makes a parameter from JSON: a list of values, or attributes by name.
+def read_parameter(name: str, written: Any) -> Parameter | Value:
+    """Makes a parameter from JSON.
 
     Args:
         name: The parameter's name, for messages.
-        written: Such as `["lrn", "none"]`, `{"low": 1, "high": 9, "whole": true}` or
-            `{"values": [32, 64], "default": 64}`.
+        written: A list of values, such as `["lrn", "none"]`; a range, such as
+            `{"low": 1, "high": 9, "whole": true}`; or one value, which is fixed.
 
     Raises:
         UserError: It is none of these, or the parameter makes no sense.
     """
     try:
-        if isinstance(written, (Range, Choice)):
+        if isinstance(written, (Range, Choice, bool, int, float, str)):
             return written
         if isinstance(written, (list, tuple)):
             return Choice(tuple(written))
         if not isinstance(written, Mapping):
             raise UserError(
-                "a parameter is a list of values, or a range such as "
+                "a parameter is a value, a list of values, or a range such as "
                 f'{{"low": 0.001, "high": 0.1, "log": true}}. Received: {written!r}'
             )
-        kind = Choice if "values" in written else Range
-        what = kind.__name__.lower()
-        known = [field.name for field in dataclasses.fields(kind)]
+        known = [field.name for field in dataclasses.fields(Range)]
         for key in written:
             if key not in known:
-                raise UserError(unknown(str(key), f"attribute of a {what}", known))
-        for key in ("low", "high") if kind is Range else ():
+                raise UserError(unknown(str(key), "attribute of a range", known))
+        for key in ("low", "high"):
             if key not in written:
                 raise UserError(f"the range has no {key}. Received: {dict(written)}")
-        return kind(**written)
+        return Range(**written)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
 
 
 # === Presets ===
 
-LEARNING_RATE_KINDS = (
-    "constant",
-    "step",
-    "exponential",
-    "dexp",
-    "linear",
-    "cosine",
-    "plateau",
-)
-DROPOUT_KINDS = ("constant", "linear", "step", "cosine", "curriculum")
-
 # A parameter called KIND.NAME counts for that kind only.
 LEARNING_RATE: Mapping[str, Parameter] = {
-    "kind": Choice(LEARNING_RATE_KINDS, "step"),
+    "kind": Choice(
+        ("step", "constant", "exponential", "dexp", "linear", "cosine", "plateau")
+    ),
     # The rate of 2012 for batches of 128 is 0.01.
     "value": Range(0.001, 0.1, log=True),
     # Divided by ten, three times (paper section 5). The boundaries are evenly spaced:
@@ -210,7 +196,7 @@ LEARNING_RATE: Mapping[str, Parameter] = {
 # Of half of the units, says the paper; 10 is the curriculum's own default. How far a
 # schedule falls, or rises, no source says.
 DROPOUT: Mapping[str, Parameter] = {
-    "kind": Choice(DROPOUT_KINDS),
+    "kind": Choice(("constant", "linear", "step", "cosine", "curriculum")),
     "value": Range(0.2, 0.8),
     "linear.end": Range(0.0, 0.8),
     "step.factor": Range(0.25, 0.75),
@@ -226,16 +212,12 @@ RECIPE: Mapping[str, Parameter] = {
     **SCHEDULES,
     "momentum": Range(0.82, 0.98),
     "weight_decay": Range(5e-5, 5e-3, log=True),
-    "global_batch_size": Choice((32, 64, 128, 256, 512), 128),
-    # Whether the learning rate grows with the batch, from that of the configuration.
-    "scale_rate": Choice((True, False)),
+    "global_batch_size": Choice((128, 32, 64, 256, 512)),
     # What crop_padding, rotation, zoom and color_noise are multiplied by.
     "augmentation_magnitude": Range(0.0, 2.0),
 }
 EVERYTHING: Mapping[str, Parameter] = {
     **RECIPE,
-    # Whether each fully connected layer has a schedule of its own.
-    "dropout.per_layer": Choice((False, True)),
     "norm": Choice(("default", "batch_normalization", "none")),
     "groups": Choice((2, 1)),
     "width": Range(0.5, 2.0, log=True),

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.errors import UserError
 from keras_alexnet.files import replacing, write_whole
 from keras_alexnet.tuning import figures
-from keras_alexnet.tuning.compare import METRICS, Comparison, Paired, deviation
+from keras_alexnet.tuning.compare import METRICS, Comparison, Paired, amount, mean
 from keras_alexnet.tuning.importance import Importance, importance
-from keras_alexnet.tuning.trials import Column, Direction, Trial, columns_of, ranked
+from keras_alexnet.tuning.trials import Trial, ranked
 
 LEADERBOARD, REPORT, FIGURES = "leaderboard.csv", "report.md", "figures"
 TOP = 10
-# More choices of a hyperparameter than that are counted, not listed.
-MAX_CHOICES = 8
-MAX_NAMES = 12
 
 CAPTIONS = {
     "objective.png": "The result of every trial, in order, and the best so far.",
     "curves.png": "Learning rate and dropout of every trial, as far as it was trained, "
     "in the colour of its result.",
-    "parallel_coordinates.png": "Every trial as a line through its settings to its "
-    "result.",
     "importance.png": "How much each setting mattered.",
 }
 
@@ -38,7 +31,6 @@ def write_report(
     trials: Sequence[Trial],
     *,
     objective: str,
-    direction: Direction,
     comparison: Comparison | None = None,
 ) -> Path:
     """Writes leaderboard.csv, report.md and the figures of a search.
@@ -49,32 +41,26 @@ def write_report(
     Args:
         directory: Where to write; it is made where it is missing.
         trials: All trials, in the order in which they were made, failed ones included.
-        objective: The metric that was searched for, such as `"val_top1_error"`.
-        direction: `"min"` or `"max"`.
+        objective: The metric that was minimised, such as `"val_top1_error"`.
         comparison: The best configuration against the default one with fresh seeds.
 
     Returns:
         The path of report.md.
 
     Raises:
-        UserError: The direction is neither of the two.
         OSError: Something cannot be written.
     """
-    if direction not in ("min", "max"):
-        raise UserError(f"direction must be 'min' or 'max'. Received: {direction!r}")
     directory.mkdir(parents=True, exist_ok=True)
-    best_first = ranked(trials, direction)
+    best_first = ranked(trials)
     write_whole(directory / LEADERBOARD, _leaderboard(trials, best_first))
-    found = importance(trials, direction)
-    drawn = _draw(directory / FIGURES, trials, objective, direction, found)
-    goal = "lowest" if direction == "min" else "highest"
+    found = importance(trials)
+    drawn = _draw(directory / FIGURES, trials, objective, found)
     sections = [
-        [f"# Search for the {goal} {objective}", _summary(trials)],
+        [f"# Search for the lowest {objective}", _summary(trials)],
         _best(best_first, objective),
         _against_default(comparison) if best_first else [],
         _leaders(best_first, objective),
         _importance(found),
-        _searched(trials),
         _failures(trials),
         _figures(drawn),
     ]
@@ -86,14 +72,11 @@ def write_report(
 def _leaderboard(trials: Sequence[Trial], best_first: Sequence[Trial]) -> str:
     """Returns a table of all trials, the ranked ones first."""
     others = [trial for trial in trials if not trial.has_result]
-    names = [column.name for column in columns_of([t.values for t in trials])]
-    before = ("rank", "name", "status", "objective")
-    after = ("epochs", "seconds", "error")
-    # A hyperparameter may be called epochs.
-    headings = [f"{n} (setting)" if n in before + after else n for n in names]
+    names = list(dict.fromkeys(name for trial in trials for name in trial.values))
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([*before, *headings, *after])
+    heading = ["rank", "name", "status", "objective", *names]
+    writer.writerow([*heading, "epochs", "seconds", "error"])
     for rank, trial in enumerate([*best_first, *others], 1):
         row: list[Any] = [rank if trial.has_result else None, trial.name]
         row += [trial.status, trial.objective]
@@ -104,30 +87,17 @@ def _leaderboard(trials: Sequence[Trial], best_first: Sequence[Trial]) -> str:
 
 
 def _draw(
-    directory: Path,
-    trials: Sequence[Trial],
-    objective: str,
-    direction: Direction,
-    found: Importance,
+    directory: Path, trials: Sequence[Trial], objective: str, found: Importance
 ) -> list[str]:
     """Draws what there is something to draw of; returns the files' names."""
-    searched = (trials, objective, direction)
-    results = sum(trial.has_result for trial in trials)
-    order = found.names if found.is_reliable else ()
     drawings = {}
-    if results:
-        drawings["objective.png"] = (figures.objectives, *searched)
-        drawings["curves.png"] = (figures.curves, *searched)
-    if results > 1:
-        drawings["parallel_coordinates.png"] = (
-            *(figures.parallel_coordinates, *searched),
-            order,
-        )
+    if any(trial.has_result for trial in trials):
+        drawings["objective.png"] = figures.objectives, trials, objective
+        drawings["curves.png"] = figures.curves, trials, objective
     if found.names:
-        drawings["importance.png"] = (figures.importances, found)
-    if drawings:
-        directory.mkdir(exist_ok=True)
+        drawings["importance.png"] = figures.importances, found
     for name, (draw, *arguments) in drawings.items():
+        directory.mkdir(exist_ok=True)
         with replacing(directory / name) as partial:
             draw(*arguments).savefig(partial, dpi=120)
     return list(drawings)
@@ -144,9 +114,9 @@ def _summary(trials: Sequence[Trial]) -> str:
         for status in ("completed", "stopped", "failed", "running")
         if counts[status]
     )
-    text = _counted(len(trials), "trial") + (f": {listed}." if listed else ".")
-    seconds = sum(trial.seconds for trial in trials)
-    text += f" They took {_duration(seconds)} in all." if seconds else ""
+    text = f"{len(trials)} trials: {listed or 'none was made'}."
+    minutes = sum(trial.seconds for trial in trials) / 60
+    text += f" They took {minutes:.0f} minutes in all." if minutes else ""
     same = []
     for name in ("data", "recipe", "architecture", "epochs", "global_batch_size"):
         values = {getattr(trial.config, name) for trial in trials}
@@ -159,17 +129,17 @@ def _best(best_first: Sequence[Trial], objective: str) -> list[str]:
         return ["## Best trial", "No trial has a result: there is nothing to rank."]
     best, config = best_first[0], best_first[0].config
     metrics = [
-        f"{METRICS[name]} {_amount(value, name)}"
+        f"{METRICS[name]} {amount(value, name)}"
         for name, value in best.metrics.items()
         if name in METRICS
     ]
-    split = "validation" if objective.startswith("val_") else "training"
     parts = [
         f"## Best trial: {best.name}",
-        f"{objective} {_short(best.objective)} after "
-        f"{_counted(len(best.history), 'epoch')} of {config.epochs}"
+        f"{objective} {_short(best.objective)} after epoch {len(best.history)} of "
+        f"{config.epochs}"
         + (f"; on the validation split {', '.join(metrics)}" if metrics else "")
-        + f". Trials are ranked by the {split} split; the test split chooses nothing.",
+        + ". Trials are ranked by the validation split: the test split chooses "
+        "nothing.",
     ]
     if best.status == "stopped":
         parts.append(
@@ -184,11 +154,8 @@ def _best(best_first: Sequence[Trial], objective: str) -> list[str]:
             "chosen by the images that it is measured on: part of its lead is luck, "
             "and the more trials, the more of it."
         )
-    parts.append(
-        f"Learning rate {_code(config.learning_rate)}, dropout {_code(config.dropout)}."
-    )
-    rows = [[name, _code(value)] for name, value in best.values.items()]
-    return parts + ([_table(["setting", "value"], rows)] if rows else [])
+    settings = (f"{name} {_code(value)}" for name, value in best.values.items())
+    return [*parts, f"Its settings: {', '.join(settings) or 'those of the recipe'}."]
 
 
 def _against_default(comparison: Comparison | None) -> list[str]:
@@ -199,19 +166,12 @@ def _against_default(comparison: Comparison | None) -> list[str]:
             "Not compared with fresh seeds: whether the best trial is better than the "
             "default recipe is not known.",
         ]
+    best, default = comparison.best, comparison.default
     rows = []
     for metric, name in METRICS.items():
-        best, default = comparison.values(metric)
-        difference = _mean(comparison.paired(metric).differences, metric, "+")
-        values = (_mean(runs.values(), metric) for runs in (best, default))
-        rows.append([name, *values, difference])
-    best, default = comparison.values("top1_error")
-    by_seed = []
-    for seed in comparison.seeds:
-        pair = best.get(seed), default.get(seed)
-        difference = None if None in pair else pair[0] - pair[1]
-        cells = [_amount(value, "top1_error") for value in pair]
-        by_seed.append([str(seed), *cells, _amount(difference, "top1_error", "+")])
+        values = (mean(one.values(metric).values(), metric) for one in (best, default))
+        differences = comparison.paired(metric).differences
+        rows.append([name, *values, mean(differences, metric, "+")])
     return [
         heading,
         _verdict(comparison.paired("top1_error")),
@@ -221,31 +181,24 @@ def _against_default(comparison: Comparison | None) -> list[str]:
         f"{', '.join(map(str, comparison.seeds))}, which the search has not used. At "
         "each seed both had the same splits; the last column is of the differences at "
         "equal seeds, in percentage points where errors are in %.",
-        _table(["top-1 error at seed", "best", "default", "difference"], by_seed),
         *(f"- Failed: {_cell(failure)}" for failure in comparison.failures),
     ]
 
 
 def _verdict(paired: Paired) -> str:
     """Returns in words what the differences of the top-1 error allow to say."""
-    count = len(paired.differences)
-    if not count:
-        return "**Nothing can be said: at no seed did both finish.**"
-    if count == 1:
+    count, chance = len(paired.differences), ""
+    if count < 2:
         return (
-            "**Nothing can be said from one seed: how far seeds differ is not known.**"
+            f"**Nothing can be said: both finished at {count} seeds, and it takes two "
+            "to know how far seeds differ.**"
         )
-    if paired.mean == 0:
-        return "**No difference in the mean top-1 error.**"
-    chance = (
-        ""
-        if paired.p_value is None
-        else (
-            f" (If both were equally good, a difference as large for its standard "
+    if paired.p_value is not None:
+        chance = (
+            " (If both were equally good, a difference as large for its standard "
             f"deviation would come about in {paired.p_value:.0%} of such comparisons: "
             "paired t-test.)"
         )
-    )
     where = f"the mean difference of the top-1 error over {count} seeds is"
     if not paired.is_clear:
         return (
@@ -260,31 +213,27 @@ def _verdict(paired: Paired) -> str:
 
 
 def _leaders(best_first: Sequence[Trial], objective: str) -> list[str]:
-    if len(best_first) < 2:
+    if not best_first:
         return []
     leaders = best_first[:TOP]
-    columns = columns_of([trial.values for trial in leaders])
-    names = [column.name for column in columns if column.varies]
     rows = [
         [
             str(rank),
             trial.name + (" (stopped)" if trial.status == "stopped" else ""),
             _short(trial.objective),
             str(len(trial.history)),
-            *(_code(trial.values[n]) if n in trial.values else "" for n in names),
+            _code(trial.config.learning_rate),
+            _code(", ".join(trial.config.dropout_by_layer) or trial.config.dropout),
         ]
         for rank, trial in enumerate(leaders, 1)
     ]
-    same = [f"{c.name} {_code(c.values[0])}" for c in columns if not c.varies]
-    parts = [
+    headings = ["rank", "trial", objective, "epochs", "learning rate", "dropout"]
+    return [
         f"## The best {len(leaders)} of {len(best_first)}",
-        _table(["rank", "trial", objective, "epochs", *names], rows),
+        _table(headings, rows),
+        "Trials that were stopped early rank after those that were not. All trials "
+        f"with all settings: [{LEADERBOARD}]({LEADERBOARD}).",
     ]
-    if same:
-        parts.append(f"The same in all of these: {', '.join(same)}.")
-    if any(trial.status == "stopped" for trial in best_first):
-        parts.append("Trials that were stopped early rank after those that were not.")
-    return [*parts, f"All trials with all settings: [{LEADERBOARD}]({LEADERBOARD})."]
 
 
 def _importance(found: Importance) -> list[str]:
@@ -314,40 +263,14 @@ def _importance(found: Importance) -> list[str]:
     ]
 
 
-def _searched(trials: Sequence[Trial]) -> list[str]:
-    rows = [
-        [column.name, _tried(column), f"{column.active.sum()} of {len(trials)}"]
-        for column in columns_of([trial.values for trial in trials])
-    ]
-    table = _table(["setting", "values tried", "active in"], rows)
-    return ["## What was searched", table] if rows else []
-
-
-def _tried(column: Column) -> str:
-    choices = column.choices
-    if len(choices) <= MAX_CHOICES:
-        return ", ".join(map(_code, choices))
-    if not column.is_numeric:
-        return f"{len(choices)} different"
-    scale = ", by order of magnitude" if column.is_logarithmic else ""
-    return f"{len(choices)} from {_code(choices[0])} to {_code(choices[-1])}{scale}"
-
-
 def _failures(trials: Sequence[Trial]) -> list[str]:
     by_error: dict[str, list[str]] = {}
     for trial in trials:
-        if trial.status == "failed":
-            error = trial.error or "no error was noted"
-        elif trial.status != "running" and not trial.has_result:
-            error = "its result is not a number"
-        else:
-            continue
-        by_error.setdefault(error, []).append(trial.name)
-    rows = []
-    for error, names in sorted(by_error.items(), key=lambda item: -len(item[1])):
-        more = len(names) - MAX_NAMES
-        which = ", ".join(names[:MAX_NAMES]) + (f" and {more} more" * (more > 0))
-        rows.append([_cell(error), str(len(names)), which])
+        if not trial.has_result and trial.status != "running":
+            error = trial.error or "its result is not a number"
+            by_error.setdefault(error, []).append(trial.name)
+    most_first = sorted(by_error.items(), key=lambda item: -len(item[1]))
+    rows = [[_cell(k), str(len(names)), ", ".join(names)] for k, names in most_first]
     if not rows:
         return []
     return [
@@ -365,26 +288,13 @@ def _figures(names: Sequence[str]) -> list[str]:
     return ["## Figures", *links] if links else []
 
 
-# === Numbers, settings and tables in Markdown ===
+# === Settings and tables in Markdown ===
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a table of cells that are Markdown already."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _counted(number: int, noun: str) -> str:
-    """Returns "1 trial", "2 trials"."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _duration(seconds: float) -> str:
-    """Returns a time in the unit that suits it."""
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} seconds"
-    return f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
 
 
 def _cell(value: Any) -> str:
@@ -400,23 +310,3 @@ def _code(value: Any) -> str:
 def _short(value: Any) -> str:
     """Returns a number with four digits, anything else as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _amount(value: float | None, metric: str, sign: str = "") -> str:
-    """Returns an error in per cent, anything else as it is."""
-    if value is None:
-        return "-"
-    if metric.endswith("_error"):
-        return f"{100 * value:{sign}.2f} %"
-    return f"{value:{sign}.4f}"
-
-
-def _mean(values: Iterable[float], metric: str, sign: str = "") -> str:
-    """Returns mean ± standard deviation (n - 1), or what there is of them."""
-    values = list(values)
-    if not values:
-        return "-"
-    text = _amount(statistics.fmean(values), metric, sign)
-    if len(values) == 1:
-        return text
-    return f"{text.removesuffix(' %')} ± {_amount(deviation(values), metric)}"

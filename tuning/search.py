@@ -13,7 +13,7 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras_tuner
 from filelock import FileLock, Timeout
@@ -21,29 +21,15 @@ from filelock import FileLock, Timeout
 from keras_alexnet.architectures import get_architecture
 from keras_alexnet.errors import TrainingFailed, UserError, unknown
 from keras_alexnet.files import write_whole
-from keras_alexnet.training.config import DEFAULTS, TrainConfig
-from keras_alexnet.tuning.oracles import (
-    TUNERS,
-    is_chief,
-    is_distributed,
-    make_oracle,
-)
-from keras_alexnet.tuning.progress import Progress
+from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.tuning.oracles import TUNERS, is_chief, is_distributed, make_oracle
 from keras_alexnet.tuning.space import SearchSpace, get_space
 from keras_alexnet.tuning.trial_process import check_in_process
 from keras_alexnet.tuning.trials import Trial, ranked
-from keras_alexnet.tuning.tuner import ScheduleTuner, Settings
+from keras_alexnet.tuning.tuner import ScheduleTuner
 
-# What a run's history holds after each epoch, and which way is better.
-OBJECTIVES = {
-    "val_loss": "min",
-    "val_top1_error": "min",
-    "val_top5_error": "min",
-    "loss": "min",
-    "accuracy": "max",
-}
-# The median rule leaves every trial so much of its run.
-GRACE = 0.25
+# What a run's history says of the validation images after each epoch.
+OBJECTIVES = ("val_top1_error", "val_top5_error", "val_loss")
 # Share of the training images to choose by, where the settings keep none.
 VALIDATION = 0.1
 LOCK = ".lock"
@@ -58,8 +44,7 @@ class SearchResult:
         config: The best configuration, which is also in best.json.
         best: The trial that it is from.
         trials: All trials, in the order in which they began.
-        objective: What was compared.
-        direction: `"min"` or `"max"`.
+        objective: What was minimised.
     """
 
     run_dir: Path
@@ -67,7 +52,6 @@ class SearchResult:
     best: Trial
     trials: tuple[Trial, ...]
     objective: str
-    direction: str
 
 
 def search(
@@ -80,7 +64,6 @@ def search(
     run_dir: str | Path = "runs/search",
     seed: int = 0,
     keep: int = 3,
-    early_stopping: Literal["none", "median"] = "none",
     workers: int = 1,
 ) -> SearchResult:
     """Searches for the best training settings.
@@ -105,20 +88,19 @@ def search(
             or a `SearchSpace`.
         trials: How many trials there are at most. Each round of Hyperband counts as
             one, and one sweep of it ends the search.
-        tuner: `"random"`, `"bayesian"`, `"hyperband"` or `"grid"`.
-        objective: A column of history.csv.
+        tuner: `"random"`, `"bayesian"` or `"hyperband"`.
+        objective: What is minimised: `"val_top1_error"`, `"val_top5_error"` or
+            `"val_loss"`.
         run_dir: Where to keep everything about the search.
         seed: Decides what is tried. The runs' own seed is that of `config`.
         keep: How many of the best trials keep their checkpoints and model.
-        early_stopping: `"median"` stops trials that are worse than most others were at
-            the same epoch, after a quarter of their epochs.
         workers: How many trials run at the same time, on this machine.
 
     Returns:
         What was found.
 
     Raises:
-        ValueError: An argument makes no sense, `run_dir` holds something else, or three
+        UserError: An argument makes no sense, `run_dir` holds something else, or three
             different trials in a row failed by the same mistake in their settings.
         keras_alexnet.errors.TrainingFailed: Three different trials in a row failed with
             the same error, or no trial succeeded.
@@ -126,99 +108,48 @@ def search(
             the same call continues.
         OSError: The disk is full, or the directory cannot be written.
     """
-    run_dir = Path(run_dir)
-    was_complete = config.is_complete
-    if not was_complete:
-        config = check_in_process(config).config
-    config = _with_validation(config, run_dir)
-    space = get_space(space)
-    direction = _check(config, space, trials, tuner, objective, keep, workers)
-    if early_stopping not in ("none", "median"):
-        raise UserError(
-            f"early_stopping must be 'none' or 'median'. Received: {early_stopping!r}"
-        )
+    run_dir, space = Path(run_dir), get_space(space)
+    _check(trials, tuner, objective, keep, workers)
+    config = check_in_process(config).config
+    get_architecture(config.architecture)
+    # To choose by other images than those of the test.
+    fraction = config.validation_fraction or VALIDATION
+    config = dataclasses.replace(config, validation_fraction=fraction)
+    space.check(config)
     identity = {
-        "tuner": tuner,
-        "objective": objective,
-        "early_stopping": early_stopping,
-        "seed": seed,
-        "config": json.loads(config.to_json()),
+        **dataclasses.asdict(config),
+        **{"tuner": tuner, "objective": objective, "search_seed": seed},
         "space": space.to_dict(),
     }
+    goal = keras_tuner.Objective(objective, "min")
     hp = keras_tuner.HyperParameters()
     space.declare(hp, config)
     oracle = make_oracle(
-        tuner,
-        hp,
-        keras_tuner.Objective(objective, direction),
-        trials=trials,
-        epochs=config.epochs,
-        seed=seed,
+        tuner, hp, goal, trials=trials, epochs=config.epochs, seed=seed
     )
-    grace = max(1, round(GRACE * config.epochs)) if early_stopping == "median" else None
-    settings = Settings(config, space, run_dir.absolute(), keep, grace, workers)
-    progress = Progress(objective, direction, trials, workers)
-    _check_directory(run_dir, identity)
-    if was_complete and not (run_dir / "search.json").is_file():
-        check_in_process(config)
     with _claimed(run_dir, identity):
-        one = ScheduleTuner(
-            oracle,
-            settings,
-            lambda all_trials, ended: progress.update(
-                all_trials, ended, len(oracle.end_order)
-            ),
-        )
-        with progress.shown():
-            one.search()
+        one = ScheduleTuner(oracle, config, space, run_dir.absolute(), keep, workers)
+        one.search()
         if is_distributed() and not is_chief():
             # Its own oracle is empty; the chief's files are whole at any time.
             oracle.reload()
         found = one.trials()
-    return _result(run_dir, found, objective, direction)
+    return _result(run_dir, found, objective)
 
 
-def _with_validation(config: TrainConfig, run_dir: Path) -> TrainConfig:
-    """Returns a configuration with images to choose by, which are not the test images.
-
-    A search of an earlier version goes on as it began.
-    """
-    fraction = config.validation_fraction or VALIDATION
-    with contextlib.suppress(OSError, ValueError):
-        began = json.loads((run_dir / "search.json").read_text(encoding="utf-8"))
-        fraction = began.get("config", {}).get("validation_fraction", 0.0)
-    return dataclasses.replace(config, validation_fraction=fraction)
-
-
-def _check(
-    config: TrainConfig,
-    space: SearchSpace,
-    trials: int,
-    tuner: str,
-    objective: str,
-    keep: int,
-    workers: int,
-) -> str:
-    """Checks everything that can be wrong before anything begins.
-
-    Returns:
-        The objective's direction.
-
-    Raises:
-        ValueError: Something is.
-    """
+def _check(trials: int, tuner: str, objective: str, keep: int, workers: int) -> None:
+    """Raises a UserError unless the arguments make sense."""
     for name, value in (("trials", trials), ("workers", workers)):
         if value < 1:
             raise UserError(f"{name} must be at least 1. Received: {value}")
     if keep < 0:
         raise UserError(f"keep must not be negative. Received: {keep}")
-    if tuner not in TUNERS:
-        raise UserError(unknown(tuner, "tuner", TUNERS))
-    if objective not in OBJECTIVES:
-        raise UserError(unknown(objective, "objective", OBJECTIVES))
-    get_architecture(config.architecture)
-    space.check(config)
-    return OBJECTIVES[objective]
+    for name, kind, known in (
+        (tuner, "tuner", TUNERS),
+        (objective, "objective", OBJECTIVES),
+    ):
+        if name not in known:
+            raise UserError(unknown(name, kind, known))
 
 
 @contextlib.contextmanager
@@ -226,11 +157,12 @@ def _claimed(run_dir: Path, identity: dict[str, Any]) -> Iterator[None]:
     """Keeps other searches out of the directory; writes search.json where it is new.
 
     Raises:
-        ValueError: It holds something else, another process searches here, or it cannot
+        UserError: It holds something else, another process searches here, or it cannot
             be written.
     """
+    identity = json.loads(json.dumps(identity))
+    _check_directory(run_dir, identity)
     try:
-        _check_directory(run_dir, identity)
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run_dir / LOCK, timeout=0)
         if not is_distributed() or is_chief():
@@ -254,7 +186,7 @@ def _claimed(run_dir: Path, identity: dict[str, Any]) -> Iterator[None]:
 
 
 def _check_directory(run_dir: Path, identity: dict[str, Any]) -> None:
-    """Raises a ValueError unless a directory is empty or holds this search."""
+    """Raises a UserError unless a directory is empty or holds this search."""
     path = run_dir / "search.json"
     if not path.is_file():
         if run_dir.is_dir() and {one.name for one in run_dir.iterdir()} - {LOCK}:
@@ -267,35 +199,24 @@ def _check_directory(run_dir: Path, identity: dict[str, Any]) -> None:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from None
-    for name, value in _flat(identity).items():
-        if _flat(saved).get(name) != value:
+    for name, value in identity.items():
+        if saved.get(name) != value:
             raise UserError(
-                f"{run_dir} holds another search: its {name} is "
-                f"{_flat(saved).get(name)!r}, not {value!r}. Continue it with the "
-                "settings that it began with, or choose another --run-dir."
+                f"{run_dir} holds another search: its {name} is {saved.get(name)!r}, "
+                f"not {value!r}. Continue it with the settings that it began with, or "
+                "choose another --run-dir."
             )
 
 
-def _flat(identity: dict[str, Any]) -> dict[str, Any]:
-    """Returns what a search is, the configuration's settings one by one."""
-    # Earlier versions had fewer settings.
-    config = {**DEFAULTS, **identity.get("config", {})}
-    return {**config, **{**identity, "config": None}}
-
-
-def _result(
-    run_dir: Path, trials: list[Trial], objective: str, direction: str
-) -> SearchResult:
+def _result(run_dir: Path, trials: list[Trial], objective: str) -> SearchResult:
     """Returns what was found.
 
     Raises:
         keras_alexnet.errors.TrainingFailed: No trial succeeded.
     """
-    best = ranked(trials, direction)
+    best = ranked(trials)
     if not best:
         errors = [trial.error for trial in trials if trial.error]
         reason = f", the last with this error: {errors[-1]}" if errors else "."
         raise TrainingFailed(f"None of {len(trials)} trials succeeded{reason}")
-    return SearchResult(
-        run_dir, best[0].config, best[0], tuple(trials), objective, direction
-    )
+    return SearchResult(run_dir, best[0].config, best[0], tuple(trials), objective)

@@ -10,25 +10,25 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import keras_tuner
 
-from keras_alexnet.architectures import get_architecture
 from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.schedules import Constant, parse_schedule
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.setting_types import hints_of
 from keras_alexnet.tuning.parameters import (
     DROPOUT,
-    DROPOUT_KINDS,
     EVERYTHING,
     LEARNING_RATE,
     PRESETS,
+    Choice,
+    Needed,
     Parameter,
+    Range,
     Value,
     read_parameter,
 )
@@ -41,8 +41,9 @@ SETTINGS = tuple(
     for name, hint in hints_of(TrainConfig).items()
     if name not in _SAME_FOR_ALL and hint != tuple[str, ...]
 )
-# A name, the parameter or its fixed value, and which others must have which values.
-_Declared = tuple[str, Parameter | Value, tuple[tuple[str, Value], ...]]
+# A name, the parameter or its fixed value, and the kind of schedule that it belongs to.
+_Declared = tuple[str, Parameter | Value, Needed]
+_FILE = {"preset": str, "only": list, "parameters": dict, "fix": dict}
 _JSON_TYPES = {str: "text", list: "list", dict: "object"}
 
 
@@ -55,43 +56,30 @@ class SearchSpace:
     parameter that belongs to a kind of schedule counts for that kind only; one that a
     chosen kind needs, but the space lacks, has the middle of its usual range.
 
-    With `dropout.per_layer`, each dropout layer has the parameters of `dropout` for
-    itself, called `dropout.drop6.kind` and so on; one given under that name takes the
-    place of the shared one.
-
     Attributes:
-        parameters: What is searched, by name.
-        fixed: Values of other parameters, by name.
+        parameters: By name a `Range`, a `Choice`, or a value that is fixed.
 
     Raises:
-        UserError: A name is unknown, or given twice.
+        UserError: A name is unknown, or a parameter makes no sense.
 
     Example:
     >>> space = get_space("schedules").only("learning_rate")
-    >>> space = space.fix({"learning_rate.kind": "cosine"})
+    >>> space = space.with_({"learning_rate.kind": "cosine"})
     >>> space = space.with_({"momentum": Range(0.85, 0.95)})
     """
 
-    parameters: Mapping[str, Parameter] = dataclasses.field(default_factory=dict)
-    fixed: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    parameters: Mapping[str, Parameter | Value] = dataclasses.field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         parameters = {
             name: read_parameter(name, one) for name, one in self.parameters.items()
         }
         object.__setattr__(self, "parameters", MappingProxyType(parameters))
-        object.__setattr__(self, "fixed", MappingProxyType(dict(self.fixed)))
-        for name in self._given:
-            words = name.split(".")
-            of_layer = words[0] == "dropout" and ".".join(words[2:]) in DROPOUT
-            if not (name in EVERYTHING or name in SETTINGS or of_layer):
-                raise UserError(unknown(name, "parameter", [*EVERYTHING, *SETTINGS]))
-            if name in self.parameters and name in self.fixed:
-                raise UserError(f"{name} is both searched and fixed.")
-
-    @property
-    def _given(self) -> dict[str, Parameter | Value]:
-        return {**self.parameters, **self.fixed}
+        for name in parameters:
+            if name not in (known := {**EVERYTHING, **dict.fromkeys(SETTINGS)}):
+                raise UserError(unknown(name, "parameter", known))
 
     def only(self, *names: str) -> SearchSpace:
         """Returns the part of the space with these names.
@@ -103,49 +91,39 @@ class SearchSpace:
         Raises:
             UserError: The space has nothing of that name.
         """
-
-        def part(values: Mapping[str, Any]) -> dict[str, Any]:
-            return {
-                one: value
-                for one, value in values.items()
-                if any(f"{one}.".startswith(f"{name}.") for name in names)
-            }
-
+        part = {}
         for name in names:
-            if not any(f"{one}.".startswith(f"{name}.") for one in self._given):
+            found = {
+                one: value
+                for one, value in self.parameters.items()
+                if f"{one}.".startswith(f"{name}.")
+            }
+            if not found:
                 raise UserError(
                     unknown(name, "parameter of this space", self.parameters)
                 )
-        return SearchSpace(part(self.parameters), part(self.fixed))
+            part |= found
+        return SearchSpace(part)
 
     def with_(self, parameters: Mapping[str, Any]) -> SearchSpace:
-        """Returns the space with more parameters, or other ranges.
+        """Returns the space with more parameters, other ranges, or fixed values.
 
         Args:
-            parameters: By name a `Range`, a `Choice`, or what stands for one in a file.
+            parameters: By name a `Range`, a `Choice`, what stands for one in a file, or
+                a value that is fixed.
 
         Raises:
             UserError: A name is unknown, or a parameter makes no sense.
         """
-        fixed = {k: v for k, v in self.fixed.items() if k not in parameters}
-        return SearchSpace({**self.parameters, **parameters}, fixed)
-
-    def fix(self, values: Mapping[str, Value]) -> SearchSpace:
-        """Returns the space with some parameters fixed.
-
-        Args:
-            values: By name.
-
-        Raises:
-            UserError: A name is unknown.
-        """
-        left = {k: v for k, v in self.parameters.items() if k not in values}
-        return SearchSpace(left, {**self.fixed, **values})
+        return SearchSpace({**self.parameters, **parameters})
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the space as JSON values, which `SearchSpace.from_dict` reads."""
-        parameters = {name: one.to_json() for name, one in self.parameters.items()}
-        return {"parameters": parameters, "fix": dict(self.fixed)}
+        written = {}
+        for name, one in self.parameters.items():
+            one = list(one.values) if isinstance(one, Choice) else one
+            written[name] = dataclasses.asdict(one) if isinstance(one, Range) else one
+        return {"parameters": written}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SearchSpace:
@@ -159,47 +137,38 @@ class SearchSpace:
         Raises:
             UserError: A key or a name is unknown, or a parameter makes no sense.
         """
-        known = {"preset": str, "only": list, "parameters": dict, "fix": dict}
         for key, value in values.items():
-            if key not in known:
-                raise UserError(unknown(str(key), "key of a search space", known))
-            if not isinstance(value, known[key]):
+            if key not in _FILE:
+                raise UserError(unknown(str(key), "key of a search space", _FILE))
+            if not isinstance(value, _FILE[key]):
                 raise UserError(
-                    f"{key} must be a JSON {_JSON_TYPES[known[key]]}. "
+                    f"{key} must be a JSON {_JSON_TYPES[_FILE[key]]}. "
                     f"Received: {value!r}"
                 )
         space = get_preset(values["preset"]) if "preset" in values else cls()
         if "only" in values:
             space = space.only(*values["only"])
-        return space.with_(values.get("parameters", {})).fix(values.get("fix", {}))
+        return space.with_({**values.get("parameters", {}), **values.get("fix", {})})
 
     def declare(
         self, hp: keras_tuner.HyperParameters, config: TrainConfig
     ) -> dict[str, Value]:
         """Declares the space's hyperparameters.
 
-        A hyperparameter of a schedule's kind is declared in Keras Tuner's
-        `conditional_scope`, and its value is returned only where the kind is chosen.
-
         Args:
             hp: Where to declare them.
-            config: The configuration that the search varies; its architecture has the
-                dropout layers.
+            config: The configuration that the search varies.
 
         Returns:
-            The values of those that are active, fixed ones too.
+            The values of those that are active, fixed ones too: what belongs to a kind
+            of schedule only where that is chosen.
         """
         values: dict[str, Value] = {}
-        for name, parameter, conditions in self._declared(config):
-            active = all(values.get(parent) == one for parent, one in conditions)
-            value = parameter
-            if isinstance(parameter, Parameter):
-                with ExitStack() as scopes:
-                    for parent, one in conditions:
-                        scopes.enter_context(hp.conditional_scope(parent, [one]))
-                    value = parameter.declare(hp, name)
+        for name, value, needed in self._declared(config):
+            if isinstance(value, Parameter):
+                value = value.declare(hp, name, needed)
             # Keras Tuner returns None where it is not, and a default on the way there.
-            if active:
+            if needed is None or values[needed[0]] == needed[1]:
                 values[name] = value
         return values
 
@@ -235,82 +204,51 @@ class SearchSpace:
                 "The search space is empty: nothing in it is searched. Choose "
                 f"{', '.join(PRESETS)}, or a file with parameters."
             )
-        for name, parameter, conditions in searched:
+        for name, parameter, needed in searched:
             for corner in parameter.corners:
                 hp = keras_tuner.HyperParameters()
-                hp.values = {**dict(conditions), name: corner}
+                hp.values = {**dict([needed] if needed else []), name: corner}
                 try:
                     self.configure(hp, config)
                 except UserError as error:
                     raise UserError(f"{name} = {corner!r}: {error}") from None
 
     def _declared(self, config: TrainConfig) -> Iterator[_Declared]:
-        """Yields all parameters, searched or fixed, those with conditions later."""
-        given = self._given
-        if any(name.startswith("learning_rate.") for name in given):
-            yield from self._schedule("learning_rate", config.learning_rate, ())
-        if any(name.startswith("dropout.") for name in given):
-            yield from self._dropouts(config)
-        for name, one in given.items():
-            if not name.startswith(("learning_rate.", "dropout.")):
-                yield name, one, ()
-
-    def _dropouts(self, config: TrainConfig) -> Iterator[_Declared]:
-        architecture = get_architecture(config.architecture)
-        specs = architecture.features + architecture.top
-        layers = [spec.name for spec in specs if spec.role == "dropout"]
-        for name in self._given:
-            layer = name.split(".")[1] if name.startswith("dropout.") else None
-            if layer and name.count(".") > 1 and layer not in (*layers, *DROPOUT_KINDS):
-                raise UserError(unknown(layer, "dropout layer", layers))
-        name = "dropout.per_layer"
-        per_layer = self._given.get(name, False)
-        searched = isinstance(per_layer, Parameter)
-        if name in self._given:
-            yield name, per_layer, ()
-        prefixes = {"dropout": False, **{f"dropout.{one}": True for one in layers}}
-        for prefix, own in prefixes.items():
-            if searched or bool(per_layer) == own:
-                conditions = ((name, own),) if searched else ()
-                yield from self._schedule(prefix, config.dropout, conditions)
+        """Yields all parameters, searched or fixed, kinds before what is theirs."""
+        for name, usual in (("learning_rate", LEARNING_RATE), ("dropout", DROPOUT)):
+            if any(one.startswith(f"{name}.") for one in self.parameters):
+                yield from self._schedule(name, usual, getattr(config, name))
+        for name, one in self.parameters.items():
+            if "." not in name:
+                yield name, one, None
 
     def _schedule(
-        self, prefix: str, text: str, conditions: tuple[tuple[str, Value], ...]
+        self, prefix: str, usual: Mapping[str, Parameter], text: str
     ) -> Iterator[_Declared]:
         """Yields the parameters of a schedule: its kind, its value, its kind's own.
 
         Args:
             prefix: What their names begin with.
+            usual: The presets' parameters.
             text: The configuration's own schedule, for what the space does not mention.
-            conditions: What must hold for all of them.
         """
-        usual = LEARNING_RATE if prefix == "learning_rate" else DROPOUT
-        own = parse_schedule(text)
         kinds = usual["kind"].values
-        own_kind = type(own).__name__.lower()
-        fallback = {
-            **{name: one.middle for name, one in usual.items()},
-            "kind": own_kind if own_kind in kinds else usual["kind"].middle,
-            "value": getattr(own, "value", usual["value"].middle),
-        }
-
-        def find(name: str) -> Parameter | Value:
-            shared = self._given.get(f"{prefix.split('.')[0]}.{name}", fallback[name])
-            return self._given.get(f"{prefix}.{name}", shared)
-
-        kind = find("kind")
-        possible = kind.values if isinstance(kind, Parameter) else (kind,)
+        own = parse_schedule(text)
+        found = {name: one.middle for name, one in usual.items()}
+        if type(own).__name__.lower() in kinds:
+            found["kind"] = type(own).__name__.lower()
+        found["value"] = getattr(own, "value", found["value"])
+        found = {k: self.parameters.get(f"{prefix}.{k}", x) for k, x in found.items()}
+        searched = isinstance(found["kind"], Parameter)
+        possible = found["kind"].values if searched else (found["kind"],)
         for one in possible:
             if one not in kinds:
                 raise UserError(unknown(str(one), f"kind of {prefix}", kinds))
-        yield f"{prefix}.kind", kind, conditions
-        yield f"{prefix}.value", find("value"), conditions
-        for name in usual:
-            of_kind, dot, _ = name.partition(".")
-            if dot and of_kind in possible:
-                chosen = ((f"{prefix}.kind", of_kind),)
-                needed = chosen if isinstance(kind, Parameter) else ()
-                yield f"{prefix}.{name}", find(name), conditions + needed
+        for name, one in found.items():
+            kind, dot, _ = name.partition(".")
+            if not dot or kind in possible:
+                needed = (f"{prefix}.kind", kind) if dot and searched else None
+                yield f"{prefix}.{name}", one, needed
 
 
 def get_preset(name: str) -> SearchSpace:
@@ -318,8 +256,8 @@ def get_preset(name: str) -> SearchSpace:
 
     Args:
         name: `"schedules"` (learning rate and dropout), `"recipe"` (also momentum,
-            weight decay, batch size, augmentation) or `"everything"` (also the network,
-            and dropout by layer).
+            weight decay, batch size, augmentation) or `"everything"` (also the
+            network).
 
     Raises:
         UserError: There is none.
@@ -368,45 +306,23 @@ def _configured(config: TrainConfig, values: Mapping[str, Value]) -> TrainConfig
     """
     changes = {name: one for name, one in values.items() if name in SETTINGS}
     if "learning_rate.kind" in values:
-        factor = 1.0
-        if values.get("scale_rate"):
-            # Twice the batch, twice the rate (layer-params-170-256-double.cfg).
-            batch = values.get("global_batch_size", config.global_batch_size)
-            factor = batch / config.global_batch_size
-        changes["learning_rate"] = _learning_rate_text(values, config.epochs, factor)
-    elif values.get("scale_rate"):
-        raise UserError("scale_rate scales learning_rate.value: search or fix it too.")
-    # Of all layers, or of single ones: dropout.kind, dropout.drop6.kind.
-    dropouts = [
-        name.removesuffix(".kind")
-        for name in values
-        if name.startswith("dropout.") and name.endswith(".kind")
-    ]
-    if dropouts == ["dropout"]:
-        changes["dropout"] = _dropout_text("dropout", values)
+        changes["learning_rate"] = _learning_rate_text(values, config.epochs)
+    if "dropout.kind" in values:
+        changes["dropout"] = _dropout_text(values)
         changes["dropout_by_layer"] = ()
-    elif dropouts:
-        changes["dropout_by_layer"] = tuple(
-            f"{prefix.removeprefix('dropout.')}={_dropout_text(prefix, values)}"
-            for prefix in dropouts
-        )
     if "augmentation_magnitude" in values:
         changes = {**_augmented(config, values["augmentation_magnitude"]), **changes}
     return config.updated(changes)
 
 
-def _learning_rate_text(
-    values: Mapping[str, Value], epochs: int, factor: float = 1.0
-) -> str:
+def _learning_rate_text(values: Mapping[str, Value], epochs: int) -> str:
     """Writes a learning-rate schedule, such as `"cosine(0.02, warmup=0.05)"`.
 
     Args:
         values: `learning_rate.kind`, `.value` and the attributes of the kind.
         epochs: Length of the run, which a plateau's patience is a fraction of.
-        factor: What the rate is multiplied by.
     """
     kind, start, its = _schedule_of("learning_rate", values)
-    start *= factor
     match kind:
         case "step":
             # Evenly spaced, the last followed by half a step.
@@ -423,9 +339,9 @@ def _learning_rate_text(
     return _text(kind, start, its)
 
 
-def _dropout_text(prefix: str, values: Mapping[str, Value]) -> str:
+def _dropout_text(values: Mapping[str, Value]) -> str:
     """Writes a dropout schedule, such as `"linear(0.5, end=0.2)"`."""
-    kind, start, its = _schedule_of(prefix, values)
+    kind, start, its = _schedule_of("dropout", values)
     if kind == "step":
         its["boundaries"] = [its.pop("boundary")]
     return _text(kind, start, its)

@@ -18,15 +18,15 @@ import importlib
 import multiprocessing
 import os
 import signal
-import statistics
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -35,12 +35,12 @@ from tensorboard.plugins.hparams import api as hparams
 
 from keras_alexnet.errors import TrainingFailed, UserError
 from keras_alexnet.registry import get_layer, list_layers
+from keras_alexnet.startup import silent_stderr
 from keras_alexnet.training.choices import Facts, choose, open_images
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted
 from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.train import train
-from keras_alexnet.tuning.trials import read_history
 
 # No trial would fare better with these.
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
@@ -51,8 +51,6 @@ OUT_OF_MEMORY = (
     *("RESOURCE_EXHAUSTED", "OUT_OF_MEMORY", "ALLOC_FAILED", "Out of memory"),
     "Dst tensor is not initialized",
 )
-# With fewer others the median rule cannot tell what is usual.
-MIN_OTHERS = 4
 
 
 class SearchInterrupted(Exception):
@@ -68,38 +66,8 @@ class SearchInterrupted(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """What a process is to do.
-
-    Attributes:
-        config: What to train.
-        run_dir: The run's directory; a run that is there is continued.
-        log: File for what the run prints.
-        until_epoch: Pause after this epoch; None for all.
-        values: The trial's hyperparameters, for TensorBoard.
-        grace_epochs: From which epoch on the median rule may stop the run; None where
-            there is no such rule.
-        objective: What the median rule looks at.
-        direction: Whether a low or a high objective is good.
-        modules: What to import first, for the layers registered there.
-        only_check: Whether to find out no more than whether data and layers exist.
-    """
-
-    config: TrainConfig
-    run_dir: Path
-    log: Path
-    until_epoch: int | None = None
-    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    grace_epochs: int | None = None
-    objective: str = "val_top1_error"
-    direction: str = "min"
-    modules: tuple[str, ...] = ()
-    only_check: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of it.
+    """What came of a function in a process.
 
     Attributes:
         metrics: Loss, top-1 and top-5 error of the run's final evaluation.
@@ -127,7 +95,7 @@ class Outcome:
 
 
 class TrialProcess:
-    """Carries out tasks, one after the other; others can stop it.
+    """Calls functions in processes, one after the other; others can stop it.
 
     Args:
         stopping: Set when the whole search shall stop.
@@ -137,15 +105,19 @@ class TrialProcess:
         self._stopping = stopping
         self._process: multiprocessing.Process | None = None
 
-    def run(self, task: Task) -> Outcome:
-        """Carries out a task; continues it where its process is killed.
+    def run(self, log: Path, function: Callable[..., Outcome], *arguments) -> Outcome:
+        """Calls a function; calls it again where its process is killed.
+
+        Args:
+            log: File for what it prints.
+            function: `check` or `train_trial`.
+            *arguments: Of the function.
 
         Raises:
             OSError: Processes cannot be started.
         """
-        task = dataclasses.replace(task, modules=_modules_of_layers())
         for _ in range(CONTINUATIONS + 1):
-            outcome = self._run_once(task)
+            outcome = self._run_once(log, function, arguments)
             if isinstance(outcome, Outcome):
                 return outcome
             if self._stopping.is_set():
@@ -161,20 +133,22 @@ class TrialProcess:
         )
 
     def stop(self) -> None:
-        """Makes the task that is under way save its state and end."""
+        """Makes the function that is under way save its state and end."""
         process = self._process
         # Without a number until it has started.
         if process is not None and process.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGTERM)
 
-    def _run_once(self, task: Task) -> Outcome | int:
+    def _run_once(self, log: Path, *call: object) -> Outcome | int:
         """Returns the outcome, or the exit code of a process that brought none."""
-        _start_server()
         context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        with silent_stderr():  # TensorFlow writes a page on import.
+            forkserver.ensure_running()
         receiving, sending = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=_main, args=(sending, task), name=task.log.parent.name
+            target=_main, args=(sending, log, _modules_of_layers(), *call)
         )
         self._process.start()
         sending.close()
@@ -190,8 +164,8 @@ class TrialProcess:
         return process.exitcode if outcome is None else outcome
 
 
-def run_task(task: Task) -> Outcome:
-    """Carries out one task, which SIGINT and SIGTERM end after a checkpoint.
+def run_here(log: Path, function: Callable[..., Outcome], *arguments) -> Outcome:
+    """Calls a function in a process, which SIGINT and SIGTERM end after a checkpoint.
 
     Raises:
         SearchInterrupted: SIGINT or SIGTERM came.
@@ -205,7 +179,7 @@ def run_task(task: Task) -> Outcome:
         process.stop()
 
     with forwarded_signals(stop):
-        outcome = process.run(task)
+        outcome = process.run(log, function, *arguments)
     if outcome.signal_number is not None:
         raise SearchInterrupted(received[0] if received else outcome.signal_number)
     return outcome
@@ -220,7 +194,7 @@ def train_in_process(config: TrainConfig, run_dir: Path) -> Outcome:
         SearchInterrupted: SIGINT or SIGTERM came; the run has saved its state.
     """
     run_dir.parent.mkdir(parents=True, exist_ok=True)
-    return run_task(Task(config, run_dir, run_dir.with_suffix(".txt")))
+    return run_here(run_dir.with_suffix(".txt"), train_trial, config, run_dir)
 
 
 def check_in_process(config: TrainConfig) -> Outcome:
@@ -236,8 +210,7 @@ def check_in_process(config: TrainConfig) -> Outcome:
         UserError: There are no such data.
         OSError: They cannot be read.
     """
-    nowhere = Path(os.devnull)
-    outcome = run_task(Task(config, nowhere, log=nowhere, only_check=True))
+    outcome = run_here(Path(os.devnull), check, config)
     if outcome.error is not None:
         raise (UserError if outcome.by_user else OSError)(outcome.error)
     return outcome
@@ -257,21 +230,6 @@ def forwarded_signals(stop: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start_server() -> None:
-    """Starts the fork server, without the page that TensorFlow writes on import."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        forkserver.ensure_running()
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def _modules_of_layers() -> tuple[str, ...]:
     """Returns the modules that have registered layers, outside of this package."""
     modules = {get_layer(name).__module__ for name in list_layers()}
@@ -282,15 +240,29 @@ def _modules_of_layers() -> tuple[str, ...]:
 # === In the process ===
 
 
-def _main(sending: Connection, task: Task) -> None:
-    """What the process does."""
+def _main(
+    sending: Connection,
+    log: Path,
+    modules: Sequence[str],
+    function: Callable[..., Outcome],
+    arguments: Sequence[object],
+) -> None:
+    """What the process does, before and after anything uses a device."""
     # Signals from a terminal reach it once: through the search.
     os.setsid()
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    outcome = _outcome(task)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    try:
+        for module in modules:  # For the layers registered there.
+            importlib.import_module(module)
+        outcome = function(*arguments)
+    except Interrupted as error:
+        outcome = Outcome(signal_number=error.signal_number)
+    except Exception as error:  # A plugin may fail in any way it likes.
+        traceback.print_exc()
+        outcome = failure(error)
     sys.stdout.flush()
     with contextlib.suppress(OSError):
         sending.send(outcome)
@@ -302,20 +274,8 @@ def _die_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _outcome(task: Task) -> Outcome:
-    """Trains, whatever happens."""
-    try:
-        _prepare(task)
-        return check(task.config) if task.only_check else _train(task)
-    except Interrupted as error:
-        return Outcome(signal_number=error.signal_number)
-    except Exception as error:  # A plugin may fail in any way it likes.
-        traceback.print_exc()
-        return failure(error)
-
-
 def failure(error: Exception) -> Outcome:
-    """Classifies what a task raised."""
+    """Classifies what a function raised."""
     text = " ".join(str(error).split())
     out_of_memory = isinstance(
         error, (MemoryError, tf.errors.ResourceExhaustedError)
@@ -332,12 +292,6 @@ def failure(error: Exception) -> Outcome:
     )
 
 
-def _prepare(task: Task) -> None:
-    """Prepares the process, before anything uses a device."""
-    for module in task.modules:
-        importlib.import_module(module)
-
-
 def check(config: TrainConfig) -> Outcome:
     """Opens the data of a configuration.
 
@@ -350,93 +304,45 @@ def check(config: TrainConfig) -> Outcome:
     return Outcome(channels=source.channels, config=config)
 
 
-def _train(task: Task) -> Outcome:
-    """Trains.
+def train_trial(
+    config: TrainConfig,
+    run_dir: Path,
+    until_epoch: int | None = None,
+    values: Mapping[str, Any] = MappingProxyType({}),
+) -> Outcome:
+    """Trains a configuration, or goes on with it.
+
+    Args:
+        config: What to train.
+        run_dir: The run's directory; a run that is there is continued.
+        until_epoch: Pause after this epoch; None for all.
+        values: The trial's hyperparameters, for TensorBoard.
 
     Raises:
         Exception: Whatever training raises.
     """
-    callbacks = []
-    if task.values:
-        callbacks.append(
-            keras.callbacks.LambdaCallback(
-                on_train_begin=lambda logs: _write_hparams(task.run_dir, task.values)
+
+    def write_hparams(logs: object) -> None:
+        # Beside the run's scalars, which are the metrics of the plugin's tables; once,
+        # also for a run that is continued.
+        logs_dir, suffix = run_dir / "logs", ".hparams"
+        if values and not any(logs_dir.glob(f"*{suffix}")):
+            writer = tf.summary.create_file_writer(
+                str(logs_dir), filename_suffix=suffix
             )
-        )
-    if task.grace_epochs is not None:
-        rule = (task.objective, task.direction, task.grace_epochs)
-        callbacks.append(MedianRule(task.run_dir, *rule))
+            with writer.as_default():
+                hparams.hparams(dict(values), trial_id=run_dir.name)
+
     begin = time.monotonic()
     result = train(
-        task.config,
-        task.run_dir,
-        resume=RunDirectory(task.run_dir).holds_run(),
-        callbacks=callbacks,
-        until_epoch=task.until_epoch,
+        config,
+        run_dir,
+        resume=RunDirectory(run_dir).holds_run(),
+        callbacks=[keras.callbacks.LambdaCallback(on_train_begin=write_hparams)],
+        until_epoch=until_epoch,
     )
     if result.failures:
         # A disk that is full now is full for the next trial too.
         return Outcome(error=result.failures[-1], ends_search=True)
     seconds = time.monotonic() - begin
     return Outcome(result.metrics, tuple(result.history), seconds)
-
-
-def _write_hparams(run_dir: Path, values: Mapping[str, Any]) -> None:
-    """Writes hyperparameters where TensorBoard's HParams plugin finds them.
-
-    They are beside the run's scalars, which are the metrics of the plugin's tables;
-    written once, also for a run that is continued.
-    """
-    logs_dir, suffix = run_dir / "logs", ".hparams"
-    if not any(logs_dir.glob(f"*{suffix}")):
-        writer = tf.summary.create_file_writer(str(logs_dir), filename_suffix=suffix)
-        with writer.as_default():
-            hparams.hparams(dict(values), trial_id=run_dir.name)
-
-
-class MedianRule(keras.callbacks.Callback):
-    """Median stopping rule: stops a run that is worse than most others were by then.
-
-    The best objective so far is compared with the median of the others' best so far
-    (the rule of Google Vizier, Golovin et al. 2017, section 3.2.1, with the best in
-    place of the average). Others are the runs in the directories beside this one's.
-
-    Args:
-        run_dir: The run's directory.
-        objective: A column of history.csv.
-        direction: Whether a low or a high objective is good.
-        grace_epochs: How many epochs a run has in any case.
-    """
-
-    def __init__(
-        self, run_dir: Path, objective: str, direction: str, grace_epochs: int
-    ):
-        super().__init__()
-        self.run_dir = run_dir
-        self.objective = objective
-        self.best = max if direction == "max" else min
-        self.grace_epochs = grace_epochs
-        # Those of a continued run.
-        self._values = self._read(run_dir)
-
-    def _read(self, run_dir: Path) -> list[float]:
-        rows = read_history(run_dir)
-        return [row[self.objective] for row in rows if self.objective in row]
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Compares."""
-        self._values = [*self._values[:epoch], logs[self.objective]]
-        if epoch + 1 < self.grace_epochs:
-            return
-        others = [
-            self.best(values[: epoch + 1])
-            for path in self.run_dir.parent.iterdir()
-            if path.name != self.run_dir.name
-            if len(values := self._read(path)) > epoch
-        ]
-        if len(others) < MIN_OTHERS:
-            return
-        own, median = self.best(self._values), statistics.median(others)
-        if own != median and self.best(own, median) == median:
-            print(f"\nStopped: {self.objective} {own:.4g}; of the others {median:.4g}.")
-            self.model.stop_training = True

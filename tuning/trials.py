@@ -6,25 +6,17 @@ import csv
 import dataclasses
 import json
 import math
-import numbers
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import keras_tuner
-import numpy as np
 from keras_tuner.engine.trial import Trial as Assignment
-from keras_tuner.engine.trial import TrialStatus
 
-from keras_alexnet.errors import UserError
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.tuning.space import SearchSpace
 
-Direction = Literal["min", "max"]
-
-# Positive numbers may be told apart by their order of magnitude if they range over
-# this ratio and more.
-LOGARITHMIC_FROM = 10.0
+# That many different trials in a row with the same error end a search.
+SAME_ERRORS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +27,9 @@ class Trial:
         name: The tuner's name for it, such as `"0007"`.
         values: The hyperparameters that were active, by name.
         config: What was trained.
-        status: `"completed"`, `"stopped"` (early, by a rule), `"failed"`, `"running"`.
-        objective: What the search minimises or maximises; None where there is none.
+        status: `"completed"`, `"stopped"` (by Hyperband, before its last epoch),
+            `"failed"` or `"running"`.
+        objective: What the search minimises; None where there is none.
         metrics: Loss, top-1 and top-5 error on the validation split after the last
             epoch.
         history: One row per epoch, as in a run's history.csv.
@@ -64,93 +57,55 @@ class Trial:
         )
 
 
-def ranked(trials: Sequence[Trial], direction: Direction) -> list[Trial]:
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
     """Returns the trials that have a result, the best first.
 
     Trials that were stopped early come after all that were trained to the end: their
     result is that of a shorter training, and their configuration alone, trained again,
-    would not give it.
-
-    Args:
-        trials: All trials, in the order in which they were made. That order decides
-            between equal results.
-        direction: Whether low or high objectives are good.
+    would not give it. Of equal results the first is the better one.
     """
-    sign = {"min": 1, "max": -1}[direction]
     return sorted(
         (trial for trial in trials if trial.has_result),
-        key=lambda trial: (trial.status != "completed", sign * trial.objective),
+        key=lambda trial: (trial.status != "completed", trial.objective),
     )
+
+
+def line_of(ended: Trial, best_first: Sequence[Trial], objective: str) -> str:
+    """Returns what came of a trial, and the best so far, in one line."""
+    outcome = {
+        "failed": f"failed: {ended.error}",
+        "stopped": f"stopped after epoch {len(ended.history)}, ",
+    }.get(ended.status, "")
+    if ended.has_result:
+        best = best_first[0]
+        outcome += f"{objective} {ended.objective:.4g}"
+        outcome += f" (best {best.objective:.4g}, trial {best.name})"
+    seconds = f", {ended.seconds:.0f} s" if ended.seconds else ""
+    schedules = f"learning rate {ended.config.learning_rate}, dropout "
+    schedules += ", ".join(ended.config.dropout_by_layer) or ended.config.dropout
+    return f"trial {ended.name} {outcome}{seconds}; {schedules}"
+
+
+def repeated_error(errors: Sequence[Mapping[str, Any] | None]) -> Mapping | None:
+    """Returns the error that the last trials have in common, if enough of them have.
+
+    Trials that run out of memory say nothing of smaller networks or batches: they end
+    no search in which another trial has succeeded.
+
+    Args:
+        errors: Of each trial that has ended, in that order; None where it succeeded.
+    """
+    last = errors[-SAME_ERRORS:]
+    if len(last) < SAME_ERRORS or None in last:
+        return None
+    if None in errors and all(one.get("out_of_memory") for one in last):
+        return None
+    # The step or the size of something may differ.
+    kinds = {re.sub(r"[\d.]+", "#", one["error"]) for one in last}
+    return last[-1] if len(kinds) == 1 else None
 
 
 # === Reading ===
-
-
-def read_trials(
-    oracle: keras_tuner.Oracle,
-    space: SearchSpace,
-    config: TrainConfig,
-    run_dir: Path,
-) -> list[Trial]:
-    """Returns the trials of a search, in the order in which they began.
-
-    The rounds of Hyperband that continue a trial belong to it.
-
-    Args:
-        oracle: Knows what was tried.
-        space: What was searched.
-        config: What the search varies.
-        run_dir: The search's directory.
-    """
-    rounds: dict[str, list[Assignment]] = {}
-    for name in list(oracle.start_order):
-        assignment = oracle.trials[name]
-        first = first_round(oracle.get_trial, assignment)
-        rounds.setdefault(first, []).append(assignment)
-    return [
-        _trial(name, assignments, oracle.objective.name, space, config, run_dir)
-        for name, assignments in rounds.items()
-    ]
-
-
-def _trial(
-    name: str,
-    rounds: Sequence[Assignment],
-    objective: str,
-    space: SearchSpace,
-    config: TrainConfig,
-    run_dir: Path,
-) -> Trial:
-    """Returns a trial, from its rounds and its run."""
-    last = rounds[-1]
-    hp = rounds[0].hyperparameters.copy()
-    try:
-        values, config = space.configure(hp, config)
-    except UserError:  # It has failed for that reason.
-        values = {k: v for k, v in hp.values.items() if not k.startswith("tuner/")}
-    history = read_history(run_dir / "trials" / name)
-    known = {TrialStatus.RUNNING: "running", TrialStatus.COMPLETED: "completed"}
-    status = known.get(last.status, "failed")
-    if status == "completed" and len(history) < config.epochs:
-        status = "stopped"
-    scored = [one for one in rounds if one.status == TrialStatus.COMPLETED]
-    error = read_error(run_dir, last.trial_id) if status == "failed" else None
-    row = history[-1] if scored and history else {}
-    return Trial(
-        name=name,
-        values=values,
-        config=config,
-        status=status,
-        objective=_last(scored[-1], objective) if scored else None,
-        metrics={
-            column.removeprefix("val_"): value
-            for column, value in row.items()
-            if column.startswith("val_")
-        },
-        history=tuple(history),
-        seconds=sum(_last(one, "seconds") for one in scored),
-        error=error and error["error"],
-    )
 
 
 def first_round(get_trial: Callable[[str], Assignment], assignment: Assignment) -> str:
@@ -185,110 +140,4 @@ def read_history(run_dir: Path) -> list[dict[str, float]]:
     return [
         {name: kinds.get(name, float)(text) for name, text in row.items() if text}
         for row in rows
-    ]
-
-
-def _last(assignment: Assignment, metric: str) -> float:
-    """Returns what was last reported of a metric."""
-    history = assignment.metrics.get_history(metric)
-    # Reported twice by a search that was killed between the two.
-    return float(history[-1].value[-1])
-
-
-# === Hyperparameters as columns of numbers ===
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """What trials have tried of one hyperparameter.
-
-    Attributes:
-        name: The hyperparameter's name.
-        values: Its value in each trial; None where it was not active or is null.
-        active: Whether each trial had it, `(trials,)`.
-    """
-
-    name: str
-    values: tuple[Any, ...]
-    active: np.ndarray
-
-    @property
-    def _found(self) -> list[Any]:
-        return [v for v, on in zip(self.values, self.active, strict=True) if on]
-
-    @property
-    def choices(self) -> list[Any]:
-        """Different values, in ascending order where they are numbers."""
-        if self.is_numeric:
-            return sorted(set(self._found))
-        # Texts, because values of a search may be lists, which are not hashable.
-        return list(dict.fromkeys(map(str, self._found)))
-
-    @property
-    def varies(self) -> bool:
-        """Whether trials differ in it, in its value or in having it at all."""
-        return len(self.choices) + (not self.active.all()) > 1
-
-    @property
-    def is_numeric(self) -> bool:
-        """Whether all values are finite numbers."""
-        return bool(self._found) and all(
-            isinstance(value, numbers.Real)
-            and not isinstance(value, (bool, np.bool_))
-            and math.isfinite(value)
-            for value in self._found
-        )
-
-    @property
-    def is_logarithmic(self) -> bool:
-        """Whether its numbers are told apart by their order of magnitude.
-
-        Then they are positive, range over a decade or more, and more evenly so by
-        their logarithms: their median lies nearer to the middle.
-        """
-        if not self.is_numeric:
-            return False
-        low, high = self.choices[0], self.choices[-1]
-        if low <= 0 or high < LOGARITHMIC_FROM * low:
-            return False
-        found = np.array(self._found, float)
-        return _off_middle(np.log10(found)) < _off_middle(found)
-
-    def numbers(self) -> np.ndarray:
-        """Returns numeric values, or their logarithms, with NaN where not active.
-
-        Values that are no numbers become their positions among the choices.
-        """
-        if self.is_numeric:
-            transform = math.log10 if self.is_logarithmic else float
-        else:
-            positions = {choice: index for index, choice in enumerate(self.choices)}
-
-            def transform(value: Any) -> float:
-                return float(positions[str(value)])
-
-        pairs = zip(self.values, self.active, strict=True)
-        return np.array([transform(one) if on else math.nan for one, on in pairs])
-
-
-def _off_middle(values: np.ndarray) -> float:
-    """Returns how far the median is from the middle, as a fraction of the range."""
-    low, high = values.min(), values.max()
-    return abs(float((np.median(values) - low) / (high - low)) - 0.5)
-
-
-def columns_of(settings: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """Returns a column for each hyperparameter, in the order of first appearance.
-
-    Args:
-        settings: The active hyperparameters of each trial, by name.
-    """
-    names = dict.fromkeys(name for values in settings for name in values)
-    return [
-        Column(
-            name,
-            tuple(values.get(name) for values in settings),
-            np.array([name in values for values in settings]),
-        )
-        for name in names
     ]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
-import re
 import shutil
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial as Assignment
@@ -26,44 +24,23 @@ from keras_alexnet.tuning.space import SearchSpace
 from keras_alexnet.tuning.trial_process import (
     Outcome,
     SearchInterrupted,
-    Task,
     TrialProcess,
     forwarded_signals,
+    train_trial,
 )
 from keras_alexnet.tuning.trials import (
     Trial,
     first_round,
+    line_of,
     ranked,
     read_error,
-    read_trials,
+    read_history,
+    repeated_error,
 )
 
 IDLE_SECONDS = 0.2
 # How often a worker on another host says that it is alive.
 HEARTBEAT_SECONDS = 15.0
-# That many different trials in a row with the same error end a search.
-SAME_ERRORS = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a tuner needs to know besides its oracle.
-
-    Attributes:
-        config: What the search varies.
-        space: How.
-        run_dir: Where everything is.
-        keep: How many of the best trials keep their weights.
-        grace_epochs: When the median rule begins; None where there is none.
-        workers: How many trials run at the same time.
-    """
-
-    config: TrainConfig
-    space: SearchSpace
-    run_dir: Path
-    keep: int
-    grace_epochs: int | None
-    workers: int
 
 
 class ScheduleTuner(BaseTuner):
@@ -74,27 +51,34 @@ class ScheduleTuner(BaseTuner):
 
     Args:
         oracle: Decides what to try.
-        settings: Everything else.
-        on_change: Called with all trials whenever one has begun or ended.
+        config: What the search varies.
+        space: How.
+        run_dir: Where everything is.
+        keep: How many of the best trials keep their weights.
+        workers: How many trials run at the same time.
     """
 
     def __init__(
         self,
         oracle: DurableOracle,
-        settings: Settings,
-        on_change: Callable[[list[Trial], Trial | None], None],
+        config: TrainConfig,
+        space: SearchSpace,
+        run_dir: Path,
+        keep: int,
+        workers: int,
     ):
-        self.settings = settings
-        self._on_change = on_change
+        self.config, self.space, self.run_dir = config, space, run_dir
+        self.keep, self.workers = keep, workers
         self._state = oracle
+        # Redirected while Keras Tuner talks to other hosts.
+        self._output = sys.stdout
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
         self._processes: list[TrialProcess] = []
-        directory = settings.run_dir
         with contextlib.redirect_stdout(None):
             super().__init__(
-                oracle, directory=str(directory.parent), project_name=directory.name
+                oracle, directory=str(run_dir.parent), project_name=run_dir.name
             )
         oracle.on_end = self._ended
         self.save()
@@ -119,49 +103,67 @@ class ScheduleTuner(BaseTuner):
                 # Keras Tuner prints every condition that it sends to another host.
                 stack.enter_context(contextlib.redirect_stdout(None))
             if is_chief():
-                self._serve()
+                done = self._every(1.0, self._state.take_back_from_silent)
+                stack.callback(done.set)
+                super().search()  # Gives out trials to other hosts.
             else:
                 self._work_in_threads()
         if self._failure is not None:
             raise self._failure
 
     def trials(self) -> list[Trial]:
-        """Reads all trials, in the order in which they began."""
-        settings = self.settings
-        return read_trials(
-            self._state, settings.space, settings.config, settings.run_dir
-        )
+        """Reads all trials, in the order in which they began.
+
+        The rounds of Hyperband that continue a trial belong to it.
+        """
+        oracle = self._state
+        rounds: dict[str, list[Assignment]] = {}
+        for name in list(oracle.start_order):
+            assignment = oracle.trials[name]
+            first = first_round(oracle.get_trial, assignment)
+            rounds.setdefault(first, []).append(assignment)
+        return [self._trial(name, found) for name, found in rounds.items()]
+
+    def _trial(self, name: str, rounds: Sequence[Assignment]) -> Trial:
+        """Reads a trial, from its rounds and its run."""
+        last, hp = rounds[-1], rounds[0].hyperparameters.copy()
+        try:
+            values, config = self.space.configure(hp, self.config)
+        except UserError:  # It has failed for that reason.
+            config = self.config
+            values = {k: v for k, v in hp.values.items() if not k.startswith("tuner/")}
+        history = read_history(self.run_dir / "trials" / name)
+        known = {TrialStatus.RUNNING: "running", TrialStatus.COMPLETED: "completed"}
+        status, error = known.get(last.status, "failed"), None
+        if status == "completed" and len(history) < config.epochs:
+            status = "stopped"
+        if status == "failed":
+            error = read_error(self.run_dir, last.trial_id)["error"]
+        scored = [one for one in rounds if one.status == TrialStatus.COMPLETED]
+        row = history[-1] if scored and history else {}
+        metrics = {
+            column.removeprefix("val_"): value
+            for column, value in row.items()
+            if column.startswith("val_")
+        }
+        objective = _last(scored[-1], self._state.objective.name) if scored else None
+        seconds = sum(_last(one, "seconds") for one in scored)
+        found = objective, metrics, tuple(history), seconds, error
+        return Trial(name, values, config, status, *found)
 
     # === Workers ===
-
-    def _serve(self) -> None:
-        """Gives out trials to other hosts."""
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(1.0):
-                self._state.take_back_from_silent()
-
-        threading.Thread(target=watch, daemon=True).start()
-        try:
-            super().search()
-        finally:
-            done.set()
 
     def _work_in_threads(self) -> None:
         names = [self.tuner_id]
         if not is_distributed():
-            names = [f"tuner{index}" for index in range(self.settings.workers)]
+            names = [f"tuner{index}" for index in range(self.workers)]
         self._processes = [TrialProcess(self._stopping) for _ in names]
-        threads = [
-            threading.Thread(target=self._work, args=pair, name=pair[0])
-            for pair in zip(names, self._processes, strict=True)
-        ]
+        pairs = zip(names, self._processes, strict=True)
+        threads = [threading.Thread(target=self._work, args=pair) for pair in pairs]
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive():
-                thread.join(0.5)
+            thread.join()
 
     def _work(self, name: str, process: TrialProcess) -> None:
         """Carries out one trial after the other."""
@@ -176,9 +178,14 @@ class ScheduleTuner(BaseTuner):
                 if trial.status == TrialStatus.IDLE:
                     time.sleep(IDLE_SECONDS)
                     continue
-                self._change(None)
-                with self._heartbeat(name):
-                    outcome = self.run_trial(trial, process)
+                done = threading.Event()
+                if is_distributed():
+                    # The chief answers with the trial that is under way.
+                    done = self._every(
+                        HEARTBEAT_SECONDS, self.oracle.create_trial, name
+                    )
+                outcome = self.run_trial(trial, process)
+                done.set()
                 self._report(trial, outcome)
         except BaseException as error:
             self._stop(error)
@@ -190,25 +197,28 @@ class ScheduleTuner(BaseTuner):
             trial: Its hyperparameters have values.
             process: What trains it.
         """
-        settings = self.settings
         hp = trial.hyperparameters
         name = first_round(self.oracle.get_trial, trial)
-        run_dir = settings.run_dir / "trials" / name
         try:
-            values, config = settings.space.configure(hp, settings.config)
+            values, config = self.space.configure(hp, self.config)
         except UserError as error:
             return Outcome(error=str(error), by_user=True)
-        task = Task(
-            config,
-            run_dir,
-            log=Path(self.get_trial_dir(name)) / "output.txt",
-            until_epoch=hp.values.get("tuner/epochs"),
-            values=values,
-            grace_epochs=settings.grace_epochs,
-            objective=self.oracle.objective.name,
-            direction=self.oracle.objective.direction,
-        )
-        return process.run(task)
+        log = Path(self.get_trial_dir(name)) / "output.txt"
+        until = hp.values.get("tuner/epochs")
+        run_dir = self.run_dir / "trials" / name
+        return process.run(log, train_trial, config, run_dir, until, values)
+
+    @staticmethod
+    def _every(seconds: float, call: Callable, *arguments: object) -> threading.Event:
+        """Calls something again and again, until the event returned is set."""
+        done = threading.Event()
+
+        def repeat() -> None:
+            while not done.wait(seconds):
+                call(*arguments)
+
+        threading.Thread(target=repeat, daemon=True).start()
+        return done
 
     def _report(self, trial: Assignment, outcome: Outcome) -> None:
         """Tells the oracle what came of a trial."""
@@ -257,68 +267,39 @@ class ScheduleTuner(BaseTuner):
                 self._stop(error)
                 raise
 
-    @contextlib.contextmanager
-    def _heartbeat(self, name: str) -> Iterator[None]:
-        """Lets the chief on another host know that this worker is alive."""
-        done = threading.Event()
-
-        def beat() -> None:
-            while not done.wait(HEARTBEAT_SECONDS):
-                # Answered with the trial that is under way.
-                self.oracle.create_trial(name)
-
-        if is_distributed():
-            threading.Thread(target=beat, daemon=True).start()
-        try:
-            yield
-        finally:
-            done.set()
-
     # === What has ended ===
 
     def _ended(self, assignment: Assignment) -> None:
         """Takes note of a trial that has ended, where the oracle is."""
+        oracle = self._state
         errors = [
-            read_error(self.settings.run_dir, name)
-            if self._state.trials[name].status == TrialStatus.FAILED
+            read_error(self.run_dir, name)
+            if oracle.trials[name].status == TrialStatus.FAILED
             else None
-            for name in self._state.end_order
+            for name in oracle.end_order
         ]
         if (error := repeated_error(errors)) is not None:
             kind = UserError if error["by_user"] else TrainingFailed
             text = f"Three trials in a row failed with the same error: {error['error']}"
             self._stop(kind(text))
-        name = first_round(self._state.get_trial, assignment)
         trials = self.trials()
-        self._prune(trials)
-        self._write_best(trials)
-        self._change(next(one for one in trials if one.name == name))
-
-    def _prune(self, trials: list[Trial]) -> None:
-        """Deletes the weights of all but the best trials and those that go on."""
-        best = ranked(trials, self._state.objective.direction)
-        kept = {trial.name for trial in best[: self.settings.keep]}
-        kept |= {
-            first_round(self._state.get_trial, self._state.trials[name])
-            for name in self._state.unfinished()
-        }
+        best = ranked(trials)
+        if best:
+            write_whole(self.run_dir / "best.json", best[0].config.to_json())
+        # Those that go on, or may, need their checkpoints.
+        unfinished = map(oracle.trials.get, oracle.unfinished())
+        kept = {first_round(oracle.get_trial, one) for one in unfinished}
+        kept |= {trial.name for trial in best[: self.keep]}
         for trial in trials:
-            directory = self.settings.run_dir / "trials" / trial.name
             if trial.name not in kept:
+                directory = self.run_dir / "trials" / trial.name
                 shutil.rmtree(directory / "checkpoints", ignore_errors=True)
                 (directory / "model.keras").unlink(missing_ok=True)
-
-    def _write_best(self, trials: list[Trial]) -> None:
-        best = ranked(trials, self._state.objective.direction)
-        if best:
-            path = self.settings.run_dir / "best.json"
-            write_whole(path, best[0].config.to_json())
-
-    def _change(self, trial: Trial | None) -> None:
-        if self._is_worker():  # The chief has the trials.
-            return
-        with self._lock:
-            self._on_change(self.trials(), trial)
+        name = first_round(oracle.get_trial, assignment)
+        ended = next(one for one in trials if one.name == name)
+        line = line_of(ended, best, oracle.objective.name)
+        count = f"{len(errors)} of {oracle.max_trials}"
+        print(f"{count}: {line}", file=self._output, flush=True)
 
     def _stop(self, failure: BaseException) -> None:
         """Ends the search; other runs under way save their state."""
@@ -335,20 +316,8 @@ class ScheduleTuner(BaseTuner):
             raise SearchInterrupted(number)
 
 
-def repeated_error(errors: Sequence[Mapping[str, Any] | None]) -> Mapping | None:
-    """Returns the error that the last trials have in common, if enough of them have.
-
-    Trials that run out of memory say nothing of smaller networks or batches: they end
-    no search in which another trial has succeeded.
-
-    Args:
-        errors: Of each trial that has ended, in that order; None where it succeeded.
-    """
-    last = errors[-SAME_ERRORS:]
-    if len(last) < SAME_ERRORS or None in last:
-        return None
-    if None in errors and all(one.get("out_of_memory") for one in last):
-        return None
-    # The step or the size of something may differ.
-    kinds = {re.sub(r"[\d.]+", "#", one["error"]) for one in last}
-    return last[-1] if len(kinds) == 1 else None
+def _last(assignment: Assignment, metric: str) -> float:
+    """Returns what was last reported of a metric."""
+    history = assignment.metrics.get_history(metric)
+    # Reported twice by a search that was killed between the two.
+    return float(history[-1].value[-1])

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from keras_alexnet.benchmarks.networks import LRN, Network, Weights, sample_images
+from keras_alexnet.benchmarks.networks import Network, Weights, sample_images
 
 
 def onnx_graph(network: Network, weights: Weights) -> onnx.ModelProto:
@@ -19,69 +19,68 @@ def onnx_graph(network: Network, weights: Weights) -> onnx.ModelProto:
         network: What to write.
         weights: Kernel and bias of each layer, in our layout.
     """
-    nodes, constants = [], []
-    last = "images"
-
-    def node(kind: str, name: str, *parameters: str, **attributes: object) -> None:
-        nonlocal last
-        nodes.append(helper.make_node(kind, [last, *parameters], [name], **attributes))
-        last = name
-
-    def constant(name: str, value: np.ndarray) -> str:
-        value = np.ascontiguousarray(value)
-        constants.append(numpy_helper.from_array(value, name))
-        return name
-
-    for number, conv in enumerate(network.convolutions, 1):
-        kernel, bias = weights[f"conv{number}"]
-        node(
-            "Conv",
-            f"conv{number}",
+    graph = _Graph()
+    for role, name, options in network.layers:
+        if role == "conv":
+            kernel, bias = weights[name]
             # (height, width, in / groups, out) to (out, in / groups, height, width).
-            constant(f"w{number}", kernel.transpose(3, 2, 0, 1)),
-            constant(f"b{number}", bias),
-            kernel_shape=[conv.kernel] * 2,
-            strides=[conv.stride] * 2,
-            pads=[conv.padding] * 4,
-            group=conv.groups,
-        )
-        node("Relu", f"relu{number}")
-        if number in network.normalised:
-            node(
-                "LRN",
-                f"norm{number}",
-                size=LRN["size"],
-                # ONNX divides alpha by the size of the window.
-                alpha=LRN["alpha"] * LRN["size"],
-                beta=LRN["beta"],
-                bias=LRN["k"],
+            kernel = kernel.transpose(3, 2, 0, 1)
+            window = {"strides": [options["strides"]] * 2, "group": options["groups"]}
+            window["kernel_shape"] = [options["kernel_size"]] * 2
+            window["pads"] = [options["padding"]] * 4
+            graph.add("Conv", name, kernel, bias, **window)
+        elif role == "activation":
+            graph.add("Relu", name)
+        elif role == "norm":
+            # ONNX divides alpha by the size of the window.
+            scales = {"alpha": options["alpha"] * options["size"], "bias": options["k"]}
+            graph.add("LRN", name, size=options["size"], beta=options["beta"], **scales)
+        elif role == "pool":
+            window = {"kernel_shape": [options["pool_size"]] * 2}
+            graph.add("MaxPool", name, strides=[options["strides"]] * 2, **window)
+        elif role == "flatten":
+            # Ours flattens pixels first and channels last.
+            graph.add("Transpose", "channels_last", perm=[0, 2, 3, 1])
+            graph.add("Flatten", name)
+        elif role == "dense":
+            graph.add("Gemm", name, *weights[name])
+    graph.add("Softmax", "probabilities", axis=-1)
+    return graph.model(network)
+
+
+class _Graph:
+    """A chain of operations, each on what the one before it returns."""
+
+    def __init__(self):
+        self.last = "images"
+        self.nodes, self.constants = [], []
+
+    def add(
+        self, kind: str, name: str, *parameters: np.ndarray, **attributes: object
+    ) -> None:
+        inputs = [self.last, *(f"{name}/{n}" for n in range(len(parameters)))]
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        for key, value in zip(inputs[1:], parameters, strict=True):
+            array = numpy_helper.from_array(np.ascontiguousarray(value), key)
+            self.constants.append(array)
+        self.last = name
+
+    def model(self, network: Network) -> onnx.ModelProto:
+        shape = [None, 3, network.image_size, network.image_size]
+        images, *outputs = (
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in (
+                ("images", shape),
+                ("fc8", None),
+                ("probabilities", None),
             )
-        if number in network.pooled:
-            node("MaxPool", f"pool{number}", kernel_shape=[3, 3], strides=[2, 2])
-    # Ours flattens pixels first and channels last.
-    node("Transpose", "channels_last", perm=[0, 2, 3, 1])
-    node("Flatten", "flatten")
-    for number in (6, 7, 8):
-        kernel, bias = weights[f"fc{number}"]
-        parameters = constant(f"w{number}", kernel), constant(f"b{number}", bias)
-        node("Gemm", f"fc{number}", *parameters)
-        if number < 8:
-            node("Relu", f"relu{number}")
-    node("Softmax", "probabilities", axis=-1)
-    shape = [None, 3, network.image_size, network.image_size]
-    graph = helper.make_graph(
-        nodes,
-        network.architecture,
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-            for name in ("fc8", "probabilities")
-        ],
-        constants,
-    )
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-    )
+        )
+        graph = helper.make_graph(
+            self.nodes, network.architecture, [images], outputs, self.constants
+        )
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        )
 
 
 def channels_first(network: Network, count: int) -> np.ndarray:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from keras_alexnet.benchmarks.comparison import check_outputs
+from keras_alexnet.benchmarks.comparison import Work, check_outputs
 from keras_alexnet.benchmarks.networks import SAMPLE, Network, weights_of
 from keras_alexnet.benchmarks.peers.onnx_graph import channels_first, onnx_graph
-from keras_alexnet.benchmarks.workers import Work
 from keras_alexnet.processor import cores
 
 

@@ -8,10 +8,9 @@ import numpy as np
 import openvino
 from openvino import properties
 
-from keras_alexnet.benchmarks.comparison import check_outputs
+from keras_alexnet.benchmarks.comparison import Work, check_outputs
 from keras_alexnet.benchmarks.networks import SAMPLE, Network, weights_of
 from keras_alexnet.benchmarks.peers.onnx_graph import channels_first, onnx_graph
-from keras_alexnet.benchmarks.workers import Work
 from keras_alexnet.processor import cores
 
 PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}

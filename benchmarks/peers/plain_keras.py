@@ -30,39 +30,8 @@ def main() -> None:
     parser.add_argument("--no-flip", action="store_true")
     args = parser.parse_args()
     keras.utils.set_random_seed(args.seed)
-
-    def load(split: str, **options):
-        return keras.utils.image_dataset_from_directory(
-            f"{args.folder}/{split}",
-            image_size=(args.size, args.size),
-            batch_size=None,
-            seed=args.seed,
-            **options,
-        )
-
-    train, val = load("train", validation_split=0.1, subset="both")
-    test = load("test", shuffle=False)
-    classes, count = len(train.class_names), int(train.cardinality())
-    changes = [layers.RandomTranslation(0.1, 0.1)]
-    changes += [] if args.no_flip else [layers.RandomFlip("horizontal")]
-    augment = keras.Sequential(changes)
-    train = train.cache().shuffle(count).batch(BATCH)
-    train = train.map(lambda x, y: (augment(x, training=True), y), -1).prefetch(-1)
-    val, test = (one.batch(BATCH).cache().prefetch(-1) for one in (val, test))
-
-    model = keras.Sequential([keras.Input((args.size, args.size, 3))])
-    model.add(layers.Rescaling(1 / 127.5, -1))
-    for filters in (64, 128, 256):
-        model.add(layers.Conv2D(filters, 3, padding="same", use_bias=False))
-        model.add(layers.BatchNormalization())
-        model.add(layers.ReLU())
-        model.add(layers.MaxPooling2D())
-    model.add(layers.Flatten())
-    model.add(layers.Dropout(0.3))
-    model.add(layers.Dense(256, activation="relu"))
-    model.add(layers.Dropout(0.3))
-    model.add(layers.Dense(classes, activation="softmax"))
-
+    train, val, test, classes, count = datasets(args)
+    model = network(args.size, classes)
     steps, epochs = -(-count // BATCH), args.epochs
     if args.minutes:
         before = model.get_weights()
@@ -84,6 +53,47 @@ def main() -> None:
     _, accuracy = model.evaluate(test, verbose=0)
     seconds = time.monotonic() - started
     print(f"Test accuracy {accuracy:.4f} after {epochs} epochs, {seconds:.1f} s.")
+
+
+def datasets(args: argparse.Namespace) -> tuple:
+    """Returns batches to train on, to choose and to test by; classes and images."""
+
+    def load(split: str, **options):
+        return keras.utils.image_dataset_from_directory(
+            f"{args.folder}/{split}",
+            image_size=(args.size, args.size),
+            batch_size=None,
+            seed=args.seed,
+            **options,
+        )
+
+    train, val = load("train", validation_split=0.1, subset="both")
+    test = load("test", shuffle=False)
+    classes, count = len(train.class_names), int(train.cardinality())
+    changes = [layers.RandomTranslation(0.1, 0.1)]
+    changes += [] if args.no_flip else [layers.RandomFlip("horizontal")]
+    augment = keras.Sequential(changes)
+    train = train.cache().shuffle(count).batch(BATCH)
+    train = train.map(lambda x, y: (augment(x, training=True), y), -1).prefetch(-1)
+    val, test = (one.batch(BATCH).cache().prefetch(-1) for one in (val, test))
+    return train, val, test, classes, count
+
+
+def network(size: int, classes: int) -> keras.Model:
+    """Builds the network."""
+    model = keras.Sequential([keras.Input((size, size, 3))])
+    model.add(layers.Rescaling(1 / 127.5, -1))
+    for filters in (64, 128, 256):
+        model.add(layers.Conv2D(filters, 3, padding="same", use_bias=False))
+        model.add(layers.BatchNormalization())
+        model.add(layers.ReLU())
+        model.add(layers.MaxPooling2D())
+    model.add(layers.Flatten())
+    model.add(layers.Dropout(0.3))
+    model.add(layers.Dense(256, activation="relu"))
+    model.add(layers.Dropout(0.3))
+    model.add(layers.Dense(classes, activation="softmax"))
+    return model
 
 
 if __name__ == "__main__":

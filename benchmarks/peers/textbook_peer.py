@@ -8,9 +8,9 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+from keras_alexnet.benchmarks.comparison import Work
 from keras_alexnet.benchmarks.models import check_model, noise, steps_of
 from keras_alexnet.benchmarks.networks import (
-    DROPOUT,
     LEARNING_RATE,
     MOMENTUM,
     WEIGHT_DECAY,
@@ -18,7 +18,6 @@ from keras_alexnet.benchmarks.networks import (
     weights_of,
 )
 from keras_alexnet.benchmarks.operations import tensorflow_lrn
-from keras_alexnet.benchmarks.workers import Work
 
 
 def training_step(
@@ -48,31 +47,28 @@ def textbook(network: Network) -> keras.Model:
     layers = keras.layers
     size = network.image_size
     model = keras.Sequential([keras.Input((size, size, 3))])
-    for number, conv in enumerate(network.convolutions, 1):
-        if conv.padding and conv.stride > 1:
-            model.add(layers.ZeroPadding2D(conv.padding))
-        model.add(
-            layers.Conv2D(
-                conv.filters,
-                conv.kernel,
-                conv.stride,
-                padding="same" if conv.padding and conv.stride == 1 else "valid",
-                groups=conv.groups,
-                activation="relu",
-                name=f"conv{number}",
-            )
-        )
-        if number in network.normalised:
+    for role, name, options in network.layers:
+        if role == "conv":
+            padding, stride = options["padding"], options["strides"]
+            if padding and stride > 1:
+                model.add(layers.ZeroPadding2D(padding))
+            same = "same" if padding and stride == 1 else "valid"
+            arguments = {"padding": same, "groups": options["groups"], "name": name}
+            window = options["kernel_size"], stride
+            model.add(layers.Conv2D(options["filters"], *window, **arguments))
+        elif role == "activation":
+            model.add(layers.ReLU())
+        elif role == "norm":
             model.add(layers.Lambda(tensorflow_lrn))
-        if number in network.pooled:
-            model.add(layers.MaxPooling2D(3, 2))
-    model.add(layers.Flatten())
-    for name in ("fc6", "fc7", "fc8"):
-        if name in network.dropped:
-            model.add(layers.Dropout(DROPOUT))
-        units = network.classes if name == "fc8" else network.hidden
-        activation = "softmax" if name == "fc8" else "relu"
-        model.add(layers.Dense(units, activation=activation, name=name))
+        elif role == "pool":
+            model.add(layers.MaxPooling2D(options["pool_size"], options["strides"]))
+        elif role == "flatten":
+            model.add(layers.Flatten())
+        elif role == "dropout":
+            model.add(layers.Dropout(options["rate"]))
+        elif role == "dense":
+            model.add(layers.Dense(options["units"], name=name))
+    model.add(layers.Softmax())
     for name, values in weights_of(network).items():
         model.get_layer(name).set_weights(values)
     return model

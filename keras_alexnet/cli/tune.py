@@ -26,15 +26,14 @@ class Tune:
     report.md."""
     trials: int = 30
     """How many trials there are at most."""
-    tuner: Literal["random", "bayesian", "hyperband", "grid"] = "random"
+    tuner: Literal["random", "bayesian", "hyperband"] = "random"
     """How the next trial is chosen. Hyperband continues the best of many short trials;
     each of its rounds counts as one."""
     space: str = "schedules"
     """What is searched: schedules, recipe, everything, or a JSON file."""
     objective: str = "val_top1_error"
-    """What is compared: a column of history.csv, after the last epoch."""
-    early_stopping: Literal["none", "median"] = "none"
-    """Whether trials stop early that are worse than most others at the same epoch."""
+    """What is compared after the last epoch: val_top1_error, val_top5_error or
+    val_loss."""
     keep: int = 3
     """How many of the best trials keep their weights."""
     workers: int = 1
@@ -87,10 +86,9 @@ class Tune:
             return 128 + stop.signal_number
 
     def _search(self, config: TrainConfig) -> int:
-        from keras_alexnet.inspect.tables import console
         from keras_alexnet.tuning import search
         from keras_alexnet.tuning.compare import compare
-        from keras_alexnet.tuning.progress import Progress
+        from keras_alexnet.tuning.oracles import is_chief, is_distributed
         from keras_alexnet.tuning.report import write_report
 
         result = search(
@@ -102,9 +100,14 @@ class Tune:
             run_dir=self.run_dir,
             seed=self.search_seed,
             keep=self.keep,
-            early_stopping=self.early_stopping,
             workers=self.workers,
         )
+        print(
+            f"Best of {len(result.trials)} trials: {result.best.name}, "
+            f"{result.objective} {result.best.objective:.4g}."
+        )
+        if is_distributed() and not is_chief():
+            return 0  # One host compares and reports.
         comparison = None
         if self.seeds:
             seeds = range(config.seed + FRESH, config.seed + FRESH + self.seeds)
@@ -113,15 +116,11 @@ class Tune:
             result.run_dir,
             result.trials,
             objective=result.objective,
-            direction=result.direction,
             comparison=comparison,
         )
-        progress = Progress(result.objective, result.direction, self.trials)
-        console.print(progress.leaderboard(result.trials))
         print(
-            f"Best of {len(result.trials)} trials: {result.best.name}. Read {report}. "
-            f"Train it: keras-alexnet train --config {result.run_dir / 'best.json'} "
-            "--run-dir ..."
+            f"Read {report}. Train the best: keras-alexnet train --config "
+            f"{result.run_dir / 'best.json'} --run-dir ..."
         )
         return 0
 
@@ -132,8 +131,8 @@ class Tune:
         seeds = range(config.seed, config.seed + self.seeds)
         result = ablate(config, Path(self.run_dir), seeds)
         console.print(table_of(result))
-        print(f"Also in {self.run_dir}: ablation.csv, ablation.json and the runs.")
-        failed = sum(len(row.failures) for row in result.rows)
+        print(f"Also in {self.run_dir}: ablation.csv and the runs.")
+        failed = sum(len(row.runs.failures) for row in result.rows)
         if failed:
             print(
                 f"{failed} runs failed; repeat the command to try them again.",
