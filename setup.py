@@ -43,6 +43,7 @@ setup(
         "tensorflow-datasets>=4.9.9,<4.10",
         "keras-tuner>=1.4.7,<1.5",
         "numpy>=2.0,<3",
+        "ml_dtypes>=0.5,<1",
         # Needed by the four above without their saying so: Keras Tuner imports
         # TensorBoard, its Bayesian search SciPy; TFDS importlib_resources.
         "tensorboard>=2.19,<3",

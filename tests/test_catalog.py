@@ -1,5 +1,6 @@
 """Published weights: what is known of them, and downloads that break off."""
 
+import dataclasses
 import hashlib
 import http.server
 import threading
@@ -13,6 +14,7 @@ from keras_alexnet.weights import catalog
 from keras_alexnet.weights.catalog import (
     fetch_weights,
     get_published,
+    identify,
     list_weights,
 )
 
@@ -253,3 +255,15 @@ def test_what_the_publishers_say_of_their_weights():
     caffe = get_published("caffe-alexnet")
     assert caffe.digest == "sha1:9116a64c0fbe4459d18f4bb6b56d647b63920377"
     assert (caffe.top1_error, caffe.top5_error) == (0.429, 0.198)
+
+
+def test_a_file_is_known_by_its_content(tmp_path, monkeypatch):
+    file = dataclasses.replace(
+        get_published("caffe-alexnet"),
+        digest="sha1:" + hashlib.sha1(CONTENT).hexdigest(),
+    )
+    monkeypatch.setitem(catalog.CATALOG, file.name, file)
+    (tmp_path / "renamed").write_bytes(CONTENT)
+    assert identify(tmp_path / "renamed") == file
+    (tmp_path / "renamed").write_bytes(CONTENT[1:])
+    assert identify(tmp_path / "renamed") is None

@@ -318,6 +318,12 @@ def test_weights_choose_fine_tuning_with_their_architecture_and_size(folder, tmp
     assert chosen.rate_multipliers == ("fc6=10", "fc7=10", "fc8=10")
     given = beheaded.updated({"rate_multipliers": ("fc7=3",)})
     assert choose(given, facts)[0].rate_multipliers == ("fc7=3",)
+    # This network has neither fc6 nor fc7.
+    build("alexnet_small", classes=7).save(tmp_path / "small.keras")
+    small = TrainConfig(**{**data, "weights": str(tmp_path / "small.keras")})
+    chosen, _ = choose(small, facts)
+    assert chosen.architecture == "alexnet_small"
+    assert chosen.rate_multipliers == ("fc8=10",)
     # What is given stays.
     scratch = TrainConfig(**data, recipe="images", architecture="alexnet_small")
     assert scratch.recipe == "images" and scratch.architecture == "alexnet_small"

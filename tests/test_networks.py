@@ -136,11 +136,6 @@ def test_published_weights_are_fetched_by_name(own, published, name):
     assert_same(keras_alexnet.build(weights=name), own[0])
 
 
-def test_without_a_network_the_error_says_where_to_put_the_file(published):
-    with pytest.raises(OSError, match=f"put it at {published}"):
-        keras_alexnet.build(weights="small")
-
-
 @pytest.mark.parametrize(
     ("architecture", "weights", "message"),
     [

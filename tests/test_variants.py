@@ -124,7 +124,11 @@ INITIAL = {
 def network(request):
     """What the tests need of a full-size network, but not its 240 MB of weights."""
     keras.utils.set_random_seed(0)
-    model = keras_alexnet.build(request.param)
+    # Without a name it is the network of the paper.
+    name = request.param if request.param != "alexnet_2012" else None
+    model = keras_alexnet.build(name)
+    assert model.name == request.param
+    assert all(weight.trainable for weight in model.weights)
     facts = {
         "name": request.param,
         "order": " ".join(layer.name for layer in model.layers),

@@ -221,6 +221,13 @@ def find_weights(weights: str | Path, architecture: str | None = None) -> Path:
     return fetch_weights(str(weights))
 
 
+def identify(path: str | Path) -> PublishedFile | None:
+    """Returns the published file that a file is a copy of, whatever it is called."""
+    algorithms = {file.digest.partition(":")[0]: file for file in CATALOG.values()}
+    found = {_digest(Path(path), file) for file in algorithms.values()}
+    return next((file for file in CATALOG.values() if file.digest in found), None)
+
+
 def fetch_weights(name: str, cache_dir: str | Path | None = None) -> Path:
     """Downloads a published file, unless it is there already.
 

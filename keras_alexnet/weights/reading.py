@@ -138,7 +138,7 @@ def _read(buffer: memoryview, path: Path) -> WeightFile | StateDict:
         return pytorch.read_legacy(buffer)
     header_size = int.from_bytes(start[:8], "little")
     if header_size < len(buffer) and start[8:9] == b"{":
-        return pytorch.read_safetensors(path, header_size)
+        return pytorch.read_safetensors(path, buffer, header_size)
     for mark, what in _ADVICE.items():
         if start.startswith(mark):
             raise WeightFileError(f"This is {what}.")

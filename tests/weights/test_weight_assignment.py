@@ -325,15 +325,27 @@ def test_a_mean_image_takes_the_place_of_the_mean():
     np.testing.assert_allclose(found, np.float32([100, 150, 200]) - centre, atol=1e-4)
 
 
-def test_a_file_of_ours_fills_layers_of_a_users_own(tmp_path):
-    settings = {"norm": "batch_normalization", "input_shape": (16, 16, 1)}
+class Nested(keras.layers.Layer):
+    """A layer of a user's own, whose weights are in a layer inside."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = keras.layers.BatchNormalization()
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def test_a_file_of_ours_fills_layers_inside_a_users_own(tmp_path):
+    settings = {"norm": Nested, "input_shape": (16, 16, 1)}
     model = keras_alexnet.build("alexnet_mini", **settings)
-    scale = model.get_layer("norm1").gamma
+    scale = model.get_layer("norm1").inner.gamma
     scale.assign(scale + 1)
     model.save(tmp_path / "model.keras")
     keras.utils.set_random_seed(5)
-    again = keras_alexnet.build(
-        "alexnet_mini", **settings, weights=tmp_path / "model.keras"
-    )
+    path = tmp_path / "model.keras"
+    again = keras_alexnet.build("alexnet_mini", **settings, weights=path)
     for ours, theirs in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    with pytest.raises(WeightFileError, match="of a model with the same layers as"):
+        keras_alexnet.build("alexnet_mini", **settings, classes=3, weights=path)
