@@ -3,13 +3,15 @@
 An architecture is two tuples of layer descriptions, the features and the classifier on
 top of them. A description says which *role* a layer plays, its name, the registered
 class that plays the role by default, and that class's arguments; the builder turns it
-into a layer. Nothing else in the package knows one network from another.
+into a layer. Nothing else in the package knows one network from another. Where paper,
+source and re-implementations disagree is told in docs/variants.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -56,24 +58,40 @@ class Architecture:
         name: What `build()` calls it.
         summary: One line for people.
         input_size: Height and width of the default input, in pixels.
-        channels: Colour channels of the default input.
-        classes: Width of the default output.
         features: The convolutional part.
         top: The classifier.
+        channels: Colour channels of the default input.
+        classes: Width of the default output.
         pixel_scale: What mean-free pixels (0-255) are multiplied by before they enter.
-        notes: Where the data come from, and where paper, source and re-implementations
-            disagree.
     """
 
     name: str
     summary: str
     input_size: int
-    channels: int
-    classes: int
     features: tuple[LayerSpec, ...]
     top: tuple[LayerSpec, ...]
+    channels: int = 3
+    classes: int = 1000
     pixel_scale: float = 1.0
-    notes: str = ""
+
+    def kernel_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shapes of the kernels by layer, as Keras keeps them."""
+        size, channels, shapes = self.input_size, self.channels, {}
+        for spec in self.features + self.top:
+            options = spec.options
+            if spec.role == "conv":
+                window, filters = options["kernel_size"], options["filters"]
+                shape = window, window, channels // options["groups"]
+                channels = filters or self.classes
+                shapes[spec.name] = *shape, channels
+            elif spec.role == "dense":
+                units = options["units"] or self.classes
+                shapes[spec.name] = channels, units
+                channels = units
+            elif spec.layer == "flatten":
+                channels *= size**2
+            size = _size_behind(spec, size)
+        return shapes
 
     def widened(self, factor: float) -> Architecture:
         """Returns the architecture with more or fewer filters and hidden units.
@@ -123,6 +141,21 @@ class Architecture:
                 beside = [drop, spec] if position == "before" else [spec, drop]
             top += beside
         return dataclasses.replace(self, top=tuple(top))
+
+
+def _size_behind(spec: LayerSpec, size: int) -> int:
+    """Returns the height of the maps behind a layer that takes maps of a height."""
+    options = spec.options
+    if spec.role == "resize":
+        return options["output_size"]
+    if spec.role == "pad":
+        padding = options["padding"]
+        return size + (2 * padding if isinstance(padding, int) else sum(padding[0]))
+    if spec.role not in ("conv", "pool") or options.get("padding") == "same":
+        return size
+    window = options["kernel_size" if spec.role == "conv" else "pool_size"]
+    rounding = math.ceil if options.get("rounding") == "ceil" else math.floor
+    return 1 + rounding((size - window) / options["strides"])
 
 
 # Which layers dropout stands beside, and what it is called there.
@@ -227,6 +260,69 @@ def _top(
     )
 
 
+def _two_towers(
+    *, bias: float, norm: Mapping[str, Any], rounding: str, pool_first: bool = False
+) -> tuple[LayerSpec, ...]:
+    """The convolutional part of the paper's network and of Caffe's two.
+
+    Args:
+        bias: What the biases of conv2, conv4 and conv5 start at.
+        norm: The options of the normalisations.
+        rounding: How pooling rounds.
+        pool_first: Whether pooling stands before normalisation.
+    """
+
+    def block_end(number: int) -> tuple[LayerSpec, ...]:
+        both = _lrn(f"norm{number}", **norm), _pool(f"pool{number}", rounding)
+        return both[::-1] if pool_first else both
+
+    return (
+        _conv("conv1", 96, 11, 0.01, 0.0, strides=4, padding="valid"),
+        _relu("relu1"),
+        *block_end(1),
+        _conv("conv2", 256, 5, 0.01, bias, groups=2),
+        _relu("relu2"),
+        *block_end(2),
+        _conv("conv3", 384, 3, 0.01, 0.0),
+        _relu("relu3"),
+        _conv("conv4", 384, 3, 0.01, bias, groups=2),
+        _relu("relu4"),
+        _conv("conv5", 256, 3, 0.01, bias, groups=2),
+        _relu("relu5"),
+        _pool("pool5", rounding),
+    )
+
+
+def _source(filters: tuple[int, ...], towers: int) -> tuple[LayerSpec, ...]:
+    """The convolutional part of the 2012 program's networks, of one tower or two.
+
+    Args:
+        filters: Of conv1 to conv5.
+        towers: Into how many conv2, conv4, conv5 and the normalisations are cut.
+    """
+    norm = {"k": 2.0, "alpha_over_size": True, "groups": towers}
+    one, two, three, four, five = filters
+    return (
+        _pad("pad1", ((0, 3), (0, 3))),
+        _conv("conv1", one, 11, 0.01, 0.0, strides=4, padding="valid"),
+        _lrn("norm1", **norm),
+        _pool("pool1", "ceil"),
+        _relu("relu1"),
+        _conv("conv2", two, 5, 0.01, 1.0, groups=towers),
+        _relu("relu2"),
+        _lrn("norm2", **norm),
+        _spatial_norm("spatial_norm2"),
+        _pool("pool2", "ceil"),
+        _conv("conv3", three, 3, 0.03, 0.0),
+        _relu("relu3"),
+        _conv("conv4", four, 3, 0.03, 1.0, groups=towers),
+        _relu("relu4"),
+        _conv("conv5", five, 3, 0.03, 1.0, groups=towers),
+        _pool("pool5", "ceil"),
+        _relu("relu5"),
+    )
+
+
 # The paper (section 3 and figure 2). It calls the input 224 pixels wide; its own sizes
 # (55, 27, 13) need 227 without padding. Weights are N(0, 0.01^2) in every layer, biases
 # 1 in conv2, conv4, conv5 and the hidden dense layers, and 0 elsewhere (section 5).
@@ -234,36 +330,8 @@ _ALEXNET_2012 = Architecture(
     name="alexnet_2012",
     summary="the network of the 2012 paper, as written",
     input_size=227,
-    channels=3,
-    classes=1000,
-    features=(
-        _conv("conv1", 96, 11, 0.01, 0.0, strides=4, padding="valid"),
-        _relu("relu1"),
-        _lrn("norm1", k=2.0),
-        _pool("pool1"),
-        _conv("conv2", 256, 5, 0.01, 1.0, groups=2),
-        _relu("relu2"),
-        _lrn("norm2", k=2.0),
-        _pool("pool2"),
-        _conv("conv3", 384, 3, 0.01, 0.0),
-        _relu("relu3"),
-        _conv("conv4", 384, 3, 0.01, 1.0, groups=2),
-        _relu("relu4"),
-        _conv("conv5", 256, 3, 0.01, 1.0, groups=2),
-        _relu("relu5"),
-        _pool("pool5"),
-    ),
+    features=_two_towers(bias=1.0, norm={"k": 2.0}, rounding="floor"),
     top=_top(4096, 0.01, 1.0),
-    notes=(
-        "The paper's text, formulas and sizes; `alexnet_2012_source` is what its "
-        "authors ran. The paper states an input of 224 pixels, from which unpadded "
-        "windows of 11 with steps of 4 do not give its 55 pixels; 227 do. Its LRN "
-        "multiplies the sum of squares by alpha and crosses the towers; the program "
-        "divided alpha by the window's size and did not cross. Figure 2 counts 253,440 "
-        "neurons in the first layer, which has 290,400. The dropout here rescales in "
-        "training; the paper halves at test time: the same function of the input when "
-        "the kernels of fc7 and fc8 are halved."
-    ),
 )
 
 # The run that gave 40.7 / 18.2 % in the paper's table 2: layers-145.cfg and
@@ -275,40 +343,8 @@ _ALEXNET_2012_SOURCE = Architecture(
     name="alexnet_2012_source",
     summary="the network behind the paper's results, as its program ran it",
     input_size=224,
-    channels=3,
-    classes=1000,
-    features=(
-        _pad("pad1", ((0, 3), (0, 3))),
-        _conv("conv1", 96, 11, 0.01, 0.0, strides=4, padding="valid"),
-        _lrn("norm1", k=2.0, alpha_over_size=True, groups=2),
-        _pool("pool1", "ceil"),
-        _relu("relu1"),
-        _conv("conv2", 256, 5, 0.01, 1.0, groups=2),
-        _relu("relu2"),
-        _lrn("norm2", k=2.0, alpha_over_size=True, groups=2),
-        _spatial_norm("spatial_norm2"),
-        _pool("pool2", "ceil"),
-        _conv("conv3", 384, 3, 0.03, 0.0),
-        _relu("relu3"),
-        _conv("conv4", 384, 3, 0.03, 1.0, groups=2),
-        _relu("relu4"),
-        _conv("conv5", 256, 3, 0.03, 1.0, groups=2),
-        _pool("pool5", "ceil"),
-        _relu("relu5"),
-    ),
+    features=_source((96, 256, 384, 384, 256), towers=2),
     top=_top(4096, 0.01, 1.0, dropout="classic_dropout"),
-    notes=(
-        "Network #145 of the 2012 source. Unlike the paper's text: LRN of conv1 before "
-        "pooling and ReLU, so that its denominator counts negative responses; alpha "
-        "divided by the window's size; windows that stay inside their tower (which "
-        "matters in channels 46-49 of conv1 and 126-129 of conv2); a 5x5 spatial "
-        "response normalisation after norm2, which the paper does not mention and "
-        "the authors repeated in cuda-convnet2; weights of 0.03 in conv3 to conv5; "
-        "224 pixels with three rows and columns of zeros at the bottom and the right. "
-        "Channels are those of tower a, then of tower b. The published source holds no "
-        "trained weights, and not the kernels either: what a layer computes is taken "
-        "from cuda-convnet 1 and 2."
-    ),
 )
 
 # layers-145-half.cfg: one tower of the source, of which the paper's section 3.5 says
@@ -317,35 +353,11 @@ _ALEXNET_2012_HALF = Architecture(
     name="alexnet_2012_half",
     summary="one tower of the source, for the paper's comparison with two",
     input_size=224,
-    channels=3,
-    classes=1000,
-    features=(
-        _pad("pad1", ((0, 3), (0, 3))),
-        _conv("conv1", 48, 11, 0.01, 0.0, strides=4, padding="valid"),
-        _lrn("norm1", k=2.0, alpha_over_size=True),
-        _pool("pool1", "ceil"),
-        _relu("relu1"),
-        _conv("conv2", 128, 5, 0.01, 1.0),
-        _relu("relu2"),
-        _lrn("norm2", k=2.0, alpha_over_size=True),
-        _spatial_norm("spatial_norm2"),
-        _pool("pool2", "ceil"),
-        _conv("conv3", 192, 3, 0.03, 0.0),
-        _relu("relu3"),
-        _conv("conv4", 192, 3, 0.03, 1.0),
-        _relu("relu4"),
-        _conv("conv5", 256, 3, 0.03, 1.0),
-        _pool("pool5", "ceil"),
-        _relu("relu5"),
-    ),
+    features=_source((48, 128, 192, 192, 256), towers=1),
     top=_top(4096, 0.01, 1.0, dropout="classic_dropout"),
-    notes=(
-        "Two towers instead of this one bring the paper's 1.7 and 1.2 percentage "
-        "points. It is half a network in conv1 to conv4 only: conv5 and the dense "
-        "layers are as wide as in two towers, and it has 98 % of the parameters. "
-        "Trained and tested on ILSVRC-2010."
-    ),
 )
+
+_CAFFE_NORM = {"k": 1.0, "alpha_over_size": True}
 
 # models/bvlc_alexnet/train_val.prototxt. Biases of 1 left the loss flat, says its
 # readme, hence 0.1. Caffe's pooling rounds up, its convolutions round down.
@@ -353,34 +365,8 @@ _BVLC_ALEXNET = Architecture(
     name="bvlc_alexnet",
     summary="Caffe's AlexNet",
     input_size=227,
-    channels=3,
-    classes=1000,
-    features=(
-        _conv("conv1", 96, 11, 0.01, 0.0, strides=4, padding="valid"),
-        _relu("relu1"),
-        _lrn("norm1", k=1.0, alpha_over_size=True),
-        _pool("pool1", "ceil"),
-        _conv("conv2", 256, 5, 0.01, 0.1, groups=2),
-        _relu("relu2"),
-        _lrn("norm2", k=1.0, alpha_over_size=True),
-        _pool("pool2", "ceil"),
-        _conv("conv3", 384, 3, 0.01, 0.0),
-        _relu("relu3"),
-        _conv("conv4", 384, 3, 0.01, 0.1, groups=2),
-        _relu("relu4"),
-        _conv("conv5", 256, 3, 0.01, 0.1, groups=2),
-        _relu("relu5"),
-        _pool("pool5", "ceil"),
-    ),
+    features=_two_towers(bias=0.1, norm=_CAFFE_NORM, rounding="ceil"),
     top=_top(4096, 0.005, 0.1),
-    notes=(
-        "Unlike paper and source: LRN with k = 1 instead of 2 (and alpha over the "
-        "window's size, like the source), 0.005 as the deviation of the hidden dense "
-        "layers, biases of 0.1 instead of 1, inverted dropout, and BGR pixels. The "
-        "ONNX model zoo's bvlcalexnet has the same weights with an input of 224 and "
-        "one padded pooling, at which they were not trained: 54.8 instead of 57.1 % "
-        "of the validation images are right."
-    ),
 )
 
 # models/bvlc_reference_caffenet/train_val.prototxt: pooling before normalisation, which
@@ -389,30 +375,8 @@ _CAFFENET = Architecture(
     name="caffenet",
     summary="Caffe's reference model, which pools before it normalises",
     input_size=227,
-    channels=3,
-    classes=1000,
-    features=(
-        _conv("conv1", 96, 11, 0.01, 0.0, strides=4, padding="valid"),
-        _relu("relu1"),
-        _pool("pool1", "ceil"),
-        _lrn("norm1", k=1.0, alpha_over_size=True),
-        _conv("conv2", 256, 5, 0.01, 1.0, groups=2),
-        _relu("relu2"),
-        _pool("pool2", "ceil"),
-        _lrn("norm2", k=1.0, alpha_over_size=True),
-        _conv("conv3", 384, 3, 0.01, 0.0),
-        _relu("relu3"),
-        _conv("conv4", 384, 3, 0.01, 1.0, groups=2),
-        _relu("relu4"),
-        _conv("conv5", 256, 3, 0.01, 1.0, groups=2),
-        _relu("relu5"),
-        _pool("pool5", "ceil"),
-    ),
+    features=_two_towers(bias=1.0, norm=_CAFFE_NORM, rounding="ceil", pool_first=True),
     top=_top(4096, 0.005, 1.0),
-    notes=(
-        "`bvlc_alexnet` with pooling before normalisation and biases of 1. All other "
-        "networks that normalise do it before pooling."
-    ),
 )
 
 # PyTorch's defaults: weights and biases uniform within 1 / sqrt(fan-in).
@@ -430,8 +394,6 @@ _ALEXNET_OWT = Architecture(
     name="alexnet_owt",
     summary="torchvision's AlexNet, after 'One weird trick'",
     input_size=224,
-    channels=3,
-    classes=1000,
     features=(
         _pad("pad1", 2),
         _conv(
@@ -466,16 +428,6 @@ _ALEXNET_OWT = Architecture(
         _dense("fc8", None, _PYTORCH_WEIGHTS, _pytorch_bias(4096)),
     ),
     pixel_scale=1 / (255 * 0.226),
-    notes=(
-        "One tower, no LRN; dropout acts on pool5 and fc6, not on fc6 and fc7. A pad "
-        "of 2 gives the 55 pixels of the source, seen two pixels further up and left. "
-        "The footnote of 'One weird trick' lists 64-192-384-384-256 filters, which "
-        "TF-slim follows; its authors' configuration has 64-192-384-256-256, as here, "
-        "and only that agrees with the footnote's '0.2 % more parameters'. That "
-        "configuration keeps LRN, before the pooling and the ReLU of conv1, drops "
-        "after fc6 and fc7 and starts fc8 at biases of -7; torchvision does none of "
-        "that and starts from PyTorch's defaults."
-    ),
 )
 
 # research/slim/nets/alexnet.py, alexnet_v2. Nothing is padded around conv1 and the
@@ -487,8 +439,6 @@ _ALEXNET_SLIM_V2 = Architecture(
     name="alexnet_slim_v2",
     summary="TF-slim's alexnet_v2, convolutional to the end",
     input_size=224,
-    channels=3,
-    classes=1000,
     features=(
         _conv("conv1", 64, 11, "glorot_uniform", 0.1, strides=4, padding="valid"),
         _relu("relu1"),
@@ -516,12 +466,6 @@ _ALEXNET_SLIM_V2 = Architecture(
         _conv("fc8", None, 1, _SLIM_HIDDEN, 0.0),
         _spec("flatten", "squeeze", "global_average_pooling2d"),
     ),
-    notes=(
-        "One tower, no LRN, and the 384-384-256 filters of the footnote in 'One weird "
-        "trick', with which a network has 1.4 % more parameters than that of 2012, not "
-        "the footnote's 0.2 % (see `alexnet_owt`). Without padding conv1 gives 54 "
-        "pixels where all others have 55, so fc6 sees 5x5 instead of 6x6."
-    ),
 )
 
 # The same design for small images: conv1 keeps the resolution, so that 28 pixels leave
@@ -533,7 +477,6 @@ _ALEXNET_MINI = Architecture(
     name="alexnet_mini",
     summary="the same design for images of 28 to 64 pixels",
     input_size=28,
-    channels=3,
     classes=10,
     features=(
         _conv("conv1", 32, 5, "he_normal", 0.0),
@@ -554,7 +497,6 @@ _ALEXNET_MINI = Architecture(
     ),
     top=_top(256, "he_normal", 0.0),
     pixel_scale=1 / 64,
-    notes="Of no historical system; for the recipes and for tests.",
 )
 
 
@@ -576,8 +518,6 @@ _ALEXNET_BN = Architecture(
     name="alexnet_bn",
     summary="batch normalisation in place of local response normalisation",
     input_size=227,
-    channels=3,
-    classes=1000,
     features=(
         *_block(1, 96, 11, strides=4, padding="valid"),
         _pool("pool1"),
@@ -590,19 +530,12 @@ _ALEXNET_BN = Architecture(
     ),
     top=_top(4096, "he_normal", 0.0),
     pixel_scale=1 / 64,
-    notes=(
-        "The sizes of `alexnet_2012` in one tower. The large-batch papers trained "
-        "AlexNet with batch normalisation in place of LRN; where exactly it stood is "
-        "not written there. Here it stands between each convolution and its ReLU, in "
-        "place of the bias."
-    ),
 )
 
 _ALEXNET_SMALL = Architecture(
     name="alexnet_small",
     summary="five convolutions with batch normalisation, for images of 24 to 96 pixels",
     input_size=32,
-    channels=3,
     classes=10,
     features=(
         *_block(1, 64, 3),
@@ -620,7 +553,58 @@ _ALEXNET_SMALL = Architecture(
         _dense("fc8", None, 0.01, 0.0),
     ),
     pixel_scale=1 / 64,
-    notes="Of no historical system: the default for users' small images.",
+)
+
+
+def _cifar(name: str, error: str, hidden: tuple[LayerSpec, ...], norm: Any, out: float):
+    """Returns a network of cuda-convnet for CIFAR-10, of `layers-{name}.cfg`.
+
+    Pooling layers carry the ReLU of conv1, as in the 2012 network. The last windows
+    reach over the border of even sizes; an average counts no pixel beyond it
+    (`AvgPooler` of `conv_util.cuh`), as under `padding="same"` in TensorFlow.
+    """
+
+    def average(name: str) -> LayerSpec:
+        options = {"pool_size": 3, "strides": 2, "padding": "same"}
+        return _spec("pool", name, "average_pooling2d", **options)
+
+    return Architecture(
+        name=f"cifar_{name}",
+        summary=f"the 2012 program's network for CIFAR-10, {error} test error",
+        input_size=32,
+        channels=3,
+        classes=10,
+        features=(
+            _conv("conv1", 32, 5, 0.0001, 0.0),
+            _pool("pool1", "ceil"),
+            _relu("relu1"),
+            norm("norm1"),
+            _conv("conv2", 32, 5, 0.01, 0.0),
+            _relu("relu2"),
+            average("pool2"),
+            norm("norm2"),
+            _conv("conv3", 64, 5, 0.01, 0.0),
+            _relu("relu3"),
+            average("pool3"),
+        ),
+        top=(_flatten(), *hidden, _dense("fc10", None, out, 0.0)),
+        notes=(
+            f"layers-{name}.cfg of cuda-convnet, which says: {error} error on "
+            f"CIFAR-10. Rates, decays and schedule are the recipe cifar-{name}."
+        ),
+    )
+
+
+def _cifar_norm(name: str) -> LayerSpec:
+    options = {"size": 3, "alpha": 5e-5, "beta": 0.75, "k": 1.0}
+    return _spec("norm", name, "spatial_response_norm", **options)
+
+
+_CIFAR_HIDDEN = (_dense("fc64", 64, 0.1, 0.0), _relu("relu64"))
+_CIFAR = (
+    _cifar("80sec", "26 %", _CIFAR_HIDDEN, _no_norm, 0.1),
+    _cifar("19pct", "19 %", (), _no_norm, 0.01),
+    _cifar("18pct", "18 %", (), _cifar_norm, 0.01),
 )
 
 _ARCHITECTURES = {
@@ -636,6 +620,7 @@ _ARCHITECTURES = {
         _ALEXNET_BN,
         _ALEXNET_MINI,
         _ALEXNET_SMALL,
+        *_CIFAR,
     )
 }
 

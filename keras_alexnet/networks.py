@@ -1,22 +1,17 @@
 """Networks by where they are kept: runs, files of weights, and published ones by name.
 
-`open_network` is the one function that opens a network. `import_model` reads a file of
-weights with the choices that only some formats need.
+`open_network` is the one function that opens a network.
 """
 
 from __future__ import annotations
 
-import functools
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import h5py
 import keras
 
-from keras_alexnet.architectures import get_architecture
 from keras_alexnet.builder import build
 from keras_alexnet.errors import UserError
 from keras_alexnet.images.preprocessing import Preprocessing
@@ -28,23 +23,6 @@ from keras_alexnet.training.loop import epoch_ends
 from keras_alexnet.training.preparation import build_network
 from keras_alexnet.training.rates import dropouts
 from keras_alexnet.training.run_directory import RunDirectory
-from keras_alexnet.weights.assignment import assign_weights
-from keras_alexnet.weights.catalog import find_weights
-from keras_alexnet.weights.conversions import convert_lrn, to_inverted_dropout
-from keras_alexnet.weights.reading import read_weights
-from keras_alexnet.weights.recognition import describe, recognise
-from keras_alexnet.weights.weight_file import WeightFile, WeightFileError
-
-Conversion = Literal["inverted-dropout", "lrn-k1", "lrn-k2"]
-
-# What the command line calls the conversions of `weights.conversions`.
-CONVERSIONS: Mapping[str, Callable[[WeightFile], WeightFile]] = MappingProxyType(
-    {
-        "inverted-dropout": to_inverted_dropout,
-        "lrn-k1": functools.partial(convert_lrn, from_k=2.0, to_k=1.0),
-        "lrn-k2": functools.partial(convert_lrn, from_k=1.0, to_k=2.0),
-    }
-)
 
 
 def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
@@ -162,98 +140,3 @@ def _as_alexnet(model: keras.Model, path: Path) -> AlexNet:
         raise UserError(f"{path} is no functional model with a single output.")
     inputs = inputs[0] if len(inputs) == 1 else inputs
     return AlexNet(inputs, outputs[0], name=model.name)
-
-
-def import_model(
-    path: str | Path,
-    *,
-    architecture: str | None = None,
-    mean: str | Path | None = None,
-    convert: Sequence[Conversion] = (),
-    prefix: str | None = None,
-) -> tuple[AlexNet, WeightFile, tuple[str, ...]]:
-    """Builds the model that a file's weights belong to, with these weights.
-
-    Args:
-        path: A file that `read_weights()` reads, or the name of a published one.
-        architecture: The architecture's name; by default it is recognised.
-        mean: Caffe's mean image that goes with the file.
-        convert: Names of `CONVERSIONS`, applied in this order.
-        prefix: Of a PyTorch checkpoint with several networks, what the keys of one
-            begin with.
-
-    Returns:
-        The model, with as many classes as the file has; the file's content; and the
-        architectures that it fits, the one that was taken first.
-
-    Raises:
-        WeightFileError: The file cannot be read, or fits no architecture.
-        ValueError: There is no such architecture.
-    """
-    if architecture is not None:
-        get_architecture(architecture)
-    path = find_weights(path, architecture)
-    weight_file = read_weights(path, mean=mean, prefix=prefix)
-    for name in convert:
-        weight_file = CONVERSIONS[name](weight_file)
-    candidates = recognise(weight_file)
-    if architecture is not None:
-        candidates = (architecture, *(c for c in candidates if c != architecture))
-    if not candidates:
-        raise WeightFileError(
-            f"{path}: no architecture has these layers ({describe(weight_file)}). Name "
-            "the one that they are meant for, to see what differs."
-        )
-    top = weight_file.layers.get("fc8")
-    if top is None:
-        model = build(candidates[0], include_top=False)
-    else:
-        model = build(candidates[0], classes=top.bias.size)
-    assign_weights(model, weight_file)
-    return model, weight_file, candidates
-
-
-def import_weights(
-    path: str | Path,
-    out: str | Path,
-    *,
-    architecture: str | None = None,
-    mean: str | Path | None = None,
-    convert: Sequence[Conversion] = (),
-    prefix: str | None = None,
-) -> str:
-    """Saves a file of weights as a model: the command `import-weights`.
-
-    Args:
-        path: A file that `read_weights()` reads.
-        out: The `.keras` file to write.
-        architecture: See `import_model()`.
-        mean: See `import_model()`.
-        convert: See `import_model()`.
-        prefix: See `import_model()`.
-
-    Returns:
-        What was done, in a few sentences.
-
-    Raises:
-        ValueError: As `import_model()`; or `out` is no place for a `.keras` file.
-    """
-    out = Path(out)
-    if out.suffix != ".keras":
-        raise UserError(f"The model must be written to a .keras file. Received: {out}")
-    if not out.parent.is_dir():
-        raise UserError(f"There is no directory {out.parent} to write to.")
-    model, weight_file, candidates = import_model(
-        path, architecture=architecture, mean=mean, convert=convert, prefix=prefix
-    )
-    model.save(out)
-    text = (
-        f"{path} holds {weight_file.count_params():,} weights in the format "
-        f"{weight_file.format}. Saved as {candidates[0]} to {out}."
-    )
-    if len(candidates) > 1 and architecture is None:
-        text += (
-            f" They fit {', '.join(candidates[1:])} just as well: choose with "
-            "--architecture."
-        )
-    return text

@@ -23,7 +23,7 @@ def import_tensorflow() -> None:
     Where this machine has a GPU that TensorFlow cannot use, one line on standard error
     says why and what to install.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with silent_stderr():
         import tensorflow as tf
 

@@ -25,19 +25,6 @@ def pixel_examples(pixels, labels=None, **options):
     return Split(len(pixels), int(max(labels)) + 1, str, read, labels=labels, **options)
 
 
-def streamed(examples, window):
-    """The same examples as a stream."""
-    numbers = tf.data.Dataset.range(len(examples))
-    return Split(
-        len(examples),
-        examples.classes,
-        examples.name,
-        read=None,
-        stream=lambda start: numbers.skip(start).map(examples.read),
-        window=window,
-    )
-
-
 def picture(seed, mode="RGB", size=(9, 7)):
     """A PIL image of noise."""
     channels = {"RGB": 3, "L": 1}[mode]

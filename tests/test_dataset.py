@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import tensorflow as tf
-from image_sources import opened, pixel_examples, streamed, two_classes, write
+from image_sources import opened, pixel_examples, two_classes, write
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -328,17 +328,6 @@ def test_a_class_of_one_image_is_trained_on(tmp_path):
     two_classes(tmp_path, each=10)
     rare = write(tmp_path / "emu" / "0.png")
     assert str(rare) in names(folder(tmp_path).train)
-
-
-def test_a_part_of_a_stream_is_a_stream():
-    pixels = np.arange(30, dtype=np.uint8).reshape(30, 1, 1, 1)
-    stream = streamed(pixel_examples(pixels), window=7)
-    chosen = np.array([0, 3, 4, 17, 29])
-    part = stream.select(chosen)
-    for start in range(6):
-        rows = [int(label) for _, label in part.stream(start)]
-        assert rows == chosen[start:].tolist()
-    assert decode(part.file(3), 1).numpy().item() == 17 and part.name(3) == "17"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from devices import logical_cpus
 
 import keras_alexnet
 from keras_alexnet.training.diagnosis import FlatLossHint
-from keras_alexnet.training.loop import Diverged, run
+from keras_alexnet.training.loop import Diverged, SkippedSteps, run
 from keras_alexnet.training.optimizer import DecayedMomentum
 from keras_alexnet.training.strategy import make_deterministic, use_xla
 
@@ -56,9 +56,14 @@ def test_a_step_with_nan_is_skipped_and_named_with_its_replica(capsys):
     assert int(model.optimizer.iterations.numpy()) == STEPS
 
 
-def test_the_last_step_is_looked_at_too(capsys):
-    run_with([(STEPS - 1, 0)])
-    assert f"Step {STEPS} was not applied" in capsys.readouterr().out
+@pytest.mark.parametrize("at_once", [1, 4, 6, 16])
+def test_every_step_is_looked_at_however_many_at_once(capsys, monkeypatch, at_once):
+    monkeypatch.setattr(SkippedSteps, "STEPS_AT_ONCE", at_once)
+    run_with([(1, 0), (STEPS - 1, 0)])
+    output = capsys.readouterr().out
+    assert output.count("was not applied") == 2
+    assert "Step 2 was not applied" in output
+    assert f"Step {STEPS} was not applied" in output
 
 
 def test_too_many_in_a_row_end_the_run():

@@ -119,14 +119,12 @@ def published(own, monkeypatch, tmp_path):
     """The file of a network that is in the catalog and has been downloaded."""
     file = catalog.PublishedFile(
         name="small",
-        file_name="small.keras",
         urls=("http://localhost:1/small.keras",),
         digest=sha256(own[1]),
         source="a test",
         architecture="alexnet_mini",
     )
     monkeypatch.setattr(catalog, "CATALOG", {"small": file})
-    monkeypatch.setattr(catalog, "_FILES", (file,))
     monkeypatch.setenv(catalog.CACHE_VARIABLE, str(tmp_path))
     return tmp_path / "small.keras"
 

@@ -98,6 +98,26 @@ def test_biases_are_not_decayed_and_kernels_are():
     assert kernel.numpy() == pytest.approx(1 - 0.5 * DECAY)
 
 
+@pytest.mark.usefixtures("way")
+def test_decay_may_differ_from_layer_to_layer():
+    model = keras.Sequential(
+        [keras.Input((3,)), *(keras.layers.Dense(3, name=n) for n in ("fc6", "fc8"))]
+    )
+    ours = optimizer(0.5, weight_decay=0.004, decay_multipliers={"fc8": 750})
+    ours.build(model.trainable_variables)
+    before = [model.get_layer(name).kernel.numpy() for name in ("fc6", "fc8")]
+    for _ in range(2):
+        ours.apply([tf.zeros(w.shape) for w in model.trainable_variables])
+    for name, start, decay in zip(("fc6", "fc8"), before, (0.004, 3.0), strict=True):
+        w = expected(start, np.zeros((2, 3, 3)), [0.5, 0.5], decay)
+        np.testing.assert_allclose(model.get_layer(name).kernel, w, atol=1e-6)
+    assert DecayedMomentum.from_config(ours.get_config()).decay_multipliers == {
+        "fc8": 750
+    }
+    with pytest.raises(ValueError, match="Unknown layer .*'fc9'.*fc8"):
+        optimizer(decay_multipliers={"fc9": 2}).build(model.trainable_variables)
+
+
 @pytest.mark.parametrize("layer", ["dense", "grouped_conv"])
 def test_biases_of_real_layers_are_found(layer):
     model = keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 1))

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-from image_sources import pixel_examples, streamed
+from image_sources import pixel_examples
 
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.mixing import Mixing
@@ -16,6 +16,7 @@ from keras_alexnet.data.pipeline import (
     evaluation_batches,
     training_batches,
 )
+from keras_alexnet.data.resized import load_resized
 from keras_alexnet.images.preprocessing import Preprocessing
 
 COUNT = 23
@@ -115,9 +116,8 @@ def test_all_batches_are_full_and_run_on_over_the_ends_of_epochs():
 
 
 @pytest.mark.parametrize("first", [1, 4, 5, 11])
-@pytest.mark.parametrize("window", [None, 7])
-def test_a_run_that_starts_late_sees_what_it_would_have_seen(first, window):
-    source = examples() if window is None else streamed(examples(), window)
+def test_a_run_that_starts_late_sees_what_it_would_have_seen(first):
+    source = examples()
     options = {"augmentation": RANDOM, "source": source, "seed": 2**32 - 1}
     whole, late = (batches(step, 12, **options) for step in (0, first))
     for actual, expected in zip(late, whole[first:], strict=True):
@@ -181,9 +181,8 @@ def test_the_order_is_that_of_tensorflow_with_the_documented_key():
 
 
 @pytest.mark.parametrize(("hosts", "replicas"), [(1, 2), (2, 1), (2, 3), (3, 2)])
-@pytest.mark.parametrize("window", [None, 7])
-def test_replicas_and_hosts_share_what_one_would_see(hosts, replicas, window):
-    source = examples() if window is None else streamed(examples(), window)
+def test_replicas_and_hosts_share_what_one_would_see(hosts, replicas):
+    source = examples()
     options = {"source": source, "augmentation": RANDOM, "batch": 12}
     whole = batches(2, 6, **options)
     shares = [
@@ -201,33 +200,12 @@ def test_a_batch_that_cannot_be_shared_is_refused():
         batches(0, 1, shard=Shard(0, 2, 3))
 
 
-# === Streams ===
-
-
-@pytest.mark.parametrize("window", [1, 5, 22, 23, 100])
-def test_a_stream_is_shuffled_block_by_block(window):
-    epochs = order(0, 3 * COUNT, 1, source=streamed(examples(), window))
-    for epoch in epochs.reshape(3, COUNT):
-        for begin in range(0, COUNT, window):
-            block = np.arange(begin, min(begin + window, COUNT))
-            np.testing.assert_array_equal(np.sort(epoch[begin : begin + window]), block)
-    if window > 1:
-        assert (epochs[:COUNT] != epochs[COUNT : 2 * COUNT]).any()
-
-
-def test_a_stream_in_one_block_has_the_order_of_numbered_images():
-    np.testing.assert_array_equal(
-        order(0, 12, source=streamed(examples(), 100)), order(0, 12)
-    )
-
-
 # === Evaluation ===
 
 
 @pytest.mark.parametrize("batch", [1, 5, 22, 23, 24, 100])
-@pytest.mark.parametrize("window", [None, 7])
-def test_evaluation_sees_every_image_once_in_order(batch, window):
-    source = examples() if window is None else streamed(examples(), window)
+def test_evaluation_sees_every_image_once_in_order(batch):
+    source = examples()
     parts = list(evaluation_batches(source, preprocessing(), batch).as_numpy_iterator())
     assert [len(images) for images, _, _ in parts] == [batch] * -(-COUNT // batch)
     images, labels, weights = (
@@ -238,9 +216,8 @@ def test_evaluation_sees_every_image_once_in_order(batch, window):
     np.testing.assert_array_equal(weights, np.arange(len(weights)) < COUNT)
 
 
-@pytest.mark.parametrize("window", [None, 7])
-def test_replicas_and_hosts_share_evaluation(window):
-    source = examples() if window is None else streamed(examples(), window)
+def test_replicas_and_hosts_share_evaluation():
+    source = examples()
     seen = []
     for host in range(2):
         shard = Shard(host, 2, 2)
@@ -289,3 +266,82 @@ def test_the_device_makes_the_batches_that_the_host_makes():
         np.testing.assert_allclose(made[0], images, atol=1e-3)
         np.testing.assert_array_equal(made[1], labels)
         np.testing.assert_array_equal(made[2], weights)
+
+
+# === Images in memory ===
+
+NOISY = Augmentation(
+    4,
+    crop_padding=1,
+    color_noise=0.1,
+    color_axes=((90.0, 80.0, 85.0), (9.0, 0.0, -9.0), (1.0, -2.0, 1.0)),
+)
+
+
+def damaged(source, number):
+    """The same examples, of which one is no image."""
+
+    def read(index):
+        encoded, label = source.read(index)
+        return tf.where(index == number, b"no image", encoded), label
+
+    return dataclasses.replace(source, read=read)
+
+
+@pytest.mark.parametrize("size", [4, 6, 9])
+@pytest.mark.parametrize("augmentation", [PLAIN, RANDOM, NOISY])
+@pytest.mark.parametrize(
+    "way", [{}, {"on_device": True}, {"mixing": Mixing(COUNT, mixup=1.0)}]
+)
+def test_batches_from_memory_are_those_from_files(size, augmentation, way):
+    # As large as resize_size, 6, of which 4 are cut out; or resized to it.
+    source = damaged(examples(size=size, channels=3), 2)
+    expected = Preprocessing(4, 6, 3, (100.0,) * 3, 0.5)
+    resized = load_resized(source, expected)
+    assert resized.pixels.dtype == (tf.uint8 if size == 6 else tf.float32)
+    assert source.skipped.damaged == 1 and float(resized.usable[2]) == 0
+    options = {"batch_size": 5, "seed": 1, "first_step": 3, "last_step": 9, **way}
+    options["class_weights"] = tuple(np.linspace(0.5, 2, COUNT))
+    files = training_batches(source, expected, augmentation, **options)
+    memory = training_batches(
+        source, expected, augmentation, resized=resized, **options
+    )
+    assert memory.element_spec == files.element_spec
+    for of_files, of_memory in zip(files, memory, strict=True):
+        usable = of_files[2] > 0
+        for one, other in zip(
+            *map(tf.nest.flatten, (of_files, of_memory)), strict=True
+        ):
+            # A mixed image holds two of the batch.
+            if "mixing" in way and not tf.reduce_all(usable) and one.shape.rank == 4:
+                continue
+            one, other = (tf.boolean_mask(part, usable) for part in (one, other))
+            np.testing.assert_allclose(one, other, atol=2e-3)
+        np.testing.assert_array_equal(of_files[2], of_memory[2])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("margin", [-1, 0, 1])
+def test_evaluation_from_memory_is_that_from_files(whole, margin):
+    source = damaged(examples(size=9), 3)
+    expected = Preprocessing(5 - margin, 5 + margin, 1, (100.0,), 0.5)
+    resized = load_resized(source, expected)
+    options = {"shard": Shard(1, 2, 2), "whole": whole}
+    files = evaluation_batches(source, expected, 8, **options)
+    memory = evaluation_batches(source, expected, 8, **options, resized=resized)
+    for of_files, of_memory in zip(files, memory, strict=True):
+        np.testing.assert_array_equal(of_files[2], of_memory[2])
+        usable = of_files[2] > 0
+        for one, other in zip(of_files[:2], of_memory[:2], strict=True):
+            one, other = (tf.boolean_mask(part, usable) for part in (one, other))
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_what_does_not_fit_stays_in_its_files():
+    source, expected = examples(), preprocessing()
+    as_bytes = COUNT * 4 * 4
+    assert load_resized(source, expected, as_bytes - 1) is None
+    assert load_resized(source, expected, as_bytes).pixels.dtype == tf.uint8
+    # Fractions of grey levels take four bytes.
+    assert load_resized(examples(size=9), expected, 4 * as_bytes - 1) is None
+    assert load_resized(examples(size=9), expected, 4 * as_bytes) is not None

@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from keras_alexnet.architectures import get_architecture
 from keras_alexnet.schedules import parse_schedule, per_epoch
 from keras_alexnet.training.config import DEFAULTS, TrainConfig, get_recipe
+from keras_alexnet.training.preparation import build_network
+from keras_alexnet.training.rates import decays as layer_decays
 from keras_alexnet.training.recipes import RECIPES
 
 
@@ -147,3 +150,45 @@ def test_what_is_not_given_is_the_recipes(values, recipe):
 def test_all_settings_reproduce_themselves():
     config = TrainConfig(recipe="caffe", epochs=3, learning_rate="0.1")
     assert TrainConfig(**dataclasses.asdict(config)) == config
+
+
+# === CIFAR-10: layers-*.cfg and layer-params-*.cfg of cuda-convnet ===
+
+
+@pytest.mark.parametrize(
+    "name, decays, drops",
+    [
+        ("80sec", {"conv1": 0.004, "fc64": 0.03, "fc10": 0.03}, (8,)),
+        ("19pct", {"conv1": 0.004, "fc10": 3.0}, (120, 130)),
+        ("18pct", {"conv1": 0.004, "fc10": 1.0}, (120, 130)),
+    ],
+)
+def test_the_cifar_recipes_are_those_of_the_program(name, decays, drops):
+    config = get_recipe(f"cifar-{name}", "folder:cifar")
+    model = build_network(config, channels=3, classes=10)
+    factors = layer_decays(config, model)
+    for layer, decay in decays.items():
+        found = config.weight_decay * factors.get(layer, 1)
+        assert found == pytest.approx(decay, rel=1e-12)
+    rates = per_epoch(parse_schedule(config.learning_rate), config.epochs)
+    expected = [0.001 * 0.1 ** sum(e >= d for d in drops) for e in range(config.epochs)]
+    assert rates == pytest.approx(expected)
+    assert parse_schedule(config.bias_multiplier)(0.0) * 0.001 == 0.002
+    deviations = {"conv1": 0.0001, "conv2": 0.01, "conv3": 0.01, "fc64": 0.1}
+    deviations["fc10"] = 0.1 if name == "80sec" else 0.01
+    for layer in (one for one in model.layers if hasattr(one, "kernel")):
+        assert layer.kernel_initializer.stddev == deviations[layer.name]
+
+
+def test_the_cifar_networks_average_as_the_program_does():
+    # conv_util.cuh: windows are cut at the border, and what is left is averaged.
+    model = build_network(get_recipe("cifar-19pct"), channels=3, classes=10)
+    x = np.random.default_rng(0).normal(size=(1, 16, 16, 32)).astype("float32")
+    expected = [
+        [x[0, i : i + 3, j : j + 3].mean((0, 1)) for j in range(0, 16, 2)]
+        for i in range(0, 16, 2)
+    ]
+    pooled = model.get_layer("pool2")(x)[0]
+    np.testing.assert_allclose(pooled, expected, atol=1e-6)
+    # 32 -> 16 -> 8 -> 4 pixels.
+    assert model.get_layer("fc10").kernel.shape == (4 * 4 * 64, 10)

@@ -17,6 +17,7 @@ from keras_alexnet.schedules import (
     Plateau,
     Step,
 )
+from keras_alexnet.training import schedule_callback
 from keras_alexnet.training.schedule_callback import ScheduleCallback
 
 STEPS, PER_EPOCH = 40, 4
@@ -82,7 +83,9 @@ def follow(callback, network, first=0, last=STEPS):
     return values
 
 
-def test_each_step_has_the_values_of_its_progress():
+@pytest.mark.parametrize("ahead", [7, 256])
+def test_each_step_has_the_values_of_its_progress(monkeypatch, ahead):
+    monkeypatch.setattr(schedule_callback, "STEPS_AHEAD", ahead)
     rate, dropout, factor = Cosine(0.1, warmup=0.1), Curriculum(0.5), Linear(2.0)
     callback = ScheduleCallback(STEPS, rate, dropout, multipliers={"biases": factor})
     for step, values in enumerate(follow(callback, model())):

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import tyro
+
+from keras_alexnet.errors import UserError
+
+if TYPE_CHECKING:
+    from keras_alexnet.weights import WeightFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,16 +33,54 @@ class ImportWeights:
     """Conventions to convert the weights to, from those of 2012 or Caffe."""
 
     def run(self) -> int:
-        """Saves published weights as a model."""
-        from keras_alexnet.networks import import_weights
+        """Saves published weights as a model.
 
-        report = import_weights(
-            self.file,
-            self.out,
-            architecture=self.architecture,
-            mean=self.mean,
-            convert=self.convert,
-            prefix=self.prefix,
+        Raises:
+            UserError: The file cannot be read, or fits no architecture; or `out` is no
+                place for a .keras file.
+        """
+        from keras_alexnet.architectures import get_architecture
+        from keras_alexnet.builder import build
+        from keras_alexnet.weights import assign_weights, network_of, read_weights
+        from keras_alexnet.weights.catalog import find_weights
+        from keras_alexnet.weights.recognition import recognise
+
+        if not self.out.endswith(".keras") or not Path(self.out).parent.is_dir():
+            raise UserError(
+                "The model must be written to a .keras file, in a directory that is "
+                f"there. Received: {self.out}"
+            )
+        if self.architecture is not None:
+            get_architecture(self.architecture)
+        path = find_weights(self.file, self.architecture)
+        weight_file = read_weights(path, mean=self.mean, prefix=self.prefix)
+        for name in self.convert:
+            weight_file = _convert(weight_file, name)
+        architecture = self.architecture or network_of(weight_file).architecture
+        top = weight_file.layers.get("fc8")
+        classes = None if top is None else top.kernel.shape[-1]
+        model = build(architecture, include_top=top is not None, classes=classes)
+        assign_weights(model, weight_file)
+        model.save(self.out)
+        print(
+            f"{self.file} holds {weight_file.count_params():,} weights in the format "
+            f"{weight_file.format}. Saved as {architecture} to {self.out}."
         )
-        print(report)
+        others = [name for name in recognise(weight_file) if name != architecture]
+        if others and self.architecture is None:
+            print(
+                f"They fit {', '.join(others)} just as well: choose with "
+                "--architecture."
+            )
         return 0
+
+
+def _convert(weight_file: WeightFile, name: str) -> WeightFile:
+    """Applies a conversion by its name."""
+    from keras_alexnet.weights import convert_lrn, to_inverted_dropout
+
+    if name == "inverted-dropout":
+        return to_inverted_dropout(weight_file)
+    # k of 2 as in the paper, or of 1 as in Caffe.
+    from_k, to_k = {"lrn-k1": (2.0, 1.0), "lrn-k2": (1.0, 2.0)}[name]
+    return convert_lrn(weight_file, from_k, to_k)

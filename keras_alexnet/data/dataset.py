@@ -28,48 +28,36 @@ SPLIT_NAMES = {
 class Split:
     """Labelled images, indexed from zero, read as files are: encoded.
 
-    They come in one of two ways: each by its index, or as a stream in a fixed order.
-
     Attributes:
         count: How many there are, damaged ones included.
         classes: Number of classes; labels are smaller.
         name: What to call an image: a path, or a position in a data set.
         read: Reads an image in a TensorFlow graph: an int64 scalar to the bytes of an
             image file, a string scalar, and its label, an int32 scalar. It may raise.
-            None where there is a stream.
         digest: Differs where the images or their order differ.
         labels: int32, one per image, where they are known before the images are read.
-        stream: Returns the `tf.data.Dataset` of what `read` returns, from the image of
-            the given index on, in order. None where images can be read by their index.
-        window: Of a stream, how many images are held in memory to change their order.
         skipped: What cannot be used is named there.
     """
 
     count: int
     classes: int
     name: Callable[[int], str]
-    read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None
+    read: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     digest: str = ""
     labels: np.ndarray | None = None
-    stream: Callable[[int], tf.data.Dataset] | None = None
-    window: int = 1
     skipped: Skipped = dataclasses.field(default_factory=Skipped)
 
     def __len__(self) -> int:
         return self.count
 
-    def load(self, index: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns bytes and label of an image, in a TensorFlow graph.
-
-        Args:
-            index: Index of the image.
-            *record: What a stream holds of it; nothing where there is no stream.
+    def load(self, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns bytes and label of an image by its index, in a TensorFlow graph.
 
         Raises:
             tf.errors.OpError: It cannot be read.
             tf.errors.InvalidArgumentError: The label is out of range.
         """
-        encoded, label = record or self.read(index)
+        encoded, label = self.read(index)
         label = tf.cast(label, tf.int32)
         if self.labels is not None:
             return encoded, label
@@ -82,21 +70,17 @@ class Split:
     def items(
         self, begin: int = 0, end: int | None = None, *, seed: int | None = None
     ) -> tf.data.Dataset:
-        """Returns the arguments that `load` takes for each of some images.
+        """Returns the indices of some images.
 
         Args:
             begin: The first of them.
             end: The one after the last; all by default.
-            seed: Shuffles all images first, unless they are a stream; None does not.
+            seed: Shuffles all images first; None does not.
         """
-        end = self.count if end is None else min(end, self.count)
-        if self.stream is not None:
-            rows = self.stream(begin).take(end - begin).enumerate(begin)
-            return rows.map(lambda index, row: (index, *row))
         order = np.arange(self.count)
         if seed is not None:
             order = np.random.default_rng(seed).permutation(order)
-        return tf.data.Dataset.from_tensor_slices((order[begin:end].astype(np.int64),))
+        return tf.data.Dataset.from_tensor_slices(order[begin:end].astype(np.int64))
 
     def file(self, index: int) -> tf.Tensor:
         """Reads the bytes of one image.
@@ -104,35 +88,23 @@ class Split:
         Raises:
             tf.errors.OpError: They cannot be read.
         """
-        if self.stream is None:
-            return self.read(tf.constant(index, tf.int64))[0]
-        return self.stream(index).take(1).get_single_element()[0]
+        return self.read(tf.constant(index, tf.int64))[0]
 
     def select(self, indices: np.ndarray) -> Split:
         """Returns some of the images.
 
         Args:
-            indices: int64, which ones, in the order wanted; ascending for a stream.
+            indices: int64, which ones, in the order wanted.
         """
         with tf.init_scope(), tf.device("CPU:0"):
             chosen = tf.constant(indices, tf.int64)
-
-        def stream(start: int) -> tf.data.Dataset:
-            first = int(indices[start]) if start < len(indices) else self.count
-            with tf.init_scope(), tf.device("CPU:0"):
-                wanted = tf.constant(np.isin(np.arange(self.count), indices))
-            rows = self.stream(first).enumerate(first)
-            rows = rows.filter(lambda index, _: tf.gather(wanted, index))
-            return rows.map(lambda _, row: row)
-
         return dataclasses.replace(
             self,
             count=len(indices),
             name=lambda index: self.name(int(indices[index])),
-            read=self.read and (lambda index: self.read(tf.gather(chosen, index))),
+            read=lambda index: self.read(tf.gather(chosen, index)),
             digest=digest([self.digest.encode(), indices.astype("<i8").tobytes()]),
             labels=None if self.labels is None else self.labels[indices],
-            stream=self.stream and stream,
         )
 
     def keep_for_test(self, fraction: float, seed: int) -> tuple[Split, Split]:

@@ -65,14 +65,9 @@ class Shard:
         place = self.host * self.replicas + ordinal % self.replicas
         return step * batch_size + place * self.per_replica(batch_size)
 
-    def holds(self, position: tf.Tensor, batch_size: int) -> tf.Tensor:
-        """Says whether a position is one of this host's."""
-        own = self.per_replica(batch_size) * self.replicas
-        return position % batch_size // own == self.host
-
 
 def shuffled(
-    place: tf.Tensor, count: int | tf.Tensor, seed: int, epoch: tf.Tensor, block=0
+    place: tf.Tensor, count: int | tf.Tensor, seed: int, epoch: tf.Tensor
 ) -> tf.Tensor:
     """Returns what stands at a place of a shuffled sequence.
 
@@ -80,8 +75,7 @@ def shuffled(
         place: int64, from 0 to `count - 1`: one place or several.
         count: Length of the sequence.
         seed: Below 2**32.
-        epoch: int64, from 0. Decides the order, with the seed and the block.
-        block: Number of the sequence within the epoch, below 2**31.
+        epoch: int64, from 0. Decides the order, with the seed.
 
     Returns:
         int64, of the shape of `place`: a permutation.
@@ -91,7 +85,7 @@ def shuffled(
     # as by chance). Negative, unlike what seeds the augmentation.
     key = tf.random.stateless_uniform(
         (2,),
-        tf.stack([seed + tf.cast(block, tf.int64) * 2**32, -1 - epoch]),
+        tf.stack([tf.constant(seed, tf.int64), -1 - epoch]),
         minval=None,
         maxval=None,
         dtype=tf.int32,
@@ -101,7 +95,7 @@ def shuffled(
 
 
 def numbers_at(examples: Split, positions: tf.Tensor, seed: int) -> tf.Tensor:
-    """Numbers of the examples, not of a stream, at consecutive positions, int64."""
+    """Numbers of the examples at consecutive positions, int64."""
     count = len(examples)
     epochs = positions // count
     # All places in the order of each epoch that the positions reach into: nearly always
@@ -111,50 +105,3 @@ def numbers_at(examples: Split, positions: tf.Tensor, seed: int) -> tf.Tensor:
         tf.range(epochs[0], epochs[-1] + 1),
     )
     return tf.gather(tf.transpose(orders), epochs - epochs[0], batch_dims=1)
-
-
-def from_stream(
-    examples: Split,
-    seed: int,
-    batch_size: int,
-    first_step: int,
-    last_step: int,
-    shard: Shard,
-) -> tf.data.Dataset:
-    """Returns what stands at the positions of training where the images are a stream.
-
-    The stream is cut into blocks of `examples.window`, and each block is shuffled: so
-    what stands at a position depends on nothing but the position, and of what comes
-    before the first step only the part of one block is held. But images further apart
-    than a window never meet: where the stream is sorted by class, a window should be
-    several times as long as a class. Each host reads all of the stream, and decodes
-    its shard.
-
-    Returns:
-        For each position, the position, the number of the example, and what the stream
-        holds of it.
-    """
-    count, window = len(examples), min(examples.window, len(examples))
-    blocks = -(-count // window)
-    epoch, place = divmod(first_step * batch_size, count)
-    first_block = place // window
-
-    def shuffle(number: tf.Tensor, *records: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        epoch, block = number // blocks, number % blocks
-        size = tf.minimum(tf.constant(window, tf.int64), count - block * window)
-        places = tf.range(size)
-        chosen = shuffled(places, size, seed, epoch, block)
-        begin = block * window
-        positions = epoch * count + begin + places
-        return positions, begin + chosen, *(tf.gather(part, chosen) for part in records)
-
-    begun = examples.stream(first_block * window).batch(window)
-    return (
-        begun.concatenate(examples.stream(0).batch(window).repeat())
-        .enumerate(epoch * blocks + first_block)
-        .map(lambda number, records: shuffle(number, *records))
-        .unbatch()
-        .skip(place % window)
-        .take((last_step - first_step) * batch_size)
-        .filter(lambda position, *_: shard.holds(position, batch_size))
-    )

@@ -18,7 +18,8 @@ from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.augmentation import NUMBERS, Augmentation
 from keras_alexnet.data.dataset import Split
 from keras_alexnet.data.mixing import Mixing
-from keras_alexnet.data.order import Shard, from_stream, numbers_at
+from keras_alexnet.data.order import Shard, numbers_at
+from keras_alexnet.data.resized import Resized
 from keras_alexnet.images.preprocessing import Preprocessing
 
 
@@ -35,6 +36,7 @@ def training_batches(
     mixing: Mixing | None = None,
     on_device: bool = False,
     class_weights: Sequence[float] = (),
+    resized: Resized | None = None,
 ) -> tf.data.Dataset:
     """Returns the batches of the steps from `first_step` up to `last_step`.
 
@@ -51,6 +53,7 @@ def training_batches(
             labels.
         on_device: Whether to leave the random changes to `augment_batch`.
         class_weights: What an image counts by its class; 1 by default.
+        resized: The images, where they are in memory.
 
     Returns:
         Batches of float32 images `(n, height, width, channels)`, int32 labels `(n,)` or
@@ -64,10 +67,7 @@ def training_batches(
     """
     shard = shard or Shard()
     size = shard.per_replica(batch_size)
-    if examples.stream is None:
-        items = shard.positions(batch_size, first_step, last_step)
-    else:
-        items = from_stream(examples, seed, batch_size, first_step, last_step, shard)
+    items = shard.positions(batch_size, first_step, last_step)
     blank = _blank(preprocessing)
     if on_device:
         side = preprocessing.resize_size
@@ -90,12 +90,12 @@ def training_batches(
         return preprocessing.normalize(images), labels, weights
 
     items = items.batch(size, drop_remainder=True)
-    batches = read_or_skip(
-        items.map(_drawn(examples, augmentation, seed)),
-        _example(examples, preprocessing, augmentation, mixing is not None, on_device),
-        examples,
-        blank,
-    )
+    items = items.map(_drawn(examples, augmentation, seed))
+    how = preprocessing, augmentation, mixing is not None, on_device
+    if resized is not None:
+        batches = items.map(_examples(resized, *how), tf.data.AUTOTUNE)
+    else:
+        batches = read_or_skip(items, _example(examples, *how), examples, blank)
     return _ahead(batches.enumerate().map(finish))
 
 
@@ -106,12 +106,11 @@ def _drawn(
 
     # Autograph takes a second of every start, and there is nothing for it to do.
     @tf.autograph.experimental.do_not_convert
-    def drawn(positions: tf.Tensor, *streamed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        numbers, *records = streamed or (numbers_at(examples, positions, seed),)
+    def drawn(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Positions are never repeated, so neither are the random numbers.
         random = tf.stack([tf.constant(seed, tf.int64), positions[0]])
         draws = augmentation.draw(random, positions // len(examples))
-        return (numbers, draws, *records)
+        return numbers_at(examples, positions, seed), draws
 
     return drawn
 
@@ -125,10 +124,8 @@ def _example(
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
     """Returns what reads an example, and changes it as far as that is done singly."""
 
-    def example(
-        number: tf.Tensor, draws: tf.Tensor, *record: tf.Tensor
-    ) -> tuple[tf.Tensor, ...]:
-        encoded, label = examples.load(number, *record)
+    def example(number: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        encoded, label = examples.load(number)
         if on_device:
             # As bytes, a quarter of what floating point numbers take.
             image = preprocessing.resize(preprocessing.decode(encoded))
@@ -142,6 +139,29 @@ def _example(
         return image, label, tf.constant(1.0)
 
     return example
+
+
+def _examples(
+    resized: Resized,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    is_mixed: bool,
+    on_device: bool,
+) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Returns what `_example` is for files: of images in memory, a batch at once."""
+
+    @tf.autograph.experimental.do_not_convert
+    def examples(numbers: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pixels = tf.gather(resized.pixels, numbers)
+        rest = tf.gather(resized.labels, numbers), tf.gather(resized.usable, numbers)
+        if on_device:
+            if pixels.dtype != tf.uint8:
+                pixels = tf.cast(tf.round(pixels), tf.uint8)
+            return pixels, draws, *rest
+        images = augmentation.batch(pixels, draws)
+        return images if is_mixed else preprocessing.normalize(images), *rest
+
+    return examples
 
 
 def augment_batch(
@@ -160,6 +180,7 @@ def evaluation_batches(
     shard: Shard | None = None,
     *,
     whole: bool = False,
+    resized: Resized | None = None,
 ) -> tf.data.Dataset:
     """Returns every image, in order, in batches of one size.
 
@@ -173,6 +194,7 @@ def evaluation_batches(
         shard: The part of the batches that this host takes; all by default.
         whole: Whether images are as `Preprocessing.resize` leaves them, 0-255, for 10
             views. Otherwise they are the normalised centre.
+        resized: The images, where they are in memory.
 
     Returns:
         Batches of float32 images `(n, height, width, channels)`, int32 labels and
@@ -184,12 +206,16 @@ def evaluation_batches(
     """
     shard = shard or Shard()
     steps = -(-len(examples) // batch_size)
+    if resized is not None:
+        positions = shard.positions(batch_size, 0, steps)
+        batches = positions.batch(shard.per_replica(batch_size), drop_remainder=True)
+        return _ahead(batches.map(_centres(resized, preprocessing, whole)))
     side = preprocessing.resize_size if whole else preprocessing.image_size
     blank = _blank(preprocessing, side)
 
-    def example(position: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def example(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
         def image():
-            encoded, label = examples.load(position, *record)
+            encoded, label = examples.load(position)
             if whole:
                 pixels = preprocessing.resize(preprocessing.decode(encoded))
             else:
@@ -198,21 +224,28 @@ def evaluation_batches(
 
         return tf.cond(position < len(examples), image, lambda: blank)
 
-    if examples.stream is None:
-        items = shard.positions(batch_size, 0, steps).map(lambda p: (p,))
-    else:
-        filling = tf.data.Dataset.from_tensors((b"", 0)).repeat(steps * batch_size)
-        items = (
-            examples.stream(0)
-            .map(lambda encoded, label: (encoded, tf.cast(label, tf.int32)))
-            .concatenate(filling)
-            .take(steps * batch_size)
-            .enumerate()
-            .filter(lambda position, _: shard.holds(position, batch_size))
-            .map(lambda position, record: (position, *record))
-        )
+    items = shard.positions(batch_size, 0, steps)
     items = items.batch(shard.per_replica(batch_size), drop_remainder=True)
     return _ahead(read_or_skip(items, example, examples, blank))
+
+
+def _centres(
+    resized: Resized, preprocessing: Preprocessing, whole: bool
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """Returns what gives images in memory by their positions, to be evaluated."""
+    count = resized.labels.shape[0]
+
+    @tf.autograph.experimental.do_not_convert
+    def centres(positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        places = tf.minimum(positions, count - 1)
+        images = tf.cast(tf.gather(resized.pixels, places), tf.float32)
+        if not whole:
+            images = preprocessing.normalize(preprocessing.center_crop(images))
+        weights = tf.cast(positions < count, tf.float32)
+        weights *= tf.gather(resized.usable, places)
+        return images, tf.gather(resized.labels, places), weights
+
+    return centres
 
 
 def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:

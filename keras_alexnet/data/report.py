@@ -25,8 +25,8 @@ def count_labels(examples: Split, classes: int) -> np.ndarray:
     labels = examples.labels
     if labels is None:
 
-        def label(*item: tf.Tensor) -> tuple[tf.Tensor]:
-            return examples.load(*item)[1:]
+        def label(index: tf.Tensor) -> tuple[tf.Tensor]:
+            return examples.load(index)[1:]
 
         items = examples.items().batch(16)
         batches = read_or_skip(items, label, examples, (np.int32(-1),))
@@ -41,7 +41,7 @@ def measure_sizes(examples: Split) -> list[tuple[int, int]]:
         Width and height of each that can be read, those with the fewest pixels first.
     """
     sizes = examples.items(0, SAMPLE, seed=0).map(
-        lambda *item: image_size(examples.load(*item)[0]),
+        lambda index: image_size(examples.load(index)[0]),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     known = [
@@ -56,8 +56,8 @@ def check_images(source: Dataset) -> None:
     """Decodes every image, so that `source.skipped` names all that are damaged."""
 
     def works(part: Split) -> tf.data.Dataset:
-        def pixels(*item: tf.Tensor) -> tuple[tf.Tensor]:
-            return (tf.size(decode(part.load(*item)[0], source.channels)),)
+        def pixels(index: tf.Tensor) -> tuple[tf.Tensor]:
+            return (tf.size(decode(part.load(index)[0], source.channels)),)
 
         return read_or_skip(part.items().batch(16), pixels, part, (np.int32(0),))
 
@@ -71,7 +71,7 @@ def sample_images(source: Dataset) -> dict[str, list[np.ndarray]]:
     """Returns some images of some classes, for a contact sheet.
 
     Args:
-        source: The images; of streams, the first ones are taken.
+        source: The images.
 
     Returns:
         At most `IMAGES_SHOWN` decoded images of each class, by the class's name.
@@ -86,7 +86,7 @@ def sample_images(source: Dataset) -> dict[str, list[np.ndarray]]:
         # More than are needed, for some may be damaged.
         places = [np.flatnonzero(source.train.labels == label) for label in shown]
         chosen = np.concatenate([own[: 2 * IMAGES_SHOWN] for own in places])
-        items = tf.data.Dataset.from_tensor_slices((chosen.astype(np.int64),))
+        items = tf.data.Dataset.from_tensor_slices(chosen.astype(np.int64))
     files = items.map(source.train.load, num_parallel_calls=tf.data.AUTOTUNE)
     for encoded, label in files.ignore_errors():
         label = int(label)

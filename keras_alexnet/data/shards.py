@@ -30,10 +30,10 @@ IMAGES_PER_SHARD = 1250
 def write_shards(source: Dataset, folder: Path, shards: int | None = None) -> None:
     """Writes all images of a source, as they are encoded, into TFRecord files.
 
-    The files of a part hold the same number of images, within one. Images that can be
-    read by their numbers are shuffled, for readers that go from the first record to the
-    last. Those that cannot be read are left out and named; whether the others decode is
-    not looked at. Called again after it was stopped, it writes what is missing.
+    The files of a split hold the same number of images, within one, and are shuffled,
+    for readers that go from the first record to the last. What cannot be read is left
+    out and named; whether the others decode is not looked at. Called again after it was
+    stopped, it writes what is missing.
 
     Args:
         source: The images.
@@ -125,8 +125,8 @@ def _records(
 ) -> Iterator[bytes]:
     """Yields the images that can be read, as serialised `tf.train.Example`."""
 
-    def read(number: tf.Tensor, *record: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return *examples.load(number, *record), number
+    def read(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return *examples.load(number), number
 
     files = read_or_skip(
         items.batch(16),

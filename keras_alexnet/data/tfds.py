@@ -1,35 +1,30 @@
 """TensorFlow Datasets (TFDS): any of its sets for the classification of images.
 
 `tfds:NAME[/CONFIG][:VERSION]`, and options behind it: `tfds:NAME?train=train[:90%]&
-validation=train[90%:]&test=test&dir=FOLDER&window=2048`. `train`, `validation` and
-`test` are splits as TFDS writes them; by default those of these names, but for a test
-split without labels (ImageNet's). `dir` is TFDS's folder of data sets. Sets that have
-not been prepared are prepared first; `imagenet2012` from the tar files in its
+validation=train[90%:]&test=test&dir=FOLDER`. `train`, `validation` and `test` are
+splits as TFDS writes them; by default those of these names, but for a test split
+without labels (ImageNet's). `dir` is TFDS's folder of data sets. Sets that have not
+been prepared are prepared first; `imagenet2012` from the tar files in its
 `downloads/manual`.
 
-TFDS keeps most sets in TFRecord files. Their records are read by their numbers, so that
-training shuffles all of them, starts anywhere, and goes on behind damage.
-
-Other sets come as a stream, in the order of their files. Training shuffles within
-blocks of `window` consecutive images, which are kept in memory while they are used:
-2,048 take a quarter of a gigabyte for ImageNet. A run that continues skips what came
-before without decoding it.
+TFDS keeps sets in TFRecord files, unless told otherwise. Their records are read by
+their numbers, so that training shuffles all of them, starts anywhere, and goes on
+behind damage.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import tensorflow as tf
 import tensorflow_datasets
 
-from keras_alexnet.data.dataset import Dataset, Split, digest
+from keras_alexnet.data.dataset import Dataset, Split
 from keras_alexnet.data.record_files import Part, RecordFiles
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.errors import UserError
 
-OPTIONS = {"train": "", "validation": "", "test": "", "dir": "", "window": "2048"}
+OPTIONS = {"train": "", "validation": "", "test": "", "dir": ""}
 
 
 def open_tfds(
@@ -51,20 +46,19 @@ def open_tfds(
         ValueError: There is no such set, it cannot be prepared, or it is not one of
             labelled images.
     """
-    if not options["window"].isdecimal() or not int(options["window"]):
-        raise UserError(
-            f"The option window must be a number. Received: {options['window']!r}"
-        )
     builder = _builder(name, options["dir"] or None)
     image, label = _features(builder)
     skipped = Skipped()
-    opened = _Set(builder, image, label, int(options["window"]), skipped)
+
+    def opened(split: str) -> tuple[Split, int]:
+        return _open_split(builder, split, image, label, skipped)
+
     names = _splits(builder, options, test_fraction)
-    found = {split: opened.split(written) for split, written in names.items()}
+    found = {split: opened(written) for split, written in names.items()}
     if len(found) == 3 and not options["test"] and not _has_labels(found["test"][0]):
         del found["test"]
         if options["validation"] and "validation" in builder.info.splits:
-            found["test"] = opened.split("validation")
+            found["test"] = opened("validation")
     depth = builder.info.features[image].shape[-1]
     return Dataset(
         name,
@@ -131,121 +125,68 @@ def _splits(
 def _has_labels(split: Split) -> bool:
     """Says whether the first image has a label; TFDS gives -1 where none is known."""
     try:
-        if split.stream is None:
-            return int(split.read(tf.constant(0, tf.int64))[1]) >= 0
-        return int(split.stream(0).take(1).get_single_element()[1]) >= 0
+        return int(split.read(tf.constant(0, tf.int64))[1]) >= 0
     except tf.errors.OpError:
         return True
 
 
-@dataclasses.dataclass(frozen=True)
-class _Set:
-    """Data set that has been prepared.
+def _open_split(
+    builder: tensorflow_datasets.core.DatasetBuilder,
+    split: str,
+    image: str,
+    label: str,
+    skipped: Skipped,
+) -> tuple[Split, int]:
+    """Returns a split, and how many more images cannot be found.
 
-    Attributes:
-        builder: TFDS's own.
+    Args:
+        builder: TFDS's own, of a prepared set.
+        split: As TFDS writes it.
         image: The feature that holds the image.
         label: The feature that holds its label.
-        window: How many images of a stream are shuffled together.
         skipped: Where to name what is damaged.
+
+    Raises:
+        ValueError: There is no such split, it is empty, or not in TFRecord files.
     """
-
-    builder: tensorflow_datasets.core.DatasetBuilder
-    image: str
-    label: str
-    window: int
-    skipped: Skipped
-
-    def split(self, split: str) -> tuple[Split, int]:
-        """Returns a split, and how many more images cannot be found.
-
-        Raises:
-            ValueError: There is no such split, or it is empty.
-        """
-        decode = tensorflow_datasets.decode
-        # Images stay encoded, and all other features are left out.
-        decoders = decode.PartialDecoding(
-            {self.image: True, self.label: True},
-            decoders={self.image: decode.SkipDecoding()},
+    info = builder.info
+    if info.file_format != tensorflow_datasets.core.FileFormat.TFRECORD:
+        raise UserError(
+            f"{info.full_name} is not in TFRecord files but {info.file_format}: "
+            "prepare it as TFDS does by default."
         )
-        classes = self.builder.info.features[self.label].num_classes
-        try:
-            parts = self._parts(split)
-            if not parts:
-                return self._stream(split, classes, decoders), 0
-        except (AssertionError, KeyError, ValueError) as error:
-            raise UserError(
-                f"{self.builder.name} has no split {split!r}: {error}"
-            ) from None
-        records = RecordFiles(parts, self.skipped)
-        features = decoders.extract_features(self.builder.info.features)
-
-        def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return self._pair(
-                features.deserialize_example(
-                    records.record(index), decoders=decoders.decoders
-                )
-            )
-
-        result = Split(
-            len(records),
-            classes,
-            records.name,
-            read,
-            digest=records.digest,
-            skipped=self.skipped,
-        )
-        return result, records.lost
-
-    def _pair(self, row: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        return row[self.image], tf.cast(row[self.label], tf.int32)
-
-    def _parts(self, split: str) -> list[Part]:
-        """Parts of TFRecord files that a split is in; none if it is not in such."""
-        info = self.builder.info
-        # A mocked set may have no splits and still give images.
-        if (
-            info.file_format != tensorflow_datasets.core.FileFormat.TFRECORD
-            or not info.splits
-        ):
-            return []
+    try:
         parts = [
             Part(
-                Path(one.filename),
-                one.examples_in_shard,
-                one.skip,
-                one.skip + one.take,
+                Path(one.filename), one.examples_in_shard, one.skip, one.skip + one.take
             )
             for one in info.splits[split].file_instructions
         ]
-        return parts if all(part.path.is_file() for part in parts) else []
-
-    def _stream(
-        self,
-        split: str,
-        classes: int,
-        decoders: tensorflow_datasets.decode.PartialDecoding,
-    ) -> Split:
-        images = self.builder.as_dataset(
-            split=split,
-            shuffle_files=False,
-            decoders=decoders,
-            # One file after the other, so that the order is one that can be named.
-            read_config=tensorflow_datasets.ReadConfig(
-                interleave_cycle_length=1, try_autocache=False, skip_prefetch=True
-            ),
-        )
-        count = int(images.cardinality())
-        if count < 1:
+        if not parts:
             raise ValueError("it is empty")
-        full_name = self.builder.info.full_name
-        return Split(
-            count,
-            classes,
-            name=lambda index: f"{full_name}/{split}/{index}",
-            read=None,
-            digest=digest([full_name.encode(), split.encode(), str(count).encode()]),
-            stream=images.map(self._pair).skip,
-            window=self.window,
-            skipped=self.skipped,
+    except (AssertionError, KeyError, ValueError) as error:
+        raise UserError(f"{builder.name} has no split {split!r}: {error}") from None
+    records = RecordFiles(parts, skipped)
+    decode = tensorflow_datasets.decode
+    # Images stay encoded, and all other features are left out.
+    decoders = decode.PartialDecoding(
+        {image: True, label: True}, decoders={image: decode.SkipDecoding()}
+    )
+    features = decoders.extract_features(info.features)
+
+    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        row = features.deserialize_example(
+            records.record(index), decoders=decoders.decoders
         )
+        return row[image], tf.cast(row[label], tf.int32)
+
+    classes = info.features[label].num_classes
+    found = Split(
+        len(records),
+        classes,
+        records.name,
+        read,
+        digest=records.digest,
+        skipped=skipped,
+    )
+    return found, records.lost

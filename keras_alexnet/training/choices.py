@@ -70,12 +70,7 @@ class Facts:
 
 
 def _files(split: Split) -> Iterator[bytes]:
-    """Yields some files, evenly spaced, or the first of a stream."""
-    if split.stream is not None:
-        with contextlib.suppress(tf.errors.OpError):
-            for encoded, _ in split.stream(0).take(SAMPLE):
-                yield encoded.numpy()
-        return
+    """Yields some files, evenly spaced."""
     for place in np.linspace(0, len(split) - 1, min(SAMPLE, len(split))):
         with contextlib.suppress(tf.errors.OpError):
             yield split.file(int(place)).numpy()
@@ -127,7 +122,8 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
         size = take("image_size", size, f"images of {facts.side} pixels")
     else:
         size = config.image_size or get_architecture(architecture).input_size
-    take("rate_multipliers", _multipliers(config), "layers that begin anew")
+    faster = _multipliers(config, architecture)
+    take("rate_multipliers", faster, "layers that begin anew")
     if small:
         take("resize_size", size, "nothing is cut off small images")
     batch = 128 if facts.images >= 5000 else 64 if facts.images >= 1000 else 32
@@ -167,13 +163,16 @@ def _network(config: TrainConfig, facts: Facts) -> tuple[str, int | None, str]:
     return "alexnet_bn", None, f"{images} of {facts.side} pixels"
 
 
-def _multipliers(config: TrainConfig) -> tuple[str, ...]:
+def _multipliers(config: TrainConfig, architecture: str) -> tuple[str, ...]:
     """Returns what the layers learn faster by that the weights do not have."""
     if config.weights is None or config.rate_multipliers is not None:
         return ()
-    layers = read_weights(find_weights(config.weights)).layers
+    known = read_weights(find_weights(config.weights)).layers
+    ours = get_architecture(architecture).kernel_shapes()
     return tuple(
-        f"{n}=10" for n in ("fc6", "fc7", "fc8") if n == "fc8" or n not in layers
+        f"{name}=10"
+        for name in ("fc6", "fc7", "fc8")
+        if name in ours and (name == "fc8" or name not in known)
     )
 
 

@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keras_alexnet.errors import UserError, unknown
-from keras_alexnet.schedules import Curriculum, Plateau, Schedule, parse_schedule
+from keras_alexnet.schedules import (
+    Constant,
+    Curriculum,
+    Plateau,
+    Schedule,
+    parse_schedule,
+)
 from keras_alexnet.training.recipes import CHOOSING, recipe_settings
 from keras_alexnet.training.setting_types import ScheduleText, conform, hints_of
 
@@ -185,6 +191,9 @@ class TrainConfig:
     """What the learning rate is multiplied by in some layers, each LAYER=FACTOR: names
     or patterns, numbers or schedules, such as fc8=10 or "conv*=linear(1, end=0)". Of
     several that fit a layer the last one counts."""
+    decay_multipliers: tuple[str, ...] = ()
+    """What the weight decay is multiplied by in some layers, each LAYER=FACTOR: names
+    or patterns, numbers. Of several that fit a layer the last one counts."""
     momentum: float = 0.9
     """Momentum of stochastic gradient descent."""
     weight_decay: float = 0.0005
@@ -262,6 +271,7 @@ class TrainConfig:
         for name in ("color_noise", "bias_multiplier"):
             _check_schedule(name, getattr(self, name), (Curriculum, Plateau))
         self.layer_multipliers()
+        self.layer_decays()
         self.layer_dropouts()
         if self.recipe not in CHOOSING:
             for name in CHOSEN:
@@ -313,6 +323,22 @@ class TrainConfig:
         """
         texts = self.rate_multipliers or ()
         return _by_layer("rate_multipliers", "FACTOR", texts, (Curriculum, Plateau))
+
+    def layer_decays(self) -> dict[str, float]:
+        """Reads `decay_multipliers`.
+
+        Returns:
+            Factors by name or pattern of layers, in the order given.
+
+        Raises:
+            ValueError: One is not written as LAYER=FACTOR, or is given twice.
+        """
+        name, texts = "decay_multipliers", self.decay_multipliers
+        factors = _by_layer(name, "FACTOR", texts, (Curriculum, Plateau))
+        for layer, factor in factors.items():
+            if not isinstance(factor, Constant):
+                raise UserError(f"{name} are numbers. Received: {layer}={factor}")
+        return {layer: factor(0.0) for layer, factor in factors.items()}
 
     def layer_dropouts(self) -> dict[str, Schedule]:
         """Reads `dropout_by_layer`.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_alexnet.errors import TrainingFailed
@@ -198,15 +199,19 @@ class _Epochs:
             due = bool(self.is_due and self.hosts.is_chief and self.is_due(step))
             stopped_by, due = _agreed(self.hosts, self.received, due)
             if due and self.save and not stopped_by and step < end:
+                self._wait()
                 self.save(step, epoch, None)
-                self.speed.pause()
-        self.speed.pause()
-        self.skipped.check_last()
+        self._wait()
         if stopped_by and step < end:
             if self.save:
                 self.save(step, epoch, None)
             raise Interrupted(stopped_by)
         return {name: float(value) for name, value in logs.items()}
+
+    def _wait(self) -> None:
+        """Waits for the steps that the device has still to do."""
+        self.skipped.check_all()
+        self.speed.pause()
 
 
 @contextlib.contextmanager
@@ -347,21 +352,24 @@ def _agreed(hosts: Hosts, received: list[int], due: bool) -> tuple[int | None, b
 class SkippedSteps:
     """Reports the steps that were not applied, and ends a run that has only such.
 
-    Looks at a step when the one after it has been started, so that no device waits for
-    the host to look.
+    Looks at several steps at once: a number from a GPU arrives when the GPU has done
+    all its steps, and is then idle until the host has prepared the next.
 
     Args:
         hosts: Who trains.
         most_in_row: How many steps in a row may be skipped.
     """
 
+    # All hosts must look after the same step, so this is no matter of time.
+    STEPS_AT_ONCE = 16
+
     def __init__(self, hosts: Hosts, most_in_row: int):
         self.hosts = hosts
         self.most_in_row = most_in_row
-        self._unseen: tuple[int, tf.Tensor, Any] | None = None
+        self._unseen: list[tuple[int, tf.Tensor, Any]] = []
 
     def check(self, step: int, in_row: tf.Tensor, finite: Any) -> None:
-        """Takes note of a step, and looks at the one before it.
+        """Takes note of a step, and looks at those before it if there are enough.
 
         Args:
             step: Number of steps done.
@@ -371,20 +379,24 @@ class SkippedSteps:
         Raises:
             Diverged: Too many in a row were skipped.
         """
-        self.check_last()
-        self._unseen = step, in_row, finite
+        self._unseen.append((step, in_row, finite))
+        if len(self._unseen) == self.STEPS_AT_ONCE:
+            self.check_all()
 
-    def check_last(self) -> None:
-        """Looks at the last step.
+    def check_all(self) -> None:
+        """Looks at the steps that were not looked at.
 
         Raises:
             Diverged: Too many in a row were skipped.
         """
-        if self._unseen is None:
+        unseen, self._unseen = self._unseen, []
+        if not unseen or not np.any(tf.stack([in_row for _, in_row, _ in unseen])):
             return
-        (step, in_row, finite), self._unseen = self._unseen, None
-        if not int(in_row):
-            return
+        for step, in_row, finite in unseen:
+            if int(in_row):
+                self._report(step, int(in_row), finite)
+
+    def _report(self, step: int, in_row: int, finite: Any) -> None:
         first = self.hosts.index * self.hosts.local_replicas
         finite = self.hosts.strategy.experimental_local_results(finite)
         where = [str(first + index) for index, good in enumerate(finite) if not good]
@@ -392,12 +404,12 @@ class SkippedSteps:
             f"\nStep {step} was not applied: gradients were not finite on "
             f"{'replica ' + ', '.join(where) if where else 'other hosts or in sum'}."
         )
-        if int(in_row) > self.most_in_row:
+        if in_row > self.most_in_row:
             raise Diverged(
-                f"The gradients of {int(in_row)} steps in a row, up to step {step}, "
-                "were not finite. Weights of earlier checkpoints are good, but what "
-                "follows them is not: begin another run with a smaller learning rate, "
-                "a warm-up, clipped gradients (--clip-norm 1) or another precision."
+                f"The gradients of {in_row} steps in a row, up to step {step}, were "
+                "not finite. Weights of earlier checkpoints are good, but what follows "
+                "them is not: begin another run with a smaller learning rate, a "
+                "warm-up, clipped gradients (--clip-norm 1) or another precision."
             )
 
 
@@ -411,14 +423,15 @@ class Speed:
 
     def tick(self) -> None:
         """Counts a step, if the one before it has just been counted too."""
-        now = time.perf_counter()
-        if self._last is not None:
+        last, self._last = self._last, time.perf_counter()
+        if last is not None:
             self._steps += 1
-            self._seconds += now - self._last
-        self._last = now
+            self._seconds += self._last - last
 
     def pause(self) -> None:
-        """Leaves out the time until the next step."""
+        """Leaves out the time until the next step. No step may be under way."""
+        if self._last is not None:
+            self._seconds += time.perf_counter() - self._last
         self._last = None
 
     @property

@@ -56,6 +56,8 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             that of all biases, on top of their layer's. A factor of 0 leaves weight and
             velocity alone, as the 2012 program did. `set_multiplier` changes one
             without retracing. Defaults to none.
+        decay_multipliers: Factors of `weight_decay`, by name of layer. Defaults to
+            none.
         dynamic_loss_scale: Whether `scale_loss` scales, for float16: halved after a
             step whose gradients were not finite, doubled after 2,000 that were.
             Defaults to False.
@@ -78,6 +80,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.0005,
         multipliers: Mapping[str, float] | None = None,
+        decay_multipliers: Mapping[str, float] | None = None,
         dynamic_loss_scale: bool = False,
         average: float | None = None,
         name: str = "decayed_momentum",
@@ -108,6 +111,10 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             layer: _check_multiplier(layer, factor)
             for layer, factor in (multipliers or {}).items()
         }
+        self.decay_multipliers = {
+            layer: _check_multiplier(layer, factor)
+            for layer, factor in (decay_multipliers or {}).items()
+        }
         self.dynamic_loss_scale = dynamic_loss_scale
         self.average = average
 
@@ -127,7 +134,12 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             for average, variable in zip(self._averages, variables, strict=True):
                 average.assign(variable)
         # Biases, and the scales of other normalisations, are vectors.
-        self._decays = [self.decay if len(v.shape) > 1 else 0.0 for v in variables]
+        self._decays = [
+            self.decay * self.decay_multipliers.get(_layer_name(v), 1.0)
+            if len(v.shape) > 1
+            else 0.0
+            for v in variables
+        ]
         self.skipped_steps = self._add_scalar("skipped_steps", 0, "int64")
         self.skipped_in_row = self._add_scalar("skipped_in_row", 0, "int64")
         if self.dynamic_loss_scale:
@@ -149,7 +161,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         )
         self._factors = [self._factors_of(variable) for variable in variables]
         layers = {_layer_name(variable) for variable in variables}
-        for name in self.multipliers:
+        for name in (*self.multipliers, *self.decay_multipliers):
             if name not in (*layers, BIASES):
                 choices = [*sorted(layers), BIASES]
                 raise UserError(unknown(name, "layer with trainable weights", choices))
@@ -382,6 +394,7 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             "momentum": self.momentum,
             "weight_decay": self.decay,
             "multipliers": self.multipliers,
+            "decay_multipliers": self.decay_multipliers,
             "dynamic_loss_scale": self.dynamic_loss_scale,
             "average": self.average,
         }

@@ -17,6 +17,7 @@ from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.dataset import Dataset
 from keras_alexnet.data.measure import measure, published_axes
 from keras_alexnet.data.mixing import Mixing
+from keras_alexnet.data.resized import ResizedSplits
 from keras_alexnet.errors import UserError
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import AlexNet
@@ -24,7 +25,7 @@ from keras_alexnet.schedules import parse_schedule, per_epoch
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.optimizer import DecayedMomentum
 from keras_alexnet.training.precision import Precision
-from keras_alexnet.training.rates import dropouts, frozen_layers, multipliers
+from keras_alexnet.training.rates import decays, dropouts, frozen_layers, multipliers
 from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.strategy import describe, make_deterministic, use_xla
 
@@ -60,8 +61,10 @@ def build_network(
     def override(value: str) -> str | None:
         return None if value.lower() == "none" else value
 
+    architecture = get_architecture(config.architecture).widened(config.width)
+    drops = any(spec.role == "dropout" for spec in architecture.top)
     return build(
-        get_architecture(config.architecture).widened(config.width),
+        architecture,
         input_shape=(image_size, image_size, channels),
         classes=classes,
         groups=config.groups,
@@ -69,7 +72,7 @@ def build_network(
         norm=override(config.norm),
         pool=override(config.pool),
         activation=override(config.activation),
-        dropout=parse_schedule(config.dropout)(0.0),
+        dropout=parse_schedule(config.dropout)(0.0) if drops else "default",
         dtype=dtype,
         weights=weights,
     )
@@ -107,6 +110,7 @@ def make_model(config: TrainConfig, source: Dataset, precision: Precision) -> Al
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             multipliers={name: factor(0.0) for name, factor in factors.items()},
+            decay_multipliers=decays(config, model),
             dynamic_loss_scale=precision.name == "float16",
             average=config.ema,
             global_clipnorm=config.clip_norm,
@@ -175,6 +179,7 @@ def describe_data(
     run: RunDirectory,
     config: TrainConfig,
     source: Dataset,
+    memory: ResizedSplits,
     of_weights: Preprocessing | None,
     choices: Sequence[str] = (),
 ) -> None:
@@ -190,7 +195,12 @@ def describe_data(
         scale=get_architecture(config.architecture).pixel_scale,
         fused_decode=config.fused_decode,
     )
-    measured = measure(source.train, unmeasured, seed=config.seed)
+    measured = measure(
+        source.train,
+        unmeasured,
+        seed=config.seed,
+        resized=memory.get("train", unmeasured),
+    )
     preprocessing = dataclasses.replace(
         unmeasured,
         mean=measured.mean,

@@ -43,6 +43,24 @@ def multipliers(config: TrainConfig, model: keras.Model) -> dict[str, Schedule]:
     return {name: one for name, one in schedules.items() if one != Constant(1.0)}
 
 
+def decays(config: TrainConfig, model: keras.Model) -> dict[str, float]:
+    """Returns what the weight decay is multiplied by, by layer name.
+
+    Args:
+        config: Its `decay_multipliers`.
+        model: The model that is trained.
+
+    Raises:
+        ValueError: A pattern fits no layer that has weights.
+    """
+    names = _layers_with_weights(model)
+    return {
+        name: factor
+        for pattern, factor in config.layer_decays().items()
+        for name in _matching(pattern, names)
+    }
+
+
 def dropouts(config: TrainConfig, model: keras.Model) -> dict[str, Schedule]:
     """Returns the schedules of the dropout rates, by layer name.
 

@@ -84,6 +84,32 @@ RECIPES: dict[str, dict[str, Any]] = {
         "horizontal_flip": True,
         "color_noise": "0",
     },
+    # layer-params-*.cfg of cuda-convnet, the 2012 program: epsW, epsB, momW and momB,
+    # wc of each layer; the image of means (convdata.py), no augmentation. The file of
+    # 80sec says to divide the rate by ten after 8 epochs and not when to stop; that of
+    # 18pct after 120 and after 130; that of 19pct says nothing, and has the same here.
+    **{
+        f"cifar-{name}": {
+            "architecture": f"cifar_{name}",
+            "epochs": epochs,
+            "global_batch_size": 128,
+            "learning_rate": f"step(0.001, boundaries={boundaries})",
+            "bias_multiplier": "2",
+            "momentum": 0.9,
+            "weight_decay": 0.004,
+            "decay_multipliers": decays,
+            "dropout": "0",
+            "horizontal_flip": False,
+            "color_noise": "0",
+            "mean": "image",
+            "resize_size": 32,
+        }
+        for name, epochs, boundaries, decays in (
+            ("80sec", 10, "(0.8,)", ("fc64=7.5", "fc10=7.5")),
+            ("19pct", 140, "(0.857142, 0.928571)", ("fc10=750",)),
+            ("18pct", 140, "(0.857142, 0.928571)", ("fc10=250",)),
+        )
+    },
     # From published weights to other classes. Rates are those of Caffe's example of it,
     # models/finetune_flickr_style: base_lr 0.001, a tenth of the rate from scratch, the
     # new output layer 10 times as fast, biases twice. To keep the convolutions as they

@@ -7,10 +7,16 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
+import tensorflow as tf
 
 from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.layers import ScheduledDropout
 from keras_alexnet.schedules import Plateau, Schedule
+
+# Learning rates are copied to the device for so many steps at once. A copy to a GPU
+# waits for the steps that the GPU has still to do, so one copy a step would leave the
+# GPU idle while the host prepares the next.
+STEPS_AHEAD = 256
 
 
 class ScheduleCallback(keras.callbacks.Callback):
@@ -61,6 +67,7 @@ class ScheduleCallback(keras.callbacks.Callback):
             self._watch(row)
         self._step = 0
         self._settings: list[_Setting] = []
+        self._rates: dict[float, tf.Tensor] = {}
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Finds out at which step training begins, and what there is to set.
@@ -119,7 +126,15 @@ class ScheduleCallback(keras.callbacks.Callback):
         return self._plateau.after(self._errors)
 
     def _set_rate(self, value: float) -> None:
-        self.model.optimizer.learning_rate = value
+        if value not in self._rates:
+            rates = {value: None}
+            if self._plateau is None:
+                last = min(self._step + STEPS_AHEAD, self.total_steps)
+                steps = range(self._step, last)
+                rates |= {self.learning_rate(s / self.total_steps): None for s in steps}
+            scalars = tf.unstack(tf.constant([*rates], keras.backend.floatx()))
+            self._rates = dict(zip(rates, scalars, strict=True))
+        self.model.optimizer.learning_rate = self._rates[value]
 
     def _dropouts(self) -> list[tuple[ScheduledDropout, Schedule]]:
         layers = {

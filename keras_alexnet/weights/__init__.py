@@ -12,12 +12,11 @@ from keras_alexnet.weights.assignment import (
 from keras_alexnet.weights.conversions import (
     convert_lrn,
     lrn_alpha,
-    lrn_alpha_of_sum,
     to_classic_dropout,
     to_inverted_dropout,
 )
 from keras_alexnet.weights.reading import read_mean, read_weights
-from keras_alexnet.weights.recognition import Network, describe, network_of, recognise
+from keras_alexnet.weights.recognition import Network, network_of, recognise
 from keras_alexnet.weights.weight_file import (
     LAYER_NAMES,
     LayerWeights,
@@ -34,10 +33,8 @@ __all__ = [
     "WeightFileError",
     "assign_weights",
     "convert_lrn",
-    "describe",
     "load_weights_into",
     "lrn_alpha",
-    "lrn_alpha_of_sum",
     "network_of",
     "read_mean",
     "read_weights",

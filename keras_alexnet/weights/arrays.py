@@ -20,31 +20,10 @@ from keras_alexnet.weights.weight_file import (
 _BLOCK = 16
 
 # What files hold weights as. Integers are quantised networks, which need their scales.
-FLOATS = ("float16", "float32", "float64")
+_FLOATS = ("bfloat16", "float16", "float32", "float64")
 
-
-def view(buffer, dtype: np.dtype | str, shape: Sequence[int], offset: int = 0):
-    """Returns an array on top of a buffer, after checking that it lies inside.
-
-    Args:
-        buffer: Bytes, or a view of them.
-        dtype: Type of the elements.
-        shape: The declared shape.
-        offset: Where the array starts, in bytes.
-
-    Raises:
-        WeightFileError: The shape is negative, or larger than the buffer.
-    """
-    dtype, shape = np.dtype(dtype), tuple(shape)
-    if len(shape) > 8 or any(size < 0 for size in shape) or offset < 0:
-        raise WeightFileError(f"An array has the impossible shape {_short(shape)}.")
-    size = math.prod(shape)
-    if offset + size * dtype.itemsize > len(buffer):
-        raise WeightFileError(
-            f"An array of shape {_short(shape)} needs {size * dtype.itemsize:,} bytes; "
-            f"{max(0, len(buffer) - offset):,} are there."
-        )
-    return np.frombuffer(buffer, dtype, size, offset).reshape(shape)
+# An array that is read when it is asked for.
+Read = Callable[[], np.ndarray]
 
 
 def contiguous(array: np.ndarray) -> np.ndarray:
@@ -53,7 +32,7 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     Raises:
         WeightFileError: The elements are not floating-point numbers.
     """
-    if array.dtype.newbyteorder("=").name not in FLOATS:
+    if array.dtype.name not in _FLOATS:
         raise WeightFileError(
             f"Weights should be floating-point numbers. Found: {array.dtype.name}."
         )
@@ -67,15 +46,8 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     return result
 
 
-def widen(array: np.ndarray) -> np.ndarray:
-    """Returns the float32 numbers whose upper halves, bfloat16, are given."""
-    wide = array.astype(np.uint32)
-    wide <<= 16
-    return wide.view(np.float32)
-
-
 def channels_first_layers(
-    weights: Mapping[str, tuple[Callable[[], np.ndarray], Callable[[], np.ndarray]]],
+    weights: Mapping[str, tuple[Read, Read]],
 ) -> dict[str, LayerWeights]:
     """Converts the layout that PyTorch, Caffe and ONNX share.
 
@@ -84,34 +56,22 @@ def channels_first_layers(
             width)` or `(out, in)` - and the bias, as views of the file. fc6 counts its
             inputs by channel, then row, then column.
     """
+
+    def convert(name: str) -> LayerWeights:
+        kernel, bias = (read() for read in weights[name])
+        kernel = np.moveaxis(np.atleast_2d(kernel), (0, 1), (-1, -2))
+        if name == "fc6" and kernel.ndim == 2:
+            kernel = rows_by_pixel(kernel, weights["conv5"][1]().size)
+        kernel = contiguous(kernel)
+        if name in DENSE:
+            kernel = kernel.reshape(-1, kernel.shape[-1])
+        return LayerWeights(kernel, contiguous(bias.reshape(-1)))
+
     # Checksums and copies leave Python's lock alone. The largest layer first.
     order = sorted(weights, key=lambda name: name != "fc6")
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        converted = pool.map(
-            lambda name: _convert(name, *weights[name], weights["conv5"][1]), order
-        )
-        layers = dict(zip(order, converted, strict=True))
+        layers = dict(zip(order, pool.map(convert, order), strict=True))
     return {name: layers[name] for name in weights}
-
-
-def _convert(name: str, kernel: Callable, bias: Callable, conv5_bias: Callable):
-    kernel, bias = kernel(), bias()
-    expected = 4 if name in CONVOLUTIONS else 2
-    if kernel.ndim != expected or bias.ndim != 1 or not kernel.size:
-        raise WeightFileError(
-            f"{name} should have a kernel of {expected} dimensions and a bias of one. "
-            f"Found: kernel {kernel.shape}, bias {bias.shape}."
-        )
-    if name in CONVOLUTIONS:
-        kernel = kernel.transpose(2, 3, 1, 0)
-    elif name == "fc6":
-        kernel = rows_by_pixel(kernel.T, conv5_bias().size)
-    else:
-        kernel = kernel.T
-    kernel = contiguous(kernel)
-    if name in DENSE:
-        kernel = kernel.reshape(-1, kernel.shape[-1])
-    return LayerWeights(kernel, contiguous(bias))
 
 
 def rows_by_pixel(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -146,13 +106,18 @@ def by_position(convolutions: Sequence, dense: Sequence) -> dict:
             "An AlexNet has 5 convolutions and up to 3 dense layers. Found: "
             f"{len(convolutions)} and {len(dense)}."
         )
-    return {
-        **dict(zip(CONVOLUTIONS, convolutions, strict=True)),
-        **dict(zip(DENSE, dense, strict=False)),
-    }
+    layers = dict(zip(CONVOLUTIONS, convolutions, strict=True))
+    return layers | dict(zip(DENSE, dense, strict=False))
 
 
-def _short(shape: tuple) -> str:
-    """Writes a shape that may hold numbers of any length."""
-    sizes = [str(size) if abs(size) < 1 << 63 else "..." for size in shape[:8]]
-    return f"({', '.join(sizes)})"
+def normalises_first(kinds: Sequence[str | None]) -> bool | None:
+    """Says whether the first normalisation stands before the first pooling.
+
+    Args:
+        kinds: Caffe's types of layers or ONNX's operators, in their order.
+
+    Returns:
+        None where there are not both.
+    """
+    found = [kind == "LRN" for kind in kinds if kind in ("LRN", "Pooling", "MaxPool")]
+    return found[0] if len(set(found)) == 2 else None

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -69,10 +69,9 @@ def assign_weights(model: AlexNet, weight_file: WeightFile) -> None:
         WeightFileError: A layer is missing, or of another shape. The message names the
             layers, what was found and what was expected; nothing has been assigned.
     """
-    ours = _variables(model)
-    _check(model, weight_file, ours, LAYER_NAMES)
-    for name in weight_file.layers:
-        _assign(ours[name], weight_file.layers[name])
+    differences, _, _ = _compare(model, weight_file)
+    _refuse(model, weight_file, differences.values())
+    _assign(model, weight_file, weight_file.layers)
     bind_weights(model, weight_file)
 
 
@@ -87,8 +86,8 @@ def load_weights_into(
     A model may lack the classifier, and may have other classes, another input size or
     other input channels than the network that the weights come from. The layers which
     that changes - fc8, fc6, conv1 - keep their initial values, and a warning says so;
-    likewise where the file lacks the classifier or its last layer. Anything else that
-    differs is an error.
+    likewise where the file lacks the classifier or its last layer, and layers that no
+    published network has. Anything else that differs is an error.
 
     Args:
         model: A model of `keras_alexnet.build()`.
@@ -105,53 +104,111 @@ def load_weights_into(
     weight_file = weights if isinstance(weights, WeightFile) else read_weights(weights)
     if convert is not None:
         weight_file = convert(weight_file)
-    others = [
-        layer.name
-        for layer in model.layers
-        if layer.weights and layer.name not in LAYER_NAMES
-    ]
-    if others and weight_file.format == "keras" and convert is None:
+    differences, initial, unused = _compare(model, weight_file)
+    known = weight_file.arrays()
+    if any(known.get(name) == () for name in initial) and convert is None:
         _load_own(model, weight_file.path)
         bind_weights(model, weight_file)
         return LoadReport(tuple(layer.name for layer in model.layers), {}, ())
-    ours, layers = _variables(model), weight_file.layers
-    initial = _left_initial(ours, layers)
-    unused = ()
-    if not any(name in ours for name in DENSE):
-        unused = tuple(name for name in DENSE if name in layers)
-    compared = [name for name in LAYER_NAMES if name not in (*initial, *unused)]
-    _check(model, weight_file, ours, compared)
-    loaded = tuple(name for name in layers if name in ours and name not in initial)
-    for name in loaded:
-        _assign(ours[name], layers[name])
+    wrong = [text for n, text in differences.items() if n not in (*initial, *unused)]
+    _refuse(model, weight_file, wrong)
+    loaded = tuple(
+        layer.name
+        for layer in model.layers
+        if known.get(layer.name) and layer.name not in initial
+    )
+    _assign(model, weight_file, loaded)
     if "conv1" in loaded:
         bind_weights(model, weight_file)
-    # Layers that take part in the network but not in any published file.
-    initial |= dict.fromkeys(others, "the file does not have it")
     report = LoadReport(loaded, initial, unused)
-    if initial:
+    if initial or not set(unused) <= set(DENSE):
         warnings.warn(f"{weight_file.path}: {report}", stacklevel=2)
     return report
 
 
-def _left_initial(ours: dict[str, list], layers: Mapping) -> dict[str, str]:
-    """Returns the model's layers that a file may leave as they are, and why."""
-    initial = {}
-    for name, (dimension, what) in _MAY_DIFFER.items():
-        if name not in layers or name not in ours:
+def _compare(
+    model: AlexNet, weight_file: WeightFile
+) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
+    """Compares a model's layers with a file's.
+
+    Returns:
+        How each layer differs that does; why some of these may keep their initial
+        value; and which of the file's layers the model may lack.
+    """
+    ours = {layer.name: layer.weights for layer in model.layers if layer.weights}
+    theirs = {n: a for n, a in weight_file.arrays().items() if a or n in ours}
+    dense = [name for name in DENSE if name in ours]
+    missing = [name for name in dense if name not in theirs]
+    differences, initial, unused = {}, {}, []
+    for name in {**dict.fromkeys(LAYER_NAMES), **ours, **theirs}:
+        found, expected = (
+            name in arrays and [_shape(name, array) for array in arrays[name]]
+            for arrays in (theirs, ours)
+        )
+        if found == expected:
             continue
-        found, expected = layers[name].kernel.shape, _shape(name, ours[name][0])
-        alike = _without(found, dimension) == _without(expected, dimension)
-        if alike and found != expected:
-            initial[name] = (
-                f"{found[dimension]} {what} in the "
-                f"file, {expected[dimension]} in the model"
-            )
-    expected = [name for name in DENSE if name in ours]
-    missing = [name for name in expected if name not in layers]
-    if missing in (["fc8"], expected):
-        initial |= dict.fromkeys(missing, "the file does not have it")
-    return initial
+        differences[name] = f"{name}: found {_text(found)}; expected {_text(expected)}"
+        if not expected and (name not in LAYER_NAMES or (name in DENSE and not dense)):
+            unused.append(name)
+        elif not found and (name not in LAYER_NAMES or missing in (["fc8"], dense)):
+            initial[name] = "the file does not have it"
+        elif why := _other_size(name, found, expected):
+            initial[name] = why
+    return differences, initial, tuple(unused)
+
+
+def _other_size(name: str, found: list[tuple], expected: list[tuple]) -> str | None:
+    """Says how a layer differs because of other images or classes, if it does."""
+    if name not in _MAY_DIFFER or not found or not expected:
+        return None
+    dimension, what = _MAY_DIFFER[name]
+    (found, *_), (expected, *_) = found, expected
+    alike = [shape[:dimension] + shape[dimension + 1 :] for shape in (found, expected)]
+    if alike[0] != alike[1] or found == expected:
+        return None
+    return f"{found[dimension]} {what} in the file, {expected[dimension]} in the model"
+
+
+def _refuse(model: AlexNet, weight_file: WeightFile, wrong: Iterable[str]) -> None:
+    """Raises if layers of the file are not as the model's."""
+    if not wrong:
+        return
+    where = "The weights do" if weight_file.path is None else f"{weight_file.path} does"
+    text = f"{where} not fit the model {model.name}. {'. '.join(wrong)}."
+    theirs = recognise(weight_file)
+    if theirs and model.metadata.architecture not in theirs:
+        text += f" They are of {theirs[0]}: try that architecture."
+    raise WeightFileError(text)
+
+
+def _assign(model: AlexNet, weight_file: WeightFile, names: Iterable[str]) -> None:
+    arrays = weight_file.arrays()
+    for name in names:
+        variables = model.get_layer(name).weights
+        for variable, array in zip(variables, arrays[name], strict=True):
+            variable.assign(array.reshape(variable.shape))
+
+
+def _load_own(model: AlexNet, path: str | Path) -> None:
+    """Loads a model with layers inside layers, which only Keras can tell apart."""
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise WeightFileError(
+            f"{path} is not of a model with the same layers as {model.name}: {error}"
+        ) from None
+
+
+def _shape(name: str, array: Any) -> tuple[int, ...]:
+    """Returns an array's shape; of a dense layer written as a convolution, flat."""
+    shape = tuple(int(size) for size in array.shape)
+    if name in DENSE and len(shape) == 4:
+        return (math.prod(shape[:3]), shape[3])
+    return shape
+
+
+def _text(shapes: list[tuple] | bool) -> str:
+    return ", ".join(map(str, shapes)) if shapes else "no such layer"
 
 
 # === What comes with the weights ===
@@ -172,9 +229,9 @@ def bind_weights(model: AlexNet, weight_file: WeightFile) -> None:
     metadata, published = weight_file.metadata, weight_file.format != "keras"
     top = weight_file.layers.get("fc8")
     names, order = None, None
-    if top is not None and model.output_shape[-1] == top.bias.size:
+    if top is not None and model.output_shape[-1] == top.kernel.shape[-1]:
         names, order = metadata.get("class_names") or None, metadata.get("class_order")
-        if published and top.bias.size == IMAGENET_CLASSES:
+        if published and top.kernel.shape[-1] == IMAGENET_CLASSES:
             order = "wordnet"
     path, origin, digest = weight_file.path, weight_file.name, None
     if path is not None:
@@ -212,71 +269,3 @@ def _preprocessing(model: AlexNet, weight_file: WeightFile) -> Preprocessing | N
     if channels != preprocessing.channels or sizes[0] != sizes[1]:
         return None
     return preprocessing.with_image_size(sizes[0]) if sizes[0] else preprocessing
-
-
-# === Layers ===
-
-
-def _load_own(model: AlexNet, path: str | Path) -> None:
-    """Loads a model with layers of a user's own, which only Keras can tell apart."""
-    try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        raise WeightFileError(
-            f"{path} is not of a model with the same layers as {model.name}: {error}"
-        ) from None
-
-
-def _variables(model: AlexNet) -> dict[str, list]:
-    """Returns kernel and bias, or the kernel alone, of each layer that we name."""
-    return {
-        layer.name: list(layer.weights)
-        for layer in model.layers
-        if layer.name in LAYER_NAMES
-    }
-
-
-def _mismatch(name: str, weight_file: WeightFile, ours: dict) -> str | None:
-    """Says how a layer of the file differs from the model's, if it does."""
-    if name not in ours and name not in weight_file.layers:
-        return None
-    expected = found = "no such layer"
-    if name in ours:
-        expected = ", ".join(str(_shape(name, variable)) for variable in ours[name])
-    if name in weight_file.layers:
-        found = ", ".join(str(array.shape) for array in weight_file.layers[name])
-    if found == expected:
-        return None
-    return f"{name}: found {found}; expected {expected}"
-
-
-def _check(
-    model: AlexNet, weight_file: WeightFile, ours: dict, names: Iterable[str]
-) -> None:
-    """Raises if layers of the file are not as the model's."""
-    wrong = [text for name in names if (text := _mismatch(name, weight_file, ours))]
-    if not wrong:
-        return
-    where = "The weights do" if weight_file.path is None else f"{weight_file.path} does"
-    text = f"{where} not fit the model {model.name}. {'. '.join(wrong)}."
-    theirs = recognise(weight_file)
-    if theirs and model.metadata.architecture not in theirs:
-        text += f" They are of {theirs[0]}: try that architecture."
-    raise WeightFileError(text)
-
-
-def _assign(variables: list, weights: tuple) -> None:
-    for variable, array in zip(variables, weights, strict=True):
-        variable.assign(array.reshape(variable.shape))
-
-
-def _shape(name: str, variable) -> tuple[int, ...]:
-    """Returns a variable's shape; of a dense layer written as a convolution, flat."""
-    shape = tuple(int(size) for size in variable.shape)
-    if name in DENSE and len(shape) == 4:
-        return (math.prod(shape[:3]), shape[3])
-    return shape
-
-
-def _without(shape: tuple[int, ...], dimension: int) -> tuple[int, ...]:
-    return shape[:dimension] + shape[dimension + 1 :]

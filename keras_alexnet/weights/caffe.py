@@ -5,11 +5,10 @@ Field numbers are those of BVLC/caffe, src/caffe/proto/caffe.proto.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from keras_alexnet.weights.arrays import channels_first_layers
+from keras_alexnet.weights.arrays import channels_first_layers, normalises_first
+from keras_alexnet.weights.buffers import view
 from keras_alexnet.weights.protobuf import Message
 from keras_alexnet.weights.weight_file import (
     CONVOLUTIONS,
@@ -36,11 +35,7 @@ def read(buffer: memoryview) -> WeightFile:
     found, names, kinds = {}, [], []
     for layer in layers:
         name = layer.text(fields[0])
-        if fields is _LAYER_FIELDS:
-            kind = layer.text(fields[1])
-        else:
-            kind = _V1_TYPES.get((layer.integers(fields[1]) or [0])[-1], "")
-        kinds.append(kind)
+        kinds.append(layer.text(fields[1]) or _V1_TYPES.get(layer.integer(fields[1])))
         blobs = layer.messages(fields[2])
         if not blobs:
             continue
@@ -59,7 +54,7 @@ def read(buffer: memoryview) -> WeightFile:
     weights = {
         name: (
             lambda blob=found[name][0], name=name: _weight(blob, name),
-            lambda blob=found[name][1]: _blob(blob).reshape(-1),
+            lambda blob=found[name][1]: _blob(blob),
         )
         for name in LAYER_NAMES
         if name in found
@@ -68,7 +63,7 @@ def read(buffer: memoryview) -> WeightFile:
         "caffe",
         channels_first_layers(weights),
         preprocessing="caffe",
-        norm_first=_norm_first(kinds),
+        norm_first=normalises_first(kinds),
         name=net.text(_NAME) or None,
     )
 
@@ -91,31 +86,14 @@ def read_mean(buffer: memoryview) -> np.ndarray:
 
 def _weight(blob: Message, name: str) -> np.ndarray:
     weight = _blob(blob)
-    if name in CONVOLUTIONS:
-        return weight
     # V1 layers write (out, in) as (1, 1, out, in).
-    return weight.reshape(weight.shape[-2:]) if weight.ndim > 2 else weight
+    return weight if name in CONVOLUTIONS else weight.reshape(weight.shape[-2:])
 
 
 def _blob(blob: Message) -> np.ndarray:
     """Returns a blob's numbers, as a view of the file."""
     shape = blob.message(_SHAPE).integers(1)
-    if not shape:
-        shape = [(blob.integers(number) or [0])[-1] for number in (1, 2, 3, 4)]
-    data = blob.numbers(_DATA, "<f4")
-    if not data.size:
-        data = blob.numbers(_DOUBLE_DATA, "<f8")
-    if len(shape) > 8 or any(size < 0 for size in shape):
-        raise WeightFileError(f"A blob has the impossible shape {shape[:8]}.")
-    if math.prod(shape) != data.size or not data.size:
-        raise WeightFileError(
-            f"A blob says that it is of shape {tuple(shape)}, and holds "
-            f"{data.size:,} numbers."
-        )
-    return data.reshape(shape)
-
-
-def _norm_first(kinds: list[str]) -> bool | None:
-    if "LRN" not in kinds or "Pooling" not in kinds:
-        return None
-    return kinds.index("LRN") < kinds.index("Pooling")
+    shape = shape or [blob.integer(number) for number in (1, 2, 3, 4)]
+    if data := blob.numbers(_DATA):
+        return view(data, "<f4", shape)
+    return view(blob.numbers(_DOUBLE_DATA), "<f8", shape)

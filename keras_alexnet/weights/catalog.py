@@ -15,17 +15,14 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
 from keras_alexnet.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    from keras_alexnet.images.preprocessing import Preprocessing
 
 CACHE_VARIABLE = "KERAS_ALEXNET_CACHE"
 DEFAULT_CACHE = "~/.cache/keras_alexnet/weights"
@@ -44,112 +41,87 @@ class PublishedFile:
 
     Attributes:
         name: What `fetch_weights` calls it.
-        file_name: What its publisher calls it.
         urls: Where it is, the publisher's own place first.
         digest: The algorithm and the digest, `"sha256:..."` or `"sha1:..."`.
         source: Who published it, and under which terms, for people.
         architecture: The architecture that it holds weights for; None if none.
-        mode: The preprocessing mode that the weights expect; None if none.
-        mean_file: The file with the mean image that goes with the mode, if any.
-        class_order: How its classes are numbered.
         top1_error: Error on the validation images of ILSVRC2012 as published, one
             centre crop, between 0 and 1.
         top5_error: The same, for the five likeliest classes.
-        note: What else one should know.
     """
 
     name: str
-    file_name: str
     urls: tuple[str, ...]
     digest: str
     source: str
     architecture: str | None = None
-    mode: str | None = None
-    mean_file: str | None = None
-    class_order: str | None = "wordnet"
     top1_error: float | None = None
     top5_error: float | None = None
-    note: str = ""
 
-    def preprocessing(self, **changes: Any) -> Preprocessing | None:
-        """Returns what the weights expect of images; None for what are no weights.
-
-        Args:
-            **changes: Attributes that differ, above all the `mean_image`.
-        """
-        from keras_alexnet.images.preprocessing import get_preprocessing
-
-        return None if self.mode is None else get_preprocessing(self.mode, **changes)
+    @property
+    def file_name(self) -> str:
+        """What its publisher calls it."""
+        return self.urls[0].rpartition("/")[2]
 
 
-def _onnx(
-    name: str, folder: str, file_name: str, digest: str, **fields
-) -> PublishedFile:
-    """A file of the ONNX model zoo, which has moved from GitHub to Hugging Face."""
-    path = f"validated/vision/classification/{folder}/model/{file_name}"
+def _caffe(name: str, model: str, digest: str, *errors: float) -> PublishedFile:
+    """Weights of Caffe; the digests are those in its models' readme.md."""
+    url = f"http://dl.caffe.berkeleyvision.org/{model}.caffemodel"
+    source = f"BVLC Caffe, models/{model}, unrestricted use"
+    architecture = name.removeprefix("caffe-").replace("alexnet", "bvlc_alexnet")
+    return PublishedFile(name, (url,), digest, source, architecture, *errors)
+
+
+def _onnx(network: str, opset: int, digest: str, *errors: float) -> PublishedFile:
+    """A file of the ONNX model zoo, which has moved from GitHub to Hugging Face.
+
+    Its graphs take 224 pixels, the errors are theirs; the weights were trained with
+    227, and that is what the architectures here take. Digests are from the zoo's
+    ONNX_HUB_MANIFEST.json.
+    """
+    model = {"alexnet": "bvlcalexnet"}.get(network, network)
+    path = f"validated/vision/classification/{network}/model/{model}-{opset}.onnx"
+    places = (
+        "https://huggingface.co/onnxmodelzoo/legacy_models/resolve/main/",
+        "https://github.com/onnx/models/raw/main/",
+    )
     return PublishedFile(
-        name=name,
-        file_name=file_name,
-        urls=(
-            f"https://huggingface.co/onnxmodelzoo/legacy_models/resolve/main/{path}",
-            f"https://github.com/onnx/models/raw/main/{path}",
-        ),
-        digest=digest,
-        source="ONNX model zoo, converted from Caffe's weights, BSD-3-Clause",
-        mode="caffe",
-        mean_file="caffe-imagenet-mean",
-        **fields,
+        f"onnx-{network}-{opset}",
+        tuple(place + path for place in places),
+        digest,
+        "ONNX model zoo, converted from Caffe's weights, BSD-3-Clause",
+        network.replace("alexnet", "bvlc_alexnet"),
+        *errors,
     )
 
-
-_ONNX_NOTE = (
-    "The graph takes 224 pixels and pads pool5; the weights were trained with 227, and "
-    "that is what the architecture here takes. Published errors are the graph's own."
-)
 
 _FILES = (
     # The first eight digits of the SHA-256 are in the name, by torchvision's custom.
     PublishedFile(
         name="torchvision-alexnet",
-        file_name="alexnet-owt-7be5be79.pth",
         urls=("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
         digest="sha256:"
         "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
         source="torchvision, AlexNet_Weights.IMAGENET1K_V1, BSD-3-Clause",
         architecture="alexnet_owt",
-        mode="torch",
         top1_error=0.43478,
         top5_error=0.20934,
     ),
-    # The digests of Caffe's weights are those in its models' readme.md.
-    PublishedFile(
-        name="caffe-alexnet",
-        file_name="bvlc_alexnet.caffemodel",
-        urls=("http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",),
-        digest="sha1:9116a64c0fbe4459d18f4bb6b56d647b63920377",
-        source="BVLC Caffe, models/bvlc_alexnet, unrestricted use",
-        architecture="bvlc_alexnet",
-        mode="caffe",
-        mean_file="caffe-imagenet-mean",
-        top1_error=0.429,
-        top5_error=0.198,
+    _caffe(
+        "caffe-alexnet",
+        "bvlc_alexnet",
+        "sha1:9116a64c0fbe4459d18f4bb6b56d647b63920377",
+        *(0.429, 0.198),
     ),
-    PublishedFile(
-        name="caffe-caffenet",
-        file_name="bvlc_reference_caffenet.caffemodel",
-        urls=("http://dl.caffe.berkeleyvision.org/bvlc_reference_caffenet.caffemodel",),
-        digest="sha1:4c8d77deb20ea792f84eb5e6d0a11ca0a8660a46",
-        source="BVLC Caffe, models/bvlc_reference_caffenet, unrestricted use",
-        architecture="caffenet",
-        mode="caffe",
-        mean_file="caffe-imagenet-mean",
-        top1_error=0.426,
-        top5_error=0.196,
+    _caffe(
+        "caffe-caffenet",
+        "bvlc_reference_caffenet",
+        "sha1:4c8d77deb20ea792f84eb5e6d0a11ca0a8660a46",
+        *(0.426, 0.196),
     ),
-    # The file of the package lpips 0.1.4 on PyPI, too.
+    # For `keras_alexnet.LPIPS`; the file of the package lpips 0.1.4 on PyPI, too.
     PublishedFile(
         name="lpips-alex",
-        file_name="alex.pth",
         urls=(
             "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/"
             "lpips/weights/v0.1/alex.pth",
@@ -157,70 +129,42 @@ _FILES = (
         digest="sha256:"
         "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
         source="R. Zhang et al., PerceptualSimilarity, BSD-2-Clause",
-        class_order=None,
-        note="Weights of AlexNet's channels, for `keras_alexnet.LPIPS`.",
     ),
-    # Caffe publishes the mean inside caffe_ilsvrc12.tar.gz only.
+    # Caffe's own copy is inside caffe_ilsvrc12.tar.gz only.
     PublishedFile(
         name="caffe-imagenet-mean",
-        file_name="imagenet_mean.binaryproto",
         urls=(
             "https://github.com/Robert0812/deepsaldet/raw/master/caffe-sal/data/"
             "ilsvrc12/imagenet_mean.binaryproto",
         ),
         digest="sha1:63e4652e656abc1e87b7a8339a7e02fca63a2c0c",
         source="BVLC Caffe, data/ilsvrc12",
-        class_order=None,
-        note="Caffe's own copy is in "
-        "http://dl.caffe.berkeleyvision.org/caffe_ilsvrc12.tar.gz.",
     ),
+    # The weights of caffe-alexnet, whose error nobody has measured in this form.
     PublishedFile(
         name="numpy-alexnet",
-        file_name="bvlc_alexnet.npy",
         urls=("https://www.cs.toronto.edu/~guerzhoy/tf_alexnet/bvlc_alexnet.npy",),
         digest="sha256:"
         "1294ef51496c52f2e4879ee3b5e1da22c35d61f3240937491b4469403d5428cc",
         source="M. Guerzhoy, University of Toronto, converted from Caffe's weights",
         architecture="bvlc_alexnet",
-        mode="caffe",
-        mean_file="caffe-imagenet-mean",
-        note="The publisher has not measured its error; it holds caffe-alexnet's "
-        "weights.",
     ),
-    # Digests from the zoo's ONNX_HUB_MANIFEST.json.
     _onnx(
-        "onnx-alexnet-12",
-        "alexnet",
-        "bvlcalexnet-12.onnx",
+        *("alexnet", 12),
         "sha256:6b0da9510f27f234ee96a85dc3809dd210150fdefad87f6850f9788513216945",
-        architecture="bvlc_alexnet",
-        top1_error=0.4520,
-        top5_error=0.2177,
-        note=_ONNX_NOTE,
+        *(0.4520, 0.2177),
     ),
     _onnx(
-        "onnx-alexnet-9",
-        "alexnet",
-        "bvlcalexnet-9.onnx",
+        *("alexnet", 9),
         "sha256:ef3c82dad5c512f969dbf701fe35c0b3feb1585687d541f765eb68730c0a8af7",
-        architecture="bvlc_alexnet",
-        note=_ONNX_NOTE,
     ),
     _onnx(
-        "onnx-caffenet-12",
-        "caffenet",
-        "caffenet-12.onnx",
+        *("caffenet", 12),
         "sha256:ea563e5c47d1f58e1717cf1a2d8bf288b8adc07af0ad228b622096cd243aeecb",
-        architecture="caffenet",
-        note=_ONNX_NOTE,
     ),
     _onnx(
-        "onnx-caffenet-9",
-        "caffenet",
-        "caffenet-9.onnx",
+        *("caffenet", 9),
         "sha256:802138332cf3e423c82a9a80c76e4f9227dd4effb3aba55413601fa4345cfd36",
-        architecture="caffenet",
-        note=_ONNX_NOTE,
     ),
 )
 CATALOG = {file.name: file for file in _FILES}
@@ -262,40 +206,19 @@ def find_weights(weights: str | Path, architecture: str | None = None) -> Path:
     if Path(weights).is_file():
         return Path(weights)
     if weights == "imagenet":
-        names = {file.architecture: file.name for file in reversed(_FILES)}
-        name = names.get(architecture or _FILES[0].architecture)
-        if name is None:
+        names = {file.architecture: file.name for file in reversed(CATALOG.values())}
+        weights = names.get(architecture or next(iter(CATALOG.values())).architecture)
+        if weights is None:
             known = ", ".join(sorted(filter(None, names)))
             raise UserError(
                 f"No weights of {architecture} for ImageNet have been published; there "
                 f"are some of {known}."
             )
-        return fetch_weights(name)
     try:
-        name = get_published(str(weights)).name
+        get_published(str(weights))
     except UserError as error:
         raise UserError(f"No such weights file: {weights}. {error}") from None
-    return fetch_weights(name)
-
-
-def identify(path: str | Path) -> PublishedFile | None:
-    """Returns the published file that a file is a copy of, whatever it is called."""
-    digests = {file.digest.split(":")[0] for file in CATALOG.values()}
-    found = set(_digests(Path(path), digests))
-    for file in CATALOG.values():
-        if file.digest in found:
-            return file
-    return None
-
-
-def cache_directory(cache_dir: str | Path | None = None) -> Path:
-    """Returns where published files are kept.
-
-    That is `cache_dir`, or what the environment variable `KERAS_ALEXNET_CACHE` says, or
-    `~/.cache/keras_alexnet/weights`.
-    """
-    chosen = cache_dir or os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE
-    return Path(chosen).expanduser()
+    return fetch_weights(str(weights))
 
 
 def fetch_weights(name: str, cache_dir: str | Path | None = None) -> Path:
@@ -307,7 +230,8 @@ def fetch_weights(name: str, cache_dir: str | Path | None = None) -> Path:
 
     Args:
         name: Its name in the catalog (see `list_weights()`), or its file name.
-        cache_dir: Where to keep it. Defaults to `cache_directory()`.
+        cache_dir: Where to keep it. Defaults to what the environment variable
+            `KERAS_ALEXNET_CACHE` says, or `~/.cache/keras_alexnet/weights`.
 
     Returns:
         The file's path.
@@ -318,39 +242,19 @@ def fetch_weights(name: str, cache_dir: str | Path | None = None) -> Path:
             put a copy.
     """
     file = get_published(name)
-    directory = cache_directory(cache_dir)
-    target = directory / file.file_name
-    if target.is_file():
-        _check_digest(target, file)
-        return target
-    directory.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    with _locked(part) as output:
-        if target.is_file():
-            # Another process has been faster.
-            return fetch_weights(name, cache_dir)
-        problems, wrong = [], False
-        for url in file.urls:
-            try:
-                found = _download_checked(url, file, output)
-            except (OSError, http.client.HTTPException) as error:
-                problems.append(f"{url}: {_reason(error)}")
-                continue
-            if found == file.digest:
-                break
-            wrong = True
-            problems.append(
-                f"{url}: not the published file, its digest is {found} instead of "
-                f"{file.digest}"
-            )
-        else:
-            raise (ValueError if wrong else OSError)(
-                f"{file.file_name} could not be downloaded ({'; '.join(problems)}). "
-                "Try again, which continues where it stopped, or get it by other means "
-                f"and put it at {target}"
-            )
-        os.fsync(output.fileno())
-        os.replace(part, target)
+    chosen = cache_dir or os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE
+    target = Path(chosen).expanduser() / file.file_name
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target):
+            if not target.is_file():
+                _download_from_any(file, target)
+    found = _digest(target, file)
+    if found != file.digest:
+        raise UserError(
+            f"{target} is not the published {file.file_name}: its digest is {found}, "
+            f"not {file.digest}. Remove it, and it is downloaded again."
+        )
     return target
 
 
@@ -358,72 +262,89 @@ def fetch_weights(name: str, cache_dir: str | Path | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(part: Path) -> Iterator[BinaryIO]:
-    """Opens the unfinished file for this process alone.
+def _locked(target: Path) -> Iterator[None]:
+    """Keeps other processes from downloading a file meanwhile.
 
     Raises:
         OSError: Another process is downloading it.
     """
+    lock = FileLock(f"{target}.lock")
     try:
-        import fcntl
-    except ImportError:
-        # Windows, where two writers merely end up with a wrong digest.
-        fcntl = None
-    with open(part, "ab") as output:
-        if fcntl is not None:
-            try:
-                fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise OSError(f"Another process is downloading {part} now.") from None
-        yield output
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OSError(f"Another process is downloading {target} now.") from None
+    with lock:
+        yield
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def _download_checked(url: str, file: PublishedFile, output: BinaryIO) -> str:
-    """Downloads a file and returns its digest; keeps it only if that is right.
+def _download_from_any(file: PublishedFile, target: Path) -> None:
+    """Downloads a file from the first place that has it.
 
     Raises:
-        OSError: As `_download`.
+        UserError: A server has another file.
+        OSError: None could be reached.
     """
-    continued = output.seek(0, os.SEEK_END) > 0
-    _download(url, output)
-    output.flush()
-    (found,) = _digests(Path(output.name), {file.digest.split(":")[0]})
-    if found == file.digest:
-        return found
-    output.truncate(0)
-    # What was there before may have been at fault.
-    return _download_checked(url, file, output) if continued else found
+    part = target.with_name(target.name + ".part")
+    problems, kind = [], OSError
+    for url in file.urls:
+        try:
+            _download(url, part, file)
+        except (OSError, http.client.HTTPException, UserError) as error:
+            kind = UserError if isinstance(error, UserError) else kind
+            problems.append(f"{url}: {_reason(error)}")
+            continue
+        os.replace(part, target)
+        return
+    raise kind(
+        f"{file.file_name} could not be downloaded ({'; '.join(problems)}). Try again, "
+        "which continues where it stopped, or get it by other means and put it at "
+        f"{target}"
+    )
 
 
-def _download(url: str, output: BinaryIO) -> None:
+def _download(url: str, part: Path, file: PublishedFile) -> None:
     """Downloads what is missing of a file, in several attempts if need be.
 
     Raises:
+        UserError: The server has another file.
         OSError: The server cannot be reached, refuses, or every attempt broke off
             without bringing anything.
     """
-    failures = 0
+    failures, continued = 0, part.exists()
     while True:
-        before = output.seek(0, os.SEEK_END)
+        before = part.stat().st_size if part.exists() else 0
         try:
-            _download_once(url, output)
-            return
+            _append(url, part)
         except (OSError, http.client.HTTPException) as error:
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             # An attempt that got further has not failed.
-            failures = failures + 1 if output.seek(0, os.SEEK_END) <= before else 0
+            further = part.exists() and part.stat().st_size > before
+            failures = 0 if further else failures + 1
             if refused or failures >= ATTEMPTS or _unreachable(error):
                 raise
-        time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+            continue
+        found = _digest(part, file)
+        if found == file.digest:
+            return
+        part.unlink()
+        if not continued:
+            raise UserError(
+                f"not the published file, its digest is {found} instead of "
+                f"{file.digest}"
+            )
+        # What was there before may have been at fault.
+        continued = False
 
 
-def _download_once(url: str, output: BinaryIO) -> None:
-    """Appends what is missing to the file, or starts it again.
+def _append(url: str, part: Path) -> None:
+    """Appends what is missing to a file, or starts it again.
 
     Raises:
         OSError: The connection failed or broke off.
     """
-    start = output.seek(0, os.SEEK_END)
+    start = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "keras-alexnet", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -431,52 +352,49 @@ def _download_once(url: str, output: BinaryIO) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            total = error.headers.get("Content-Range", "").rpartition("/")[2]
-            if total == str(start):
-                # All of it was there.
-                return
-            output.truncate(0)
-            raise ConnectionError("the unfinished download was too long") from None
-        raise
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
+            raise
+        if error.headers.get("Content-Range", "").endswith(f"/{start}"):
+            # All of it was there.
+            return
+        part.unlink()
+        raise ConnectionError("the unfinished download was too long") from None
     with response:
-        continued = response.status == http.HTTPStatus.PARTIAL_CONTENT
         span = response.headers.get("Content-Range", "")
-        if not continued or not span.startswith(f"bytes {start}-"):
-            output.truncate(0)
-            if continued:
-                raise ConnectionError(f"the server sent another part: {span}")
+        if not span.startswith(f"bytes {start}-"):
             start = 0
+            if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+                part.unlink()
+                raise ConnectionError(f"the server sent another part: {span}")
         length = response.headers.get("Content-Length")
         total = None if length is None else start + int(length)
         if total is not None and total > MOST_BYTES:
             raise ConnectionError(f"the server announces {total:,} bytes")
-        with _progress(url, start, total) as advance:
+        with (
+            open(part, "ab" if start else "wb") as output,
+            _progress(url, start, total) as advance,
+        ):
             while chunk := response.read(CHUNK_BYTES):
                 if output.tell() + len(chunk) > MOST_BYTES:
                     output.truncate(0)
                     raise ConnectionError(f"more than {MOST_BYTES:,} bytes came")
                 output.write(chunk)
                 advance(len(chunk))
-        output.flush()
-    if total is not None and output.tell() < total:
-        raise ConnectionError(f"the connection broke off at {output.tell():,} bytes")
+            os.fsync(output.fileno())
+            if total is not None and output.tell() < total:
+                raise ConnectionError(
+                    f"the connection broke off at {output.tell():,} bytes"
+                )
 
 
 @contextlib.contextmanager
-def _progress(url: str, start: int, total: int | None) -> Iterator:
+def _progress(url: str, start: int, total: int | None) -> Iterator[Callable]:
     """Draws a bar on the error stream, where that is a terminal."""
     console = Console(stderr=True)
-    columns = ("{task.description}", BarColumn(), DownloadColumn())
-    with Progress(
-        *columns,
-        TransferSpeedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
-        name = url.rpartition("/")[2]
-        task = progress.add_task(name, total=total, completed=start)
+    columns = "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    options = {"transient": True, "disable": not console.is_terminal}
+    with Progress(*columns, console=console, **options) as progress:
+        task = progress.add_task(url.rpartition("/")[2], total=total, completed=start)
         yield lambda count: progress.advance(task, count)
 
 
@@ -499,24 +417,11 @@ def _reason(error: Exception) -> str:
     return str(reason) or type(error).__name__
 
 
-# === Digests ===
-
-
-def _digests(path: Path, algorithms: set[str]) -> list[str]:
-    """Returns a file's digests, each with its algorithm, reading it once."""
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            for one in hashes.values():
-                one.update(chunk)
-    return [f"{name}:{one.hexdigest()}" for name, one in hashes.items()]
-
-
-def _check_digest(path: Path, file: PublishedFile) -> None:
-    """Raises unless the file is what was published."""
-    (found,) = _digests(path, {file.digest.split(":")[0]})
-    if found != file.digest:
-        raise UserError(
-            f"{path} is not the published {file.file_name}: its digest is {found}, not "
-            f"{file.digest}. Remove it, and it is downloaded again."
-        )
+def _digest(path: Path, file: PublishedFile) -> str:
+    """Returns a file's digest, by the algorithm of the published one."""
+    algorithm = file.digest.partition(":")[0]
+    found = hashlib.new(algorithm, usedforsecurity=False)
+    with open(path, "rb") as content:
+        while chunk := content.read(CHUNK_BYTES):
+            found.update(chunk)
+    return f"{algorithm}:{found.hexdigest()}"

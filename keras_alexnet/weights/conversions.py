@@ -26,16 +26,18 @@ def to_inverted_dropout(weight_file: WeightFile, rate: float = 0.5) -> WeightFil
         weight_file: The weights.
         rate: The share of activations that was dropped.
     """
-    if not 0 <= rate < 1:
-        raise UserError(f"rate must be at least 0 and below 1. Received: rate={rate}")
-    return _scaled(weight_file, {"fc7": 1 - rate, "fc8": 1 - rate})
+    return _scaled(weight_file, dict.fromkeys(("fc7", "fc8"), _kept(rate)))
 
 
 def to_classic_dropout(weight_file: WeightFile, rate: float = 0.5) -> WeightFile:
     """Undoes `to_inverted_dropout`."""
+    return _scaled(weight_file, dict.fromkeys(("fc7", "fc8"), 1 / _kept(rate)))
+
+
+def _kept(rate: float) -> float:
     if not 0 <= rate < 1:
         raise UserError(f"rate must be at least 0 and below 1. Received: rate={rate}")
-    return _scaled(weight_file, {"fc7": 1 / (1 - rate), "fc8": 1 / (1 - rate)})
+    return 1 - rate
 
 
 def convert_lrn(
@@ -66,15 +68,6 @@ def convert_lrn(
 def lrn_alpha(alpha: float, from_k: float, to_k: float) -> float:
     """Returns the alpha that goes with `convert_lrn()`."""
     return alpha * to_k / from_k
-
-
-def lrn_alpha_of_sum(alpha: float, size: int) -> float:
-    """Converts alpha for the mean of squares into alpha for their sum.
-
-    Caffe, PyTorch, ONNX and cuda-convnet divide alpha by the window's size; the paper,
-    TensorFlow and this package's layer do not.
-    """
-    return alpha / size
 
 
 def _scaled(weight_file: WeightFile, factors: Mapping[str, float]) -> WeightFile:

@@ -2,19 +2,20 @@
 
 Of a `.keras` archive `model.weights.h5` is read, and of its configuration the model's
 name, input size and metadata; nothing is built from it. In the former,
-`layers/*/vars` has a layer's name as an attribute and its arrays, kernel and bias, as
-the arrays 0 and 1.
+`layers/*/vars` has a layer's name as an attribute, and its arrays by number.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+
+import numpy as np
 
 from keras_alexnet.weights.archives import read_member
 from keras_alexnet.weights.arrays import contiguous
-from keras_alexnet.weights.hdf5 import MAGIC, File, Object
+from keras_alexnet.weights.hdf5 import MAGIC, Object
 from keras_alexnet.weights.weight_file import (
     DENSE,
     LAYER_NAMES,
@@ -32,15 +33,10 @@ _MAX_CONFIG = 1 << 24
 
 def read_archive(buffer: memoryview, members: Mapping) -> WeightFile:
     """Reads a `.keras` archive."""
-    data = read_member(buffer, members["model.weights.h5"])
-    weights = read_hdf5(data)
+    weights = read_hdf5(read_member(buffer, members["model.weights.h5"]))
     if "config.json" in members and members["config.json"].file_size < _MAX_CONFIG:
-        try:
-            config = json.loads(bytes(read_member(buffer, members["config.json"])))
-            config = config["config"]
-            return dataclasses.replace(weights, **_description(config))
-        except (LookupError, TypeError, RecursionError, json.JSONDecodeError):
-            raise WeightFileError("The archive's config.json is damaged.") from None
+        config = json.loads(bytes(read_member(buffer, members["config.json"])))
+        return dataclasses.replace(weights, **_description(config["config"]))
     return weights
 
 
@@ -61,30 +57,43 @@ def _description(config: Mapping) -> dict:
 
 def read_hdf5(buffer: memoryview) -> WeightFile:
     """Reads a `.weights.h5` file."""
-    layers = dict(_layers(File(buffer).root.child("layers")))
+    root = Object(buffer).children()
+    if "layers" not in root:
+        raise WeightFileError(
+            "The HDF5 file is no .weights.h5 of Keras 3. A whole model, .h5 or .keras, "
+            "is opened by keras_alexnet.load_model."
+        )
+    arrays = {}
+    for key, layer in root["layers"].children().items():
+        if variables := layer.children().get("vars"):
+            name = variables.attribute("name") or key
+            try:
+                arrays[name] = _arrays(variables.children())
+            except WeightFileError:
+                if name in LAYER_NAMES:
+                    raise
+                # Another layer may keep what is no array of floats.
+                arrays[name] = ()
+    layers = {
+        name: _layer(name, *arrays.pop(name))
+        for name in LAYER_NAMES
+        if len(arrays.get(name, ())) in (1, 2)
+    }
     if not layers:
         raise WeightFileError(
             f"Expected a Keras file with the layers {', '.join(LAYER_NAMES)}. Found "
             "none of them."
         )
-    ordered = {name: layers[name] for name in LAYER_NAMES if name in layers}
-    return WeightFile("keras", ordered)
+    return WeightFile("keras", layers, others=arrays)
 
 
-def _layers(group: Object) -> Iterator[tuple[str, LayerWeights]]:
-    """Yields names and weights."""
-    for key, position in group.children().items():
-        layer = Object(group.file, position)
-        if "vars" not in layer.children():
-            continue
-        arrays = layer.child("vars")
-        name = arrays.attribute("name") or key
-        if name not in LAYER_NAMES:
-            continue
-        if set(arrays.children()) != {"0", "1"}:
-            raise WeightFileError(f"{name} should have a kernel and a bias.")
-        kernel, bias = (contiguous(arrays.child(i).array()) for i in ("0", "1"))
-        if name in DENSE:
-            # Written as a convolution over all pixels in alexnet_slim_v2.
-            kernel = kernel.reshape(-1, kernel.shape[-1]) if kernel.size else kernel
-        yield name, LayerWeights(kernel, bias)
+def _arrays(variables: dict[str, Object]) -> tuple[np.ndarray, ...]:
+    numbers = sorted((name for name in variables if name.isdigit()), key=int)
+    return tuple(contiguous(variables[number].array()) for number in numbers)
+
+
+def _layer(name: str, kernel, bias=None) -> LayerWeights:
+    if name in DENSE and kernel.size:
+        # Written as a convolution over all pixels in alexnet_slim_v2.
+        kernel = kernel.reshape(-1, kernel.shape[-1])
+    return LayerWeights(kernel, bias)

@@ -5,20 +5,23 @@ Field numbers are those of onnx/onnx, onnx/onnx.proto.
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 from keras_alexnet.weights.arrays import (
+    Read,
     by_position,
     channels_first_layers,
-    view,
-    widen,
+    normalises_first,
 )
-from keras_alexnet.weights.protobuf import FIXED32, Message
+from keras_alexnet.weights.buffers import Budget, take, view
+from keras_alexnet.weights.protobuf import Message
 from keras_alexnet.weights.weight_file import TWO_TOWERS, WeightFile, WeightFileError
 
 # ModelProto and GraphProto.
@@ -27,10 +30,11 @@ _PRODUCER, _GRAPH, _NODE, _GRAPH_NAME, _INITIALIZER = 2, 7, 1, 2, 5
 _INPUT, _OUTPUT, _OPERATOR, _ATTRIBUTE = 1, 2, 4, 5
 _ATTRIBUTE_NAME, _FLOAT, _INTEGER, _TENSOR = 1, 2, 3, 5
 # TensorProto, and the entries of its external data.
-_DIMS, _TYPE, _FLOATS, _INTEGERS, _NAME, _RAW, _DOUBLES = 1, 2, 4, 7, 8, 9, 10
+_DIMS, _TYPE, _INTEGERS, _NAME, _RAW = 1, 2, 7, 8, 9
 _EXTERNAL, _LOCATION, _KEY, _VALUE = 13, 14, 1, 2
-_TYPES = {1: "<f4", 10: "<f2", 11: "<f8", 16: "<u2", 7: "<i8"}
-_BFLOAT16, _INT64 = 16, 7
+# Data types, and the fields of those that have one of their own.
+_TYPES = {1: "<f4", 10: "<f2", 11: "<f8", 16: ml_dtypes.bfloat16, 7: "<i8"}
+_FIELDS, _INT64 = {1: 4, 11: 10}, 7
 # Numbers that a graph may fill arrays with, of which it holds one only.
 _MAX_FILLED = 1 << 26
 
@@ -46,9 +50,6 @@ def read(buffer: memoryview, folder: Path) -> WeightFile:
     graph = model.message(_GRAPH)
     kinds = [node.text(_OPERATOR) for node in graph.messages(_NODE)]
     convolutions, dense = _layers(graph, _constants(graph, folder))
-    norm_first = None
-    if "LRN" in kinds and "MaxPool" in kinds:
-        norm_first = kinds.index("LRN") < kinds.index("MaxPool")
     layers = channels_first_layers(by_position(convolutions, dense))
     producer, preprocessing = model.text(_PRODUCER), None
     # The model zoo's graphs were made from Caffe's networks. PyTorch exports what was
@@ -61,141 +62,17 @@ def read(buffer: memoryview, folder: Path) -> WeightFile:
         "onnx",
         layers,
         preprocessing=preprocessing,
-        norm_first=norm_first,
+        norm_first=normalises_first(kinds),
         name=graph.text(_GRAPH_NAME) or None,
     )
 
 
-def _constants(graph: Message, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
-    """Returns the graph's constants by name, as functions that return their arrays."""
-    files: dict[str, memoryview] = {}
-    constants = {
-        tensor.text(_NAME): lambda tensor=tensor: _tensor(tensor, folder, files)
-        for tensor in graph.messages(_INITIALIZER)
-    }
-    left = [_MAX_FILLED]
-    for node in graph.messages(_NODE):
-        kind = node.text(_OPERATOR)
-        value = [
-            attribute.message(_TENSOR)
-            for attribute in node.messages(_ATTRIBUTE)
-            if attribute.text(_ATTRIBUTE_NAME) == "value"
-        ]
-        if kind == "Constant" and value:
-            constants[_names(node, _OUTPUT)[0]] = lambda tensor=value[-1]: _tensor(
-                tensor, folder, files
-            )
-        elif kind == "ConstantOfShape" and value:
-            shape = constants.get(_names(node, _INPUT)[0])
-            if shape is not None:
-                constants[_names(node, _OUTPUT)[0]] = (
-                    lambda shape=shape, tensor=value[-1]: _filled(
-                        shape(), _tensor(tensor, folder, files), left
-                    )
-                )
-    return constants
+def _constants(graph: Message, folder: Path) -> dict[str, Read]:
+    """Returns the graph's constants by name."""
+    filled = Budget(_MAX_FILLED)
 
-
-def _filled(shape: np.ndarray, value: np.ndarray, left: list[int]) -> np.ndarray:
-    """Returns an array of equal numbers, which takes the memory of one."""
-    sizes = [int(size) for size in shape.reshape(-1)[:9]]
-    left[0] -= math.prod(sizes)
-    if len(sizes) > 8 or min(sizes, default=0) < 1 or left[0] < 0 or value.size != 1:
-        raise WeightFileError(
-            f"The graph fills arrays of an impossible shape: {sizes[:8]}."
-        )
-    return np.broadcast_to(value.reshape(()), sizes)
-
-
-def _layers(graph: Message, constants: Mapping[str, Callable]) -> tuple[list, list]:
-    """Returns functions for kernel and bias of each convolution and dense layer."""
-    convolutions, dense = [], []
-    for node in graph.messages(_NODE):
-        kind, inputs = node.text(_OPERATOR), _names(node, _INPUT)
-        if kind == "Transpose" and inputs[:1] and inputs[0] not in constants:
-            raise WeightFileError(
-                "The graph transposes feature maps, as exports from TensorFlow do, and "
-                "does not say how fc6 counts them. Import the model it was made from."
-            )
-        if kind not in ("Conv", "Gemm", "MatMul"):
-            continue
-        if (
-            kind == "MatMul"
-            or len(inputs) != 3
-            or not set(inputs[1:]) <= set(constants)
-        ):
-            raise WeightFileError(
-                f"A {kind} of the graph has no constant weight and bias."
-            )
-        kernel, bias = constants[inputs[1]], constants[inputs[2]]
-        transposed = kind == "Gemm" and not _gemm_is_transposed(node)
-        layer = (
-            lambda kernel=kernel, transposed=transposed: (
-                kernel().T if transposed else kernel()
-            ),
-            lambda bias=bias: bias().reshape(-1),
-        )
-        (convolutions if kind == "Conv" else dense).append(layer)
-    return convolutions, dense
-
-
-def _names(node: Message, field: int) -> list[str]:
-    return [str(value[:200], "utf-8", "replace") for value in node.get(field, 2)]
-
-
-def _gemm_is_transposed(node: Message) -> bool:
-    """Returns whether a Gemm's weight is (out, in)."""
-    options = {}
-    for attribute in node.messages(_ATTRIBUTE):
-        name = attribute.text(_ATTRIBUTE_NAME)
-        numbers = attribute.get(_FLOAT, FIXED32)
-        if name in ("alpha", "beta") and numbers:
-            options[name] = float(np.frombuffer(numbers[-1], "<f4")[0])
-        elif name in ("transA", "transB"):
-            options[name] = (attribute.integers(_INTEGER) or [0])[-1]
-    if options.get("transA", 0) or (
-        options.get("alpha", 1.0) != 1.0 or options.get("beta", 1.0) != 1.0
-    ):
-        raise WeightFileError("A Gemm of the graph is more than a dense layer.")
-    return bool(options.get("transB", 0))
-
-
-def _tensor(tensor: Message, folder: Path, files: dict[str, memoryview]) -> np.ndarray:
-    """Returns a tensor's numbers, as a view of the file that they are in."""
-    kind, shape = (tensor.integers(_TYPE) or [0])[-1], tensor.integers(_DIMS)
-    if kind not in _TYPES:
-        raise WeightFileError(
-            f"The graph has weights of data type {kind}; only float32, float16, "
-            "bfloat16 and float64 are read."
-        )
-    raw = tensor.get(_RAW, 2)
-    if (tensor.integers(_LOCATION) or [0])[-1]:
-        data = _external(tensor, folder, files)
-    elif raw:
-        data = raw[-1]
-    elif kind == _INT64:
-        data = memoryview(np.array(tensor.integers(_INTEGERS), "<i8")).cast("B")
-    elif kind in (1, 11):
-        field = _FLOATS if kind == 1 else _DOUBLES
-        data = memoryview(tensor.numbers(field, _TYPES[kind])).cast("B")
-    else:
-        data = memoryview(b"")
-    array = view(data, _TYPES[kind], shape)
-    if array.nbytes != len(data) or not math.prod(shape):
-        raise WeightFileError(
-            f"A tensor says that it is of shape {tuple(shape)}, and holds "
-            f"{len(data):,} bytes."
-        )
-    return widen(array) if kind == _BFLOAT16 else array
-
-
-def _external(
-    tensor: Message, folder: Path, files: dict[str, memoryview]
-) -> memoryview:
-    """Returns a tensor's bytes in another file, which must be beside the graph's."""
-    entries = {e.text(_KEY): e.text(_VALUE) for e in tensor.messages(_EXTERNAL)}
-    location = entries.get("location", "")
-    if location not in files:
+    @functools.cache
+    def external(location: str) -> memoryview:
         path = (folder / location).resolve()
         if not path.is_relative_to(folder.resolve()) or not path.is_file():
             raise WeightFileError(
@@ -203,12 +80,95 @@ def _external(
                 "beside it."
             )
         with open(path, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        files[location] = memoryview(mapped)
-    whole = files[location]
-    start = int(entries.get("offset", "0"))
-    size = int(entries.get("length", str(len(whole) - start)))
-    data = whole[start : start + size] if start >= 0 <= size else b""
-    if len(data) != size:
-        raise WeightFileError(f"{location!r} is too short for the graph's weights.")
-    return data
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    constants = {
+        tensor.text(_NAME): functools.partial(_tensor, tensor, external)
+        for tensor in graph.messages(_INITIALIZER)
+    }
+    for node in graph.messages(_NODE):
+        kind, value = node.text(_OPERATOR), _attributes(node).get("value")
+        shape = constants.get(node.text(_INPUT))
+        if value is None or (kind != "Constant" and shape is None):
+            continue
+        read = functools.partial(_tensor, value.message(_TENSOR), external)
+        if kind == "ConstantOfShape":
+            read = functools.partial(_filled, shape, read, filled)
+        if kind in ("Constant", "ConstantOfShape"):
+            constants[node.text(_OUTPUT)] = read
+    return constants
+
+
+def _filled(shape: Read, value: Read, budget: Budget) -> np.ndarray:
+    """Returns an array of equal numbers, which takes the memory of one."""
+    sizes = [int(size) for size in shape().reshape(-1)[:9]]
+    if len(sizes) > 8 or min(sizes, default=0) < 1:
+        raise WeightFileError(f"The graph fills arrays of an impossible shape: {sizes}")
+    budget.spend(math.prod(sizes))
+    return np.broadcast_to(value().reshape(()), sizes)
+
+
+def _layers(graph: Message, constants: Mapping[str, Read]) -> tuple[list, list]:
+    """Returns functions for kernel and bias of each convolution and dense layer."""
+    convolutions, dense = [], []
+    for node in graph.messages(_NODE):
+        kind, inputs = node.text(_OPERATOR), node.texts(_INPUT)
+        if kind == "Transpose" and inputs[:1] and inputs[0] not in constants:
+            raise WeightFileError(
+                "The graph transposes feature maps, as exports from TensorFlow do, and "
+                "does not say how fc6 counts them. Import the model it was made from."
+            )
+        if kind not in ("Conv", "Gemm", "MatMul"):
+            continue
+        read = [constants[name] for name in inputs[1:] if name in constants]
+        if kind == "MatMul" or len(inputs) != 3 or len(read) != 2:
+            raise WeightFileError(
+                f"A {kind} of the graph has no constant weight and bias."
+            )
+        if kind == "Gemm" and not _is_transposed(node):
+            read[0] = lambda kernel=read[0]: kernel().T
+        (convolutions if kind == "Conv" else dense).append(tuple(read))
+    return convolutions, dense
+
+
+def _attributes(node: Message) -> dict[str, Message]:
+    return {one.text(_ATTRIBUTE_NAME): one for one in node.messages(_ATTRIBUTE)}
+
+
+def _is_transposed(gemm: Message) -> bool:
+    """Returns whether a Gemm's weight is (out, in)."""
+    options = _attributes(gemm)
+    factors = [options[name] for name in ("alpha", "beta") if name in options]
+    numbers = {name: one.integer(_INTEGER) for name, one in options.items()}
+    if numbers.get("transA") or any(
+        view(factor.numbers(_FLOAT), "<f4", (1,)) != 1 for factor in factors
+    ):
+        raise WeightFileError("A Gemm of the graph is more than a dense layer.")
+    return bool(numbers.get("transB"))
+
+
+def _tensor(tensor: Message, external) -> np.ndarray:
+    """Returns a tensor's numbers, as a view of the file that they are in.
+
+    Args:
+        tensor: A TensorProto.
+        external: Returns the bytes of a file beside the graph.
+    """
+    kind, shape = tensor.integer(_TYPE), tensor.integers(_DIMS)
+    if kind not in _TYPES:
+        raise WeightFileError(
+            f"The graph has weights of data type {kind}; only float32, float16, "
+            "bfloat16 and float64 are read."
+        )
+    if tensor.integer(_LOCATION):
+        entries = {e.text(_KEY): e.text(_VALUE) for e in tensor.messages(_EXTERNAL)}
+        whole = external(entries.get("location", ""))
+        start = int(entries.get("offset", "0"))
+        data = take(whole, start, int(entries.get("length", len(whole) - start)))
+    elif raw := tensor.views(_RAW):
+        data = raw[-1]
+    elif kind == _INT64:
+        data = memoryview(np.array(tensor.integers(_INTEGERS), "<i8")).cast("B")
+    else:
+        data = tensor.numbers(_FIELDS[kind])
+    return view(data, _TYPES[kind], shape)

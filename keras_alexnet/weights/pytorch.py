@@ -7,20 +7,24 @@ with weights have entries, so their order tells which is which.
 
 from __future__ import annotations
 
-import json
+import functools
+import math
 import re
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
+from safetensors import safe_open
 
 from keras_alexnet.weights.archives import read_member
-from keras_alexnet.weights.arrays import by_position, channels_first_layers, view, widen
-from keras_alexnet.weights.unpickle import Array, Opaque, Storage, Tensor, load
+from keras_alexnet.weights.arrays import Read, by_position, channels_first_layers
+from keras_alexnet.weights.buffers import take
+from keras_alexnet.weights.unpickle import ARRAYS, Opaque, load, numpy_array
 from keras_alexnet.weights.weight_file import (
     CONVOLUTIONS,
-    LAYER_NAMES,
     TWO_TOWERS,
     WeightFile,
     WeightFileError,
@@ -29,9 +33,8 @@ from keras_alexnet.weights.weight_file import (
 # How a legacy file starts: protocol 2, and torch.serialization's magic number.
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 
-# `bfloat16` is unknown to NumPy: it is the upper half of a float32.
 _STORAGES = {
-    "BFloat16Storage": "u2",
+    "BFloat16Storage": ml_dtypes.bfloat16,
     "BoolStorage": "u1",
     "ByteStorage": "u1",
     "CharStorage": "i1",
@@ -44,61 +47,74 @@ _STORAGES = {
 }
 # The header of a safetensors file describes a tensor in about 100 bytes.
 _MAX_HEADER = 1 << 20
-_SAFETENSORS = {
-    "BF16": "BFloat16Storage",
-    "F16": "HalfStorage",
-    "F32": "FloatStorage",
-    "F64": "DoubleStorage",
-}
 # How deep in lists and dicts a state dict may be, and how long a part of its keys.
 _MAX_DEPTH, _MAX_KEY = 5, 200
 # Layers by number, in torchvision's modules or in the slices that LPIPS cuts them into;
 # or by Caffe's names. DataParallel, compilation and averaging wrap the network or its
 # features in modules of their own.
 _KEY = re.compile(
-    r"(?:(.*)\.)??(?:(features|classifier|slice\d)\.(?:module\.)?(\d{1,3})|"
-    r"(?:(?:features|classifier)\.(?:module\.)?)?(conv[1-5]|fc[678]))\.(weight|bias)"
+    r"(?:(?P<prefix>.*)\.)??(?:"
+    r"(?:features|slice\d)\.(?:module\.)?(?P<convolution>\d{1,3})|"
+    r"classifier\.(?:module\.)?(?P<dense>\d{1,3})|"
+    r"(?:(?:features|classifier)\.(?:module\.)?)?(?P<name>conv[1-5]|fc[678])"
+    r")\.(?P<kind>weight|bias)"
 )
-# torchvision's dense layers; those before the one that is missing keep their place.
-_TORCHVISION_DENSE = {1: "fc6", 4: "fc7", 6: "fc8"}
+# Dense layers that have a name by themselves, whether all of them are there or not.
+_DENSE = {"1": "fc6", "4": "fc7", "6": "fc8", "fc6": "fc6", "fc7": "fc7", "fc8": "fc8"}
+_CONTAINERS = (dict, list, tuple)
+_ORDERED_DICT = "collections.OrderedDict"
+# What makes a tensor, or stands around one: parameters, arrays in place of tensors on
+# devices that PyTorch cannot read from, subclasses, tensors with attributes.
+_TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
+_LEAVES = {
+    *(*_TENSORS, *ARRAYS, _FROM_TYPE),
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch._utils._rebuild_device_tensor_from_numpy",
+    "torch.nn.parameter.Parameter",
+}
 _ADVICE = "Save model.state_dict() rather than the model."
 
 
-# What is made of the tensors of a file, read one by one, and of the file's format.
-Finish = Callable[[Mapping[str, Callable[[], np.ndarray]], str], Any]
+class StateDict(NamedTuple):
+    """The tensors of a file.
+
+    Attributes:
+        format: The file's format.
+        tensors: By key, functions that return the arrays.
+    """
+
+    format: str
+    tensors: Mapping[str, Read]
 
 
-def read_zip(buffer: memoryview, members: Mapping, finish: Finish) -> Any:
+# === Files ===
+
+
+def read_zip(buffer: memoryview, members: Mapping) -> StateDict:
     """Reads what `torch.save` writes since PyTorch 1.6."""
     pickled = [name for name in members if name.endswith("/data.pkl")]
     if len(pickled) != 1:
         raise WeightFileError("A PyTorch archive has one data.pkl.")
     folder = pickled[0][: -len("data.pkl")]
     state, _ = load(read_member(buffer, members[pickled[0]]))
-    order = "<"
+    order = b"little"
     if f"{folder}byteorder" in members:
-        name = bytes(read_member(buffer, members[f"{folder}byteorder"])[:8])
-        order = {b"little": "<", b"big": ">"}.get(name)
-        if order is None:
-            raise WeightFileError("The PyTorch archive is of an unknown byte order.")
-    read: dict[str, memoryview] = {}
+        order = bytes(read_member(buffer, members[f"{folder}byteorder"]))
 
+    @functools.cache
     def storage(key: str) -> memoryview:
-        if key not in read:
-            info = members.get(f"{folder}data/{key}")
-            if info is None:
-                raise WeightFileError(f"The PyTorch archive lacks data/{key[:80]}.")
-            read[key] = read_member(buffer, info)
-        return read[key]
+        return read_member(buffer, members[f"{folder}data/{key}"])
 
-    return _from_pickle(state, storage, order, finish)
+    return _state_dict(state, storage, {b"little": "<", b"big": ">"}[order])
 
 
-def read_legacy(buffer: memoryview, finish: Finish) -> Any:
+def read_legacy(buffer: memoryview) -> StateDict:
     """Reads what `torch.save` wrote before PyTorch 1.6."""
     # The magic number and the protocol's, the system, the value, the storages' keys.
     values, position = [], 0
-    stored: list[Storage] = []
+    stored: list[Opaque] = []
     for _ in range(5):
         value, position = load(buffer, position, stored)
         values.append(value)
@@ -106,72 +122,145 @@ def read_legacy(buffer: memoryview, finish: Finish) -> Any:
     if version != 1001 or not isinstance(system, dict) or not isinstance(keys, list):
         raise WeightFileError("The PyTorch file is of an unknown version.")
     order = "<" if system.get("little_endian", True) else ">"
-    kinds = {storage.key: storage.kind for storage in stored}
+    kinds = {one.arguments[2]: _dtype(one.arguments[1]) for one in stored}
     storages = {}
     for key in keys:
-        if not isinstance(key, str) or kinds.get(key) not in _STORAGES:
-            raise WeightFileError("The PyTorch file has a storage of an unknown kind.")
-        count = int(view(buffer, f"{order}i8", (1,), position)[0])
-        size = np.dtype(_STORAGES[kinds[key]]).itemsize
-        position += 8
-        if not 0 <= count * size <= len(buffer) - position:
-            raise WeightFileError(
-                f"A storage of {count:,} numbers is larger than the file's rest."
-            )
-        storages[key] = buffer[position : position + count * size]
-        position += count * size
-
-    def storage(key: str) -> memoryview:
-        if key not in storages:
-            raise WeightFileError(f"The PyTorch file lacks the storage {key[:80]}.")
-        return storages[key]
-
-    return _from_pickle(state, storage, order, finish)
+        (count,) = struct.unpack(f"{order}q", take(buffer, position, 8))
+        size = count * kinds[key].itemsize
+        storages[key] = take(buffer, position + 8, size)
+        position += 8 + size
+    return _state_dict(state, storages.__getitem__, order)
 
 
-def read_safetensors(
-    path: Path, buffer: memoryview, header_size: int, finish: Finish
-) -> Any:
+def read_safetensors(path: Path, header_size: int) -> StateDict:
     """Reads a file of the safetensors library."""
     if header_size > _MAX_HEADER:
         raise WeightFileError(
             f"The safetensors file has a header of {header_size:,} B."
         )
-    from safetensors import SafetensorError, safe_open
+    file = safe_open(path, framework="np")
+    tensors = {key: functools.partial(file.get_tensor, key) for key in file.keys()}
+    return StateDict("safetensors", tensors)
 
-    try:
-        # The library checks the header, that its arrays lie side by side in the file
-        # too, and would copy them out of it one by one; they are used where they are.
-        with safe_open(path, framework="np"):
-            pass
-        header = json.loads(bytes(buffer[8 : 8 + header_size]))
-    except (SafetensorError, ValueError, RecursionError) as error:
-        raise WeightFileError(f"The safetensors file is damaged: {error}") from None
-    data = buffer[8 + header_size :]
-    return finish(
-        {
-            key: lambda entry=entry: _safetensor(data, entry)
-            for key, entry in header.items()
-            if key != "__metadata__"
-        },
-        "safetensors",
+
+def _state_dict(
+    state: Any, storage: Callable[[str], memoryview], order: str
+) -> StateDict:
+    """Returns the tensors of a checkpoint, or says what it is instead."""
+    tensors, module = _tensors(state)
+    if not any(map(_KEY.fullmatch, tensors)) and module is not None:
+        raise WeightFileError(
+            f"The PyTorch file holds a whole {module.name[:160]}, whose code would "
+            f"have to be run. {_ADVICE}"
+        )
+    if not tensors:
+        raise WeightFileError(f"The PyTorch file holds no state dict. {_ADVICE}")
+    read = {
+        key: functools.partial(_array, tensor, storage, order)
+        for key, tensor in tensors.items()
+    }
+    return StateDict("torch", read)
+
+
+def _tensors(state: Any) -> tuple[dict[str, Opaque], Opaque | None]:
+    """Returns all tensors of a checkpoint, and a module that was pickled as a whole."""
+    tensors: dict[str, Opaque] = {}
+    module = None
+    if isinstance(state, Opaque) and state.name != _ORDERED_DICT:
+        module = state
+    waiting, seen = [("", 0, state)] if isinstance(state, _CONTAINERS) else [], set()
+    while waiting:
+        where, depth, value = waiting.pop()
+        if isinstance(value, Opaque):
+            if value.name in _LEAVES:
+                tensors[where] = value
+                continue
+            if isinstance(value.state, dict) and "_modules" in value.state:
+                module = value
+        if id(value) not in seen and depth < _MAX_DEPTH:
+            waiting += [
+                (f"{where}.{key}" if where else str(key), depth + 1, item)
+                for key, item in _items(value, seen)
+                if isinstance(item, _CONTAINERS) and _may_lead_to_weights(key)
+            ]
+        seen.add(id(value))
+    return tensors, module
+
+
+def _items(value: dict | list | tuple, seen: set[int]) -> Iterable[tuple[Any, Any]]:
+    """Returns what is in a container; what two share only once."""
+    if not isinstance(value, dict):
+        return enumerate(value)
+    items = list(value.items())
+    if isinstance(value, Opaque) and value.name == _ORDERED_DICT and value.arguments:
+        # Python 2 gives it its items as pairs.
+        pairs = value.arguments[0]
+        items += [] if id(pairs) in seen else [(key, item) for key, item in pairs]
+        seen.add(id(pairs))
+    return items
+
+
+def _may_lead_to_weights(key: Any) -> bool:
+    return not isinstance(key, str) or (
+        len(key) <= _MAX_KEY and not key.startswith("optim")
     )
 
 
-def _safetensor(data: memoryview, entry: dict) -> np.ndarray:
-    """Returns a tensor as a view of the file."""
-    if entry["dtype"] not in _SAFETENSORS:
-        raise WeightFileError(f"The safetensors file has {entry['dtype']} as weights.")
-    kind = _SAFETENSORS[entry["dtype"]]
-    start, stop = entry["data_offsets"]
-    array = view(data[start:stop], np.dtype(_STORAGES[kind]), entry["shape"])
-    return widen(array) if kind == "BFloat16Storage" else array
+def _dtype(storage: Any) -> np.dtype:
+    """Returns the type of a storage's numbers, by the name of its class."""
+    return np.dtype(_STORAGES[str(storage).rpartition(".")[2]])
+
+
+def _array(value: Opaque, storage: Callable, order: str) -> np.ndarray:
+    """Returns a tensor as a view of the file.
+
+    Args:
+        value: A call of one of `_LEAVES`.
+        storage: Returns the bytes of a storage by its key.
+        order: The byte order, `"<"` or `">"`.
+    """
+    if value.name in ARRAYS:
+        return numpy_array(value)
+    if value.name == _FROM_TYPE:
+        function, _, arguments, *_ = value.arguments
+        return _array(Opaque(function, arguments), storage, order)
+    if value.name not in _TENSORS:
+        (value, *_) = value.arguments
+        if not isinstance(value, Opaque) or value.name not in _LEAVES:
+            raise WeightFileError("The PyTorch file has a parameter without numbers.")
+        return _array(value, storage, order)
+    stored, offset, shape, strides, *_ = value.arguments
+    if not isinstance(stored, Opaque) or stored.name != "storage":
+        raise WeightFileError("The PyTorch file has a tensor without numbers.")
+    _, kind, key, _, _, *window = stored.arguments
+    starts = (offset, window[0][1]) if window and window[0] else (offset,)
+    numbers = *starts, *shape, *strides
+    if not all(type(number) is int and 0 <= number < 1 << 40 for number in numbers):
+        raise WeightFileError("The PyTorch file has a tensor of an impossible shape.")
+    dtype = _dtype(kind).newbyteorder(order)
+    data = storage(key)
+    numbers = np.frombuffer(data, dtype, len(data) // dtype.itemsize)[sum(starts) :]
+    size = math.prod(shape)
+    last = sum((n - 1) * step for n, step in zip(shape, strides, strict=False))
+    # A tensor that shows numbers repeatedly could be of any size.
+    if (
+        not len(shape) == len(strides) <= 8
+        or size > numbers.size
+        or (size and last >= numbers.size)
+    ):
+        raise WeightFileError(
+            f"A tensor of {size:.6g} numbers is larger than its storage of "
+            f"{numbers.size:,}."
+        )
+    strides = [stride * dtype.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(numbers, shape, strides, writeable=False)
+
+
+# === The network in them ===
 
 
 def from_state_dict(
-    tensors: Mapping[str, Callable[[], np.ndarray]],
-    form: str,
-    prefix: str | None = None,
+    tensors: Mapping[str, Read], form: str, prefix: str | None = None
 ) -> WeightFile:
     """Finds the network among the tensors of a file, and names its layers.
 
@@ -183,161 +272,66 @@ def from_state_dict(
     Raises:
         WeightFileError: It is no AlexNet, or several.
     """
-    networks: dict[str, dict[tuple[str, int], dict[str, Callable]]] = {}
+    # prefix -> whether it is a convolution -> number or name -> kind -> tensor
+    networks: dict[str, dict[bool, dict[str, dict[str, Read]]]] = {}
     for key, tensor in tensors.items():
         if match := _KEY.fullmatch(key):
-            where, part, index, name, kind = match.groups()
-            part = "classifier" if part == "classifier" else part and "features"
-            layer = (name, 0) if name else (part, int(index))
-            network = networks.setdefault(where or "", {})
-            network.setdefault(layer, {})[kind] = tensor
-    layers = networks[_choose(networks, list(tensors), prefix)]
-    features, classifier = (
-        sorted(layer for layer in layers if layer[0] == part)
-        for part in ("features", "classifier")
+            layer = match["convolution"] or match["dense"] or match["name"]
+            is_convolution = bool(match["convolution"]) or layer in CONVOLUTIONS
+            network = networks.setdefault(match["prefix"] or "", {True: {}, False: {}})
+            network[is_convolution].setdefault(layer, {})[match["kind"]] = tensor
+    network = networks[_choose(networks, list(tensors), prefix)]
+    # By number; names are of equal length.
+    convolutions, dense = (
+        sorted(network[kind], key=lambda layer: (len(layer), layer))
+        for kind in (True, False)
     )
-    if features:
-        if len(features) != 5 and any(key.endswith(".running_mean") for key in tensors):
-            raise WeightFileError(
-                "The network has batch normalisation, which no AlexNet here has."
-            )
-        order = by_position(features, classifier)
-        if {index for _, index in classifier} <= set(_TORCHVISION_DENSE):
-            dense = {_TORCHVISION_DENSE[layer[1]]: layer for layer in classifier}
-            order = {**dict(zip(CONVOLUTIONS, features, strict=True)), **dense}
-    elif _convolutions(layers) == 5:
-        order = {name: (name, 0) for name in LAYER_NAMES if (name, 0) in layers}
-    else:
-        raise WeightFileError(_no_alexnet(list(tensors)))
+    order = by_position(convolutions, dense)
+    if set(dense) <= _DENSE.keys():
+        # Those before one that is missing keep their place.
+        order = by_position(convolutions, ()) | {_DENSE[name]: name for name in dense}
     weights = {}
     for name, layer in order.items():
-        if set(layers[layer]) != {"weight", "bias"}:
-            own = f"{layer[0]}.{layer[1]}" if features else name
-            raise WeightFileError(f"{own} should have a weight and a bias.")
-        weights[name] = layers[layer]["weight"], layers[layer]["bias"]
-    converted = channels_first_layers(weights)
-    by_torch = features and converted["conv2"].kernel.shape != TWO_TOWERS
-    return WeightFile(form, converted, preprocessing="torch" if by_torch else None)
+        found = network[name in CONVOLUTIONS][layer]
+        if set(found) != {"weight", "bias"}:
+            raise WeightFileError(f"{name} ({layer}) should have a weight and a bias.")
+        weights[name] = found["weight"], found["bias"]
+    layers = channels_first_layers(weights)
+    by_torch = convolutions[0].isdigit() and layers["conv2"].kernel.shape != TWO_TOWERS
+    return WeightFile(form, layers, preprocessing="torch" if by_torch else None)
 
 
 def _choose(networks: dict[str, dict], keys: list[str], prefix: str | None) -> str:
     """Returns what the keys of the network begin with that is meant."""
-    found = {
-        where: layers
-        for where, layers in networks.items()
-        if {"features", "conv1"} & {part for part, _ in layers}
-    }
-    if not found:
-        raise WeightFileError(_no_alexnet(keys))
+    if any("_packed_params" in key for key in keys):
+        raise WeightFileError(
+            "The network is quantised. Save the state dict of the one it was made from."
+        )
     # Another network beside an AlexNet leaves no choice.
-    whole = [where for where, layers in found.items() if _convolutions(layers) == 5]
-    chosen = whole or list(found)
+    found = [where for where, layers in networks.items() if len(layers[True]) == 5]
+    if not found:
+        if networks and any(key.endswith(".running_mean") for key in keys):
+            raise WeightFileError(
+                "The network has batch normalisation, which no AlexNet of PyTorch has."
+            )
+        raise WeightFileError(
+            "Expected the keys of torchvision's AlexNet, such as features.0.weight, of "
+            "five convolutions. "
+            f"Found: {', '.join(key[:40] for key in keys[:5]) or 'none'}."
+        )
+    names = ", ".join(repr(where[:80]) for where in found[:8])
     if prefix is not None:
         wanted = prefix.strip(".")
-        chosen = [where for where in chosen if where == wanted] or [
-            where for where in chosen if wanted and f".{wanted}." in f".{where}."
+        found = [where for where in found if where == wanted] or [
+            where for where in found if wanted and f".{wanted}." in f".{where}."
         ]
-    names = ", ".join(repr(where[:80]) for where in (whole or list(found))[:8])
-    if len(chosen) > 1 and whole:
+        if not found:
+            raise WeightFileError(
+                f"No keys of a network begin with {prefix!r}. Found: {names}."
+            )
+    if len(found) > 1:
         raise WeightFileError(
             f"The file holds several networks, whose keys begin with {names}. Choose "
             "one of them: prefix=... in Python, --prefix on the command line."
         )
-    if prefix is not None and not chosen:
-        raise WeightFileError(
-            f"No keys of a network begin with {prefix!r}. Found: {names}."
-        )
-    if len(chosen) > 1:
-        raise WeightFileError(_no_alexnet(keys))
-    return chosen[0]
-
-
-def _no_alexnet(keys: list[str]) -> str:
-    return (
-        "Expected the keys of torchvision's AlexNet, such as features.0.weight. "
-        f"Found: {', '.join(key[:40] for key in keys[:5]) or 'none'}."
-    )
-
-
-def _convolutions(layers: dict[tuple[str, int], dict]) -> int:
-    return sum(part == "features" or part in CONVOLUTIONS for part, _ in layers)
-
-
-def _from_pickle(
-    state: Any, storage: Callable[[str], memoryview], order: str, finish: Finish
-) -> Any:
-    tensors, module = _tensors(state)
-    if not any(map(_KEY.fullmatch, tensors)) and module is not None:
-        raise WeightFileError(
-            f"The PyTorch file holds a whole {module.kind}, whose code would have to "
-            f"be run. {_ADVICE}"
-        )
-    if not tensors:
-        raise WeightFileError(f"The PyTorch file holds no state dict. {_ADVICE}")
-    return finish(
-        {
-            key: lambda tensor=tensor: _array(tensor, storage, order)
-            for key, tensor in tensors.items()
-        },
-        "torch",
-    )
-
-
-def _tensors(state: Any) -> tuple[dict[str, Tensor | Array], Opaque | None]:
-    """Returns all tensors of a checkpoint, and a module that was pickled as a whole."""
-    tensors: dict[str, Tensor | Array] = {}
-    module = state if isinstance(state, Opaque) else None
-    waiting, seen = [("", 0, state)], set()
-    while waiting:
-        where, depth, value = waiting.pop()
-        if isinstance(value, (Tensor, Array)):
-            tensors[where] = value
-        if isinstance(value, Opaque) and value.is_module:
-            module = value
-        if not isinstance(value, (dict, list, tuple)) or id(value) in seen:
-            continue
-        seen.add(id(value))
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        if depth < _MAX_DEPTH:
-            waiting += [
-                (f"{where}.{key}" if where else str(key), depth + 1, item)
-                for key, item in items
-                if isinstance(item, (Tensor, Array, dict, list, tuple))
-                and _may_lead_to_weights(key)
-            ]
-    return tensors, module
-
-
-def _may_lead_to_weights(key: Any) -> bool:
-    return not isinstance(key, str) or (
-        len(key) <= _MAX_KEY and not key.startswith("optim")
-    )
-
-
-def _array(tensor: Tensor | Array, storage: Callable, order: str) -> np.ndarray:
-    """Returns a tensor as a view of the file."""
-    if isinstance(tensor, Array):
-        return tensor.numpy()
-    kind = tensor.storage.kind
-    if kind not in _STORAGES:
-        raise WeightFileError(f"The PyTorch file has a tensor of {kind[:40]}.")
-    dtype = np.dtype(_STORAGES[kind]).newbyteorder(order)
-    data = storage(tensor.storage.key)
-    numbers = np.frombuffer(data, dtype, len(data) // dtype.itemsize)
-    numbers = numbers[tensor.storage.offset + tensor.offset :]
-    size = 1
-    last = 0
-    for length, stride in zip(tensor.shape, tensor.strides, strict=True):
-        size *= length
-        last += max(length - 1, 0) * stride
-    # A tensor that shows numbers repeatedly could be of any size.
-    if size > numbers.size or (size and last >= numbers.size):
-        raise WeightFileError(
-            f"A tensor of {size:.6g} numbers is larger than its storage of "
-            f"{numbers.size:,}."
-        )
-    strides = [stride * dtype.itemsize for stride in tensor.strides]
-    array = np.lib.stride_tricks.as_strided(
-        numbers, tensor.shape, strides, writeable=False
-    )
-    return widen(array) if kind == "BFloat16Storage" else array
+    return found[0]

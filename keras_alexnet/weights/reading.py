@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import mmap
-import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
-from keras_alexnet.weights import (
-    caffe,
-    keras_file,
-    npy,
-    onnx_graph,
-    pytorch,
-)
+from keras_alexnet.weights import caffe, keras_file, npy, onnx_graph, pytorch
 from keras_alexnet.weights.archives import open_zip
-from keras_alexnet.weights.protobuf import BYTES, FIXED32, VARINT, Message
+from keras_alexnet.weights.protobuf import Message
+from keras_alexnet.weights.pytorch import StateDict
 from keras_alexnet.weights.weight_file import WeightFile, WeightFileError
 
+# What readers raise that meet something else than they expect.
+_DAMAGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(RecursionError, struct.error, SafetensorError),
+)
+# Files that people have in place of weights, by their start.
+_ADVICE = {
+    b"\x80": "a plain pickle. Save the state dict with torch.save, or as safetensors",
+    b"version https://": "a pointer of Git LFS: get the file itself with git lfs pull",
+    b"<": "a web page, not the file: download it again",
+    b"\x1f\x8b": "compressed with gzip: unpack it first",
+}
 _FORMATS = (
     "PyTorch .pth and .safetensors, Caffe .caffemodel, ONNX, bvlc_alexnet.npy, "
     "Keras .keras and .weights.h5"
@@ -54,8 +60,9 @@ def read_weights(
             holds no AlexNet, or several.
     """
     with _mapped(path) as buffer:
-        finish = functools.partial(pytorch.from_state_dict, prefix=prefix)
-        weights = _read(buffer, Path(path), finish)
+        weights = _read(buffer, Path(path))
+        if isinstance(weights, StateDict):
+            weights = pytorch.from_state_dict(weights.tensors, weights.format, prefix)
         _check_finite(weights)
     weights = dataclasses.replace(weights, path=Path(path))
     if mean is not None:
@@ -70,14 +77,10 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         WeightFileError: There is no such file, it is damaged, or no file of PyTorch.
     """
     with _mapped(path) as buffer:
-        found = _read(
-            buffer,
-            Path(path),
-            lambda tensors, _: {key: np.array(read()) for key, read in tensors.items()},
-        )
-    if not isinstance(found, dict):
-        raise WeightFileError(f"{path}: expected a file of PyTorch.")
-    return found
+        found = _read(buffer, Path(path))
+        if not isinstance(found, StateDict):
+            raise WeightFileError("Expected a file of PyTorch.")
+        return {key: np.array(read()) for key, read in found.tensors.items()}
 
 
 def read_mean(path: str | Path) -> np.ndarray:
@@ -103,45 +106,42 @@ def _mapped(path: str | Path) -> Iterator[memoryview]:
         raise WeightFileError(f"No such weights file: {path}")
     try:
         with open(path, "rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                raise WeightFileError("The file is empty.")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # Not closed here: an error's traceback may still hold views of it.
         yield memoryview(mapped)
-    except WeightFileError as error:
-        raise WeightFileError(f"{path}: {error}") from error.__cause__
-    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as e:
-        raise WeightFileError(f"{path}: the file is damaged ({e}).") from e
+    except _DAMAGE as error:
+        # One line, whatever the file has put into it.
+        what = " ".join(str(error)[:1500].split())
+        if isinstance(error, WeightFileError):
+            raise WeightFileError(f"{path}: {what}") from error.__cause__
+        raise WeightFileError(f"{path}: the file is damaged ({what}).") from error
 
 
 def _check_finite(weights: WeightFile) -> None:
-    for name, arrays in weights.layers.items():
+    for name, arrays in weights.arrays().items():
         # Both pass NaN on, and take no memory.
-        extremes = [extreme(array) for array in arrays for extreme in (np.min, np.max)]
-        if not np.isfinite(extremes).all():
+        if not np.isfinite([(np.min(one), np.max(one)) for one in arrays]).all():
             raise WeightFileError(
                 f"The weights of {name} have NaN or infinity in them."
             )
 
 
-def _read(buffer: memoryview, path: Path, finish: pytorch.Finish) -> Any:
+def _read(buffer: memoryview, path: Path) -> WeightFile | StateDict:
     start = bytes(buffer[:16])
     if start.startswith(b"PK\3\4"):
-        return _read_zip(buffer, finish)
+        return _read_zip(buffer)
     if start.startswith(keras_file.MAGIC):
         return keras_file.read_hdf5(buffer)
     if start.startswith(npy.MAGIC):
         return npy.read(buffer)
     if start.startswith(pytorch.LEGACY_MAGIC):
-        return pytorch.read_legacy(buffer, finish)
-    if start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5"):
-        raise WeightFileError(
-            "This is a plain pickle. Save the state dict with torch.save, or as "
-            "safetensors."
-        )
+        return pytorch.read_legacy(buffer)
     header_size = int.from_bytes(start[:8], "little")
     if header_size < len(buffer) and start[8:9] == b"{":
-        return pytorch.read_safetensors(path, buffer, header_size, finish)
+        return pytorch.read_safetensors(path, header_size)
+    for mark, what in _ADVICE.items():
+        if start.startswith(mark):
+            raise WeightFileError(f"This is {what}.")
     kind = _protobuf_kind(buffer)
     if kind == "onnx":
         return onnx_graph.read(buffer, path.parent)
@@ -155,17 +155,18 @@ def _read(buffer: memoryview, path: Path, finish: pytorch.Finish) -> Any:
     raise WeightFileError(f"The file is of none of the known formats: {_FORMATS}.")
 
 
-def _read_zip(buffer: memoryview, finish: pytorch.Finish) -> Any:
+def _read_zip(buffer: memoryview) -> WeightFile | StateDict:
     members = open_zip(buffer)
     if "model.weights.h5" in members:
         return keras_file.read_archive(buffer, members)
-    if any("/code/" in name for name in members):
-        raise WeightFileError(
-            "This is a TorchScript program. Save torch.jit.load(path).state_dict() "
-            "with torch.save, and read that."
-        )
+    for mark, load in (("/code/", "torch.jit"), ("/archive_format", "torch.export")):
+        if any(mark in name for name in members):
+            raise WeightFileError(
+                f"This is a program. Save {load}.load(path).state_dict() with "
+                "torch.save, and read that."
+            )
     if any(name.endswith("/data.pkl") for name in members):
-        return pytorch.read_zip(buffer, members, finish)
+        return pytorch.read_zip(buffer, members)
     raise WeightFileError(
         "The zip archive holds neither a PyTorch state dict nor a Keras model: "
         f"{', '.join(repr(name[:40]) for name in list(members)[:5]) or 'nothing'}."
@@ -175,13 +176,11 @@ def _read_zip(buffer: memoryview, finish: pytorch.Finish) -> Any:
 def _protobuf_kind(buffer: memoryview) -> str | None:
     """Tells messages apart, which have no mark, by the fields that they have."""
     try:
-        found = {(number, kind) for number, kind, _ in Message(buffer).fields()}
+        fields = {number: value for number, value in Message(buffer).fields}
     except WeightFileError:
         return None
-    if (1, VARINT) in found and (7, BYTES) in found and (5, BYTES) not in found:
+    if isinstance(fields.get(1), int) and 7 in fields and 5 not in fields:
         return "onnx"
-    if (100, BYTES) in found or (2, BYTES) in found:
+    if 100 in fields or isinstance(fields.get(2), memoryview):
         return "caffe"
-    if found & {(5, BYTES), (5, FIXED32), (8, BYTES)}:
-        return "mean"
-    return None
+    return "mean" if fields.keys() & {5, 8} else None

@@ -3,62 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 
-from keras_alexnet.architectures import get_architecture, list_architectures
+from keras_alexnet.architectures import (
+    Architecture,
+    get_architecture,
+    list_architectures,
+)
 from keras_alexnet.weights.weight_file import (
     CONVOLUTIONS,
-    LAYER_NAMES,
+    LayerWeights,
     WeightFile,
     WeightFileError,
 )
-
-# The kernels of conv1 to conv5, and how many inputs fc6 has.
-_TWO_TOWERS = (
-    (11, 11, 3, 96),
-    (5, 5, 48, 256),
-    (3, 3, 256, 384),
-    (3, 3, 192, 384),
-    (3, 3, 192, 256),
-    9216,
-)
-_SHAPES = {
-    "alexnet_2012": _TWO_TOWERS,
-    "alexnet_2012_source": _TWO_TOWERS,
-    "bvlc_alexnet": _TWO_TOWERS,
-    "caffenet": _TWO_TOWERS,
-    "alexnet_owt": (
-        (11, 11, 3, 64),
-        (5, 5, 64, 192),
-        (3, 3, 192, 384),
-        (3, 3, 384, 256),
-        (3, 3, 256, 256),
-        9216,
-    ),
-    "alexnet_slim_v2": (
-        (11, 11, 3, 64),
-        (5, 5, 64, 192),
-        (3, 3, 192, 384),
-        (3, 3, 384, 384),
-        (3, 3, 384, 256),
-        6400,
-    ),
-    "alexnet_2012_half": (
-        (11, 11, 3, 48),
-        (5, 5, 48, 128),
-        (3, 3, 128, 192),
-        (3, 3, 192, 192),
-        (3, 3, 192, 256),
-        9216,
-    ),
-    "alexnet_mini": (
-        (5, 5, 3, 32),
-        (5, 5, 16, 64),
-        (3, 3, 64, 96),
-        (3, 3, 48, 96),
-        (3, 3, 48, 64),
-        256,
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +46,14 @@ def network_of(weight_file: WeightFile) -> Network:
     if weight_file.format != "keras" or name not in list_architectures():
         candidates = recognise(weight_file)
         if not candidates:
+            shapes = [
+                f"{layer} {'x'.join(map(str, weights.kernel.shape))}"
+                for layer, weights in weight_file.layers.items()
+            ]
             raise WeightFileError(
                 f"{weight_file.path}: no architecture has these layers "
-                f"({describe(weight_file)}). Name the one that they are meant for, to "
-                "see what differs."
+                f"({', '.join(shapes)}). Name the one that they are meant for, to see "
+                "what differs."
             )
         name = candidates[0]
     layers = weight_file.layers
@@ -100,7 +62,7 @@ def network_of(weight_file: WeightFile) -> Network:
         weight_file.input_size or get_architecture(name).input_size,
         # A network without conv1 has lost it.
         layers["conv1"].kernel.shape[2] if "conv1" in layers else 3,
-        layers["fc8"].bias.size if "fc8" in layers else None,
+        layers["fc8"].kernel.shape[-1] if "fc8" in layers else None,
     )
 
 
@@ -117,33 +79,31 @@ def recognise(weight_file: WeightFile) -> tuple[str, ...]:
     Returns:
         Names of architectures; none if no published network has these shapes.
     """
-    shapes = {name: layer.kernel.shape for name, layer in weight_file.layers.items()}
     candidates = [
         name
-        for name, (*convolutions, inputs) in _SHAPES.items()
-        if all(
-            shapes.get(layer) == shape
-            for layer, shape in zip(CONVOLUTIONS, convolutions, strict=True)
-        )
-        and shapes.get("fc6", (inputs,))[0] == inputs
+        for name in list_architectures()
+        if _fits(get_architecture(name), weight_file.layers)
     ]
     if weight_file.name in candidates:
         return (weight_file.name,)
     if weight_file.norm_first is not None and "caffenet" in candidates:
         return ("bvlc_alexnet" if weight_file.norm_first else "caffenet",)
-    likeliest = {
-        "caffe": ("bvlc_alexnet", "caffenet"),
-        "npy": ("bvlc_alexnet", "caffenet"),
-        "onnx": ("bvlc_alexnet", "caffenet"),
-    }.get(weight_file.format, ())
+    by_caffe = weight_file.format in ("caffe", "npy", "onnx")
+    likeliest = ("bvlc_alexnet", "caffenet") if by_caffe else ()
     return tuple(sorted(candidates, key=lambda name: name not in likeliest))
 
 
-def describe(weight_file: WeightFile) -> str:
-    """Says what a file holds, in one line."""
-    shapes = [
-        f"{name} {'x'.join(map(str, weight_file.layers[name].kernel.shape))}"
-        for name in LAYER_NAMES
-        if name in weight_file.layers
-    ]
-    return f"{weight_file.format}: {', '.join(shapes)}"
+def _fits(architecture: Architecture, layers: Mapping[str, LayerWeights]) -> bool:
+    """Says whether convolutions and the inputs of fc6 are those of a network."""
+    shapes = architecture.kernel_shapes()
+    biases = {
+        spec.name: spec.options.get("use_bias", True) for spec in architecture.features
+    }
+    for name in CONVOLUTIONS:
+        kernel, bias = layers.get(name, (None, None))
+        if kernel is None or kernel.shape != shapes[name]:
+            return False
+        if biases[name] != (bias is not None):
+            return False
+    inputs = math.prod(shapes.get("fc6", (0, 0))[:-1])
+    return "fc6" not in layers or layers["fc6"].kernel.shape[0] == inputs

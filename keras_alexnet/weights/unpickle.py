@@ -1,9 +1,9 @@
 """Restricted unpickler: a pickle as plain data, with nothing in it imported or called.
 
 The standard library's machine, with a bounded number of steps. A class or function that
-a pickle names stands for itself: a few make arrays, tensors and dicts, any other makes
-an `Opaque`, so that whatever stands beside weights does not hide them. Long byte
-strings stay views of the file, and nothing walks a structure recursively.
+a pickle names is its mere name, and what it would make an `Opaque` that remembers the
+call, so that whatever stands beside weights does not hide them. Long byte strings stay
+views of the file, and nothing walks a structure recursively.
 
 This is the machine in Python, of which steps can be replaced. That in C,
 `pickle.Unpickler`, takes gigabytes for a memo index of 2^32, and a deeply nested tuple
@@ -12,15 +12,12 @@ as the key of a dict ends the process.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import pickle
-import struct
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from keras_alexnet.weights.buffers import Budget, take, view
 from keras_alexnet.weights.weight_file import WeightFileError
 
 # Published files need a few thousand reads.
@@ -28,110 +25,24 @@ _MAX_READS, _BYTES_PER_FURTHER_READ = 1_000_000, 64
 _MAX_LINE = 256
 # Longer byte strings are array data, and stay where they are.
 _SHORT = 1 << 10
-_DTYPES = {f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)} - {"f1"} | {"b1"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Name:
-    """A class or function that a pickle names."""
-
-    module: str
-    name: str
-
-    def __str__(self):
-        return f"{self.module[:80]}.{self.name[:80]}"
 
 
 class Opaque(dict):
-    """An instance of a class that means nothing to us, with the items that it has.
+    """What a call would have made, with the items that it was given afterwards.
 
     Attributes:
-        kind: Its class.
-        is_module: Whether it is a module of PyTorch.
+        name: The class or function, with its module.
+        arguments: What it was called with.
+        state: What `__setstate__` would have been called with, if anything.
     """
 
-    def __init__(self, kind: Name):
+    def __init__(self, name: str, arguments: tuple = ()):
         super().__init__()
-        self.kind, self.is_module = kind, False
-
-
-class Dtype:
-    """A NumPy dtype under construction: the byte order comes later."""
-
-    def __init__(self, code: str):
-        self.code, self.order = code, "="
-
-
-class Array:
-    """A NumPy array as a pickle describes it.
-
-    Attributes:
-        shape: Its declared shape.
-        dtype: A `Dtype`, or None for an array of objects.
-        data: The bytes, or the list of objects.
-        order: `"C"` or `"F"`.
-    """
-
-    def __init__(self, *state: Any):
-        self.shape, self.dtype, self.data, self.order = (0,), None, b"", "C"
-        if state:
-            self.fill(*state)
-
-    def fill(self, data: Any, dtype: Any, shape: Any, order: Any = "C") -> None:
-        """Takes the state that a pickle has for the array.
-
-        Raises:
-            WeightFileError: It is none.
-        """
-        if not isinstance(shape, tuple) or len(shape) > 8:
-            raise WeightFileError("An array has an impossible shape.")
-        if not all(type(size) is int and 0 <= size < 1 << 40 for size in shape):
-            raise WeightFileError("An array has an impossible shape.")
-        if not isinstance(dtype, Dtype):
-            raise WeightFileError("An array has no dtype.")
-        dtype = None if dtype.code == "O" else dtype
-        if isinstance(data, str):  # Of Python 2.
-            data = data.encode("latin-1")
-        if not isinstance(data, list if dtype is None else (bytes, memoryview)):
-            raise WeightFileError("An array has no data.")
-        self.shape, self.dtype, self.data = shape, dtype, data
-        self.order = "F" if order in ("F", True, 1) else "C"
-
-    def numpy(self) -> np.ndarray:
-        """Returns the array, as a view of the file.
-
-        Raises:
-            WeightFileError: It is no array of numbers, or its shape and bytes disagree.
-        """
-        if self.dtype is None or not isinstance(self.data, (bytes, memoryview)):
-            raise WeightFileError("An array holds objects instead of numbers.")
-        dtype = np.dtype(self.dtype.code).newbyteorder(self.dtype.order)
-        if math.prod(self.shape) * dtype.itemsize != len(self.data):
-            raise WeightFileError("An array's shape and its bytes disagree.")
-        return np.frombuffer(self.data, dtype).reshape(self.shape, order=self.order)
-
-
-@dataclasses.dataclass(frozen=True)
-class Storage:
-    """The numbers behind PyTorch tensors, by the key that the file keeps them under."""
-
-    kind: str
-    key: str
-    offset: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """A PyTorch tensor: a window on a storage."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+        self.name, self.arguments, self.state = name, arguments, None
 
 
 def load(
-    buffer: memoryview, start: int = 0, storages: list[Storage] | None = None
+    buffer: memoryview, start: int = 0, storages: list[Opaque] | None = None
 ) -> tuple[Any, int]:
     """Reads a pickle.
 
@@ -142,7 +53,7 @@ def load(
 
     Returns:
         The value, of dicts, lists, tuples, numbers, text, views of byte strings and
-        the classes of this module; and where the pickle ends.
+        `Opaque`; and where the pickle ends.
 
     Raises:
         WeightFileError: It is damaged, or larger than files of weights are.
@@ -159,9 +70,12 @@ def load(
 
 
 class _Machine(pickle._Unpickler):
-    def __init__(self, buffer: memoryview, position: int, storages: list[Storage]):
+    # Text of Python 2 is array data as often as not.
+    encoding, errors = "latin-1", "strict"
+
+    def __init__(self, buffer: memoryview, position: int, storages: list[Opaque]):
         self.buffer, self.position, self.storages = buffer, position, storages
-        self.reads_left = _MAX_READS + len(buffer) // _BYTES_PER_FURTHER_READ
+        self.budget = Budget(_MAX_READS + len(buffer) // _BYTES_PER_FURTHER_READ)
         self.memo, self.metastack, self.stack = {}, [], []
         self.append, self.proto = self.stack.append, 0
 
@@ -176,19 +90,10 @@ class _Machine(pickle._Unpickler):
             operation(self)
         return self.stack.pop()
 
-    def spend(self, reads: int) -> None:
-        self.reads_left -= reads
-        if self.reads_left < 0:
-            raise WeightFileError(
-                "The pickle has far more parts than files of weights need."
-            )
-
     def read(self, size: int) -> bytes | memoryview:
-        self.spend(1)
-        end = self.position + size
-        if not self.position <= end <= len(self.buffer):
-            raise WeightFileError("The pickle ends in the middle of a value.")
-        data, self.position = self.buffer[self.position : end], end
+        self.budget.spend()
+        data = take(self.buffer, self.position, size)
+        self.position += size
         return data if size > _SHORT else bytes(data)
 
     def readline(self) -> bytes:
@@ -198,32 +103,15 @@ class _Machine(pickle._Unpickler):
             raise WeightFileError("The pickle has a name that never ends.")
         return self.read(length)
 
-    def find_class(self, module: str, name: str) -> Name:
-        return Name(module, name)
+    def find_class(self, module: str, name: str) -> str:
+        return f"{module}.{name}"
 
-    def persistent_load(self, reference: Any) -> Storage:
-        marker, kind, key, _, _, *rest = reference
-        if marker != "storage" or not isinstance(kind, Name):
-            raise WeightFileError("The pickle refers to something that is no storage.")
-        offset = rest[0][1] if rest and rest[0] is not None else 0
-        if (
-            type(offset) is not int
-            or not 0 <= offset < 1 << 40
-            or not isinstance(key, str)
-        ):
-            raise WeightFileError("The pickle refers to an impossible storage.")
-        self.storages.append(Storage(kind.name, key, offset))
+    def persistent_load(self, reference: Any) -> Any:
+        if reference[0] == "module":
+            # The class of a module, with its source, before PyTorch 1.6.
+            return reference[1]
+        self.storages.append(Opaque("storage", reference))
         return self.storages[-1]
-
-    def call(self, function: Any, arguments: Any) -> Any:
-        if not isinstance(arguments, tuple):
-            raise WeightFileError("The pickle calls something without arguments.")
-        if isinstance(function, Opaque):
-            return Opaque(function.kind)
-        if not isinstance(function, Name):
-            raise WeightFileError("The pickle calls something that is no function.")
-        made = _CALLS.get((function.module, function.name))
-        return Opaque(function) if made is None else made(self, *arguments)
 
     def set_items(self, target: Any, items: list[Any]) -> None:
         if not isinstance(target, dict):
@@ -236,15 +124,8 @@ class _Machine(pickle._Unpickler):
 
     # === Instructions that differ from the standard library's ===
 
-    def load_frame(self) -> None:
-        if struct.unpack("<Q", self.read(8))[0] > len(self.buffer) - self.position:
-            raise WeightFileError("The pickle is cut short.")
-
-    def load_string(self, form: str) -> None:
-        """Reads a string of Python 2: text if it is short, array data otherwise."""
-        (size,) = struct.unpack(form, self.read(struct.calcsize(form)))
-        data = self.read(size)
-        self.append(str(data, "latin-1") if isinstance(data, bytes) else data)
+    def _decode_string(self, value: bytes | memoryview) -> Any:
+        return super()._decode_string(value) if isinstance(value, bytes) else value
 
     def load_items(self) -> None:
         items = self.pop_mark()
@@ -268,36 +149,23 @@ class _Machine(pickle._Unpickler):
 
     def load_call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
-        self.append(self.call(function, arguments))
+        name = function.name if isinstance(function, Opaque) else function
+        if not isinstance(name, str) or not isinstance(arguments, tuple):
+            raise WeightFileError("The pickle calls something that is no function.")
+        self.append(Opaque(name, arguments))
 
     def load_call_with_names(self) -> None:
         self.stack.pop()
         self.load_call()
 
-    def load_instance(self) -> None:
-        module, name = (str(self.readline()[:-1], "utf-8") for _ in range(2))
-        self.append(self.call(Name(module, name), tuple(self.pop_mark())))
-
-    def load_object(self) -> None:
-        kind, *arguments = self.pop_mark()
-        self.append(self.call(kind, tuple(arguments)))
-
     def load_state(self) -> None:
-        state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, Array):
-            _, shape, dtype, order, data = state
-            target.fill(data, dtype, shape, order)
-        elif isinstance(target, Dtype):
-            if state[1] not in ("<", ">", "=", "|"):
-                raise WeightFileError("A dtype has an unknown byte order.")
-            target.order = state[1]
-        elif isinstance(target, Opaque):
-            target.is_module = isinstance(state, dict) and "_modules" in state
-        elif not isinstance(target, (dict, Tensor)):
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], Opaque):
             raise WeightFileError("The pickle changes something that has no state.")
+        self.stack[-1].state = state
 
     def load_set(self) -> None:
-        self.append(Opaque(Name("builtins", "set")))
+        self.append(Opaque("builtins.set"))
 
     def load_frozenset(self) -> None:
         self.pop_mark()
@@ -305,9 +173,7 @@ class _Machine(pickle._Unpickler):
 
     dispatch = {
         **pickle._Unpickler.dispatch,
-        pickle.FRAME[0]: load_frame,
-        pickle.BINSTRING[0]: lambda m: m.load_string("<i"),
-        pickle.SHORT_BINSTRING[0]: lambda m: m.load_string("<B"),
+        pickle.FRAME[0]: lambda m: m.read(8),
         # The original takes memory for what the file claims to hold.
         pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],
         pickle.DICT[0]: load_new_dict,
@@ -318,81 +184,56 @@ class _Machine(pickle._Unpickler):
         pickle.REDUCE[0]: load_call,
         pickle.NEWOBJ[0]: load_call,
         pickle.NEWOBJ_EX[0]: load_call_with_names,
-        pickle.INST[0]: load_instance,
-        pickle.OBJ[0]: load_object,
         pickle.BUILD[0]: load_state,
         pickle.EMPTY_SET[0]: load_set,
         pickle.FROZENSET[0]: load_frozenset,
         pickle.ADDITEMS[0]: lambda m: m.pop_mark(),
     }
-    # Registered extensions, and buffers and objects that are outside the file.
+    # Objects of protocols 0 and 1, registered extensions, and what is outside the file.
     for _code in (
-        *(pickle.EXT1, pickle.EXT2, pickle.EXT4),
+        *(pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4),
         *(pickle.PERSID, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
     ):
         del dispatch[_code[0]]
 
 
-# === What the names stand for ===
-def _make_dtype(machine: _Machine, code: Any, *_: Any) -> Dtype:
-    if code in ("O", "O8", "O4"):
-        return Dtype("O")
-    if not isinstance(code, str) or code not in _DTYPES:
-        raise WeightFileError("The pickle has arrays of something else than numbers.")
-    return Dtype(code)
+# === NumPy's arrays ===
+
+_MODULES = [f"numpy.{core}." for core in ("core", "_core")]
+_RECONSTRUCT = [f"{module}multiarray._reconstruct" for module in _MODULES]
+_FROMBUFFER = [f"{module}numeric._frombuffer" for module in _MODULES]
+ARRAYS = (*_RECONSTRUCT, *_FROMBUFFER)
 
 
-def _make_dict(machine: _Machine, pairs: Iterable = ()) -> dict:
-    made: dict = {}
-    machine.spend(len(pairs))
-    for key, value in pairs:
-        machine.set_items(made, [key, value])
-    return made
+def numpy_array(value: Opaque) -> np.ndarray | list:
+    """Returns the array that a call would have made, as a view of the file.
 
+    Args:
+        value: A call of one of `ARRAYS`.
 
-def _encode(machine: _Machine, text: Any, encoding: Any = "latin1") -> bytes:
-    machine.spend(len(text) // 64)
-    if encoding not in ("latin1", "latin-1"):
-        raise WeightFileError("The pickle has bytes in an unknown encoding.")
-    return text.encode("latin-1")
+    Returns:
+        The array; of an array of objects, these.
 
-
-def _make_tensor(machine: _Machine, storage, offset, shape, strides, *_: Any) -> Tensor:
-    numbers = (offset, *shape, *strides)
-    if not isinstance(storage, Storage) or len(shape) != len(strides) or len(shape) > 8:
-        raise WeightFileError("The pickle has a tensor without numbers.")
-    if not all(type(number) is int and 0 <= number < 1 << 40 for number in numbers):
-        raise WeightFileError("The pickle has a tensor of an impossible shape.")
-    return Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-def _call_again(
-    machine: _Machine, function: Any, kind: Any, arguments: Any, *_: Any
-) -> Any:
-    return machine.call(function, arguments)
-
-
-def _first(machine: _Machine, value: Any, *_: Any) -> Any:
-    return value
-
-
-_ARRAYS = ("numpy.core.multiarray", "numpy._core.multiarray")
-_CALLS: dict[tuple[str, str], Callable] = {
-    ("numpy", "dtype"): _make_dtype,
-    **{(module, "_reconstruct"): lambda machine, *_: Array() for module in _ARRAYS},
-    **{
-        (module, "_frombuffer"): lambda machine, *state: Array(*state)
-        for module in ("numpy.core.numeric", "numpy._core.numeric")
-    },
-    ("collections", "OrderedDict"): _make_dict,
-    ("_codecs", "encode"): _encode,
-    ("torch._utils", "_rebuild_tensor"): _make_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _make_tensor,
-    ("torch._utils", "_rebuild_parameter"): _first,
-    ("torch._utils", "_rebuild_parameter_with_state"): _first,
-    # A tensor on a device that PyTorch cannot read from, as an array.
-    ("torch._utils", "_rebuild_device_tensor_from_numpy"): _first,
-    ("torch.nn.parameter", "Parameter"): _first,
-    # A subclass of Tensor, or a tensor with attributes of its own.
-    ("torch._tensor", "_rebuild_from_type_v2"): _call_again,
-}
+    Raises:
+        WeightFileError: It is none, or its shape and bytes disagree.
+    """
+    if value.name in _FROMBUFFER:
+        data, dtype, shape, order = value.arguments
+    else:
+        _, shape, dtype, order, data = value.state
+    if isinstance(data, list):
+        return data
+    # Protocols without bytes, and Python 2, write them as text.
+    if isinstance(data, Opaque) and data.name == "_codecs.encode":
+        data = data.arguments[0]
+    if isinstance(data, str):
+        data = data.encode("latin-1")
+    if not isinstance(dtype, Opaque) or not isinstance(data, (bytes, memoryview)):
+        raise WeightFileError("An array has no data.")
+    code, byte_order = dtype.arguments[0], (dtype.state or (3, "="))[1]
+    if code not in ("f2", "f4", "f8") or byte_order not in ("<", ">", "="):
+        raise WeightFileError("An array holds something else than floats.")
+    dtype = np.dtype(code).newbyteorder(byte_order)
+    if order in ("F", True):
+        return view(data, dtype, shape[::-1]).T
+    return view(data, dtype, shape)

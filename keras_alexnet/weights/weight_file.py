@@ -33,11 +33,11 @@ class LayerWeights(NamedTuple):
         kernel: float32. Of a convolution `(height, width, in / groups, out)`; of a
             dense layer `(in, out)`, where fc6 counts its inputs by row, then column,
             then channel, as Keras flattens them.
-        bias: float32, `(out,)`.
+        bias: float32, `(out,)`; None where batch normalisation takes its place.
     """
 
     kernel: np.ndarray
-    bias: np.ndarray
+    bias: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,7 @@ class WeightFile:
         format: `"torch"`, `"safetensors"`, `"caffe"`, `"onnx"`, `"npy"`
             or `"keras"`.
         layers: By our names, conv1 to conv5 and fc6 to fc8. A file may hold fewer.
+        others: Of a Keras file, the arrays of all other layers, by name.
         preprocessing: The preprocessing mode that the weights expect, `"torch"` (RGB)
             or `"caffe"` (BGR). None where nothing in the file says it. Kernels are
             never reordered.
@@ -63,6 +64,9 @@ class WeightFile:
 
     format: str
     layers: Mapping[str, LayerWeights]
+    others: Mapping[str, tuple[np.ndarray, ...]] = dataclasses.field(
+        default_factory=dict
+    )
     preprocessing: str | None = None
     norm_first: bool | None = None
     name: str | None = None
@@ -80,12 +84,25 @@ class WeightFile:
             )
         for name, (kernel, bias) in self.layers.items():
             dimensions = 4 if name in CONVOLUTIONS else 2
-            if kernel.ndim != dimensions or bias.shape != kernel.shape[-1:]:
+            width = None if bias is None else bias.shape
+            if (
+                kernel.ndim != dimensions
+                or not kernel.size
+                or width not in (None, kernel.shape[-1:])
+            ):
                 raise WeightFileError(
                     f"{name} should have a kernel of {dimensions} dimensions and one "
-                    f"bias per output. Found: kernel {kernel.shape}, bias {bias.shape}."
+                    f"bias per output. Found: kernel {kernel.shape}, bias {width}."
                 )
 
+    def arrays(self) -> dict[str, tuple[np.ndarray, ...]]:
+        """Returns the arrays of all layers, in the order of Keras's variables."""
+        layers = {
+            name: tuple(array for array in layer if array is not None)
+            for name, layer in self.layers.items()
+        }
+        return {**layers, **self.others}
+
     def count_params(self) -> int:
-        """Returns the number of weights and biases."""
-        return sum(kernel.size + bias.size for kernel, bias in self.layers.values())
+        """Returns the number of weights."""
+        return sum(array.size for arrays in self.arrays().values() for array in arrays)

@@ -1,8 +1,6 @@
 """From files into models: what fits, what does not, conversions, the command."""
 
 import dataclasses
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -10,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 import writers
+from reduced import reduced
 
 import keras_alexnet
-from keras_alexnet.networks import import_weights
+from keras_alexnet.cli.import_weights import ImportWeights
 from keras_alexnet.weights import (
     LAYER_NAMES,
     LayerWeights,
@@ -22,7 +21,6 @@ from keras_alexnet.weights import (
     convert_lrn,
     load_weights_into,
     lrn_alpha,
-    lrn_alpha_of_sum,
     read_weights,
     recognise,
     to_classic_dropout,
@@ -32,24 +30,6 @@ from keras_alexnet.weights.assignment import bind_weights
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY = FIXTURES / "tiny_zip.pth"
-
-
-def reduced(name):
-    """Builds a named network with an eighth of its filters."""
-    architecture = keras_alexnet.get_architecture(name)
-
-    def narrow(spec):
-        options = dict(spec.options)
-        width = "filters" if "filters" in options else "units"
-        if options.get(width):
-            options[width] = 48 if spec.name in ("fc6", "fc7") else options[width] // 8
-        return dataclasses.replace(spec, options=options)
-
-    narrowed = {
-        part: tuple(map(narrow, getattr(architecture, part)))
-        for part in ("features", "top")
-    }
-    return keras_alexnet.build(dataclasses.replace(architecture, classes=9, **narrowed))
 
 
 def snapshot(model):
@@ -139,12 +119,12 @@ def test_a_damaged_file_leaves_the_model_alone(tmp_path):
 
 
 def test_dense_layers_written_as_convolutions_are_dense(tmp_path):
-    model = reduced("alexnet_slim_v2")
+    model = keras_alexnet.build(reduced("alexnet_slim_v2"))
     assert model.get_layer("fc6").kernel.shape == (5, 5, 32, 48)
     model.save(tmp_path / "a.keras")
     weights = read_weights(tmp_path / "a.keras")
     assert weights.layers["fc6"].kernel.shape == (800, 48)
-    again = reduced("alexnet_slim_v2")
+    again = keras_alexnet.build(reduced("alexnet_slim_v2"))
     assign_weights(again, weights)
     for now, then in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(now, then)
@@ -254,7 +234,6 @@ def test_weights_under_one_lrn_run_under_another():
     factor = convert_lrn(weights, 2.0, 1.0).layers["conv2"].kernel
     kernel = weights.layers["conv2"].kernel
     np.testing.assert_allclose(factor, kernel * 0.594604, rtol=1e-5)
-    assert lrn_alpha_of_sum(1e-4, 5) == pytest.approx(2e-5)
 
 
 # === The command ===
@@ -265,50 +244,44 @@ def mini(tmp_path):
     return model, tmp_path / "a.weights.h5"
 
 
-def test_import_saves_a_model_with_the_files_weights(mini, tmp_path):
+def test_import_saves_a_model_with_the_files_weights(mini, tmp_path, capsys):
     model, path = mini
-    text = import_weights(path, tmp_path / "b.keras")
+    assert ImportWeights(str(path), str(tmp_path / "b.keras")).run() == 0
+    text = capsys.readouterr().out
     assert "alexnet_mini" in text and f"{model.count_params():,}" in text
     loaded = keras_alexnet.load_model(tmp_path / "b.keras")
     for now, then in zip(loaded.weights, model.weights, strict=True):
         np.testing.assert_array_equal(now, then)
 
 
-def test_import_refuses_what_cannot_work(mini, tmp_path):
-    _, path = mini
-    for options, match in (
-        ({"path": TINY}, "no architecture has these layers .*conv1 5x5x3x2"),
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"file": str(TINY)}, "no architecture has these layers .conv1 5x5x3x2"),
         (
-            {"path": TINY, "architecture": "alexnet_mini"},
+            {"file": str(TINY), "architecture": "alexnet_mini"},
             r"conv1: found \(5, 5, 3, 2\)",
         ),
         ({"architecture": "resnet"}, "Unknown architecture"),
-        ({"out": tmp_path / "b.h5"}, r"\.keras"),
-        ({"out": tmp_path / "missing" / "b.keras"}, "no directory"),
-    ):
-        with pytest.raises(ValueError, match=match):
-            import_weights(**{"path": path, "out": tmp_path / "b.keras", **options})
+        ({"out": "b.h5"}, r"\.keras"),
+        ({"out": "missing/b.keras"}, "directory"),
+    ],
+)
+def test_import_refuses_what_cannot_work(options, match, mini, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=match):
+        ImportWeights(**{"file": str(mini[1]), "out": "b.keras", **options}).run()
     assert not (tmp_path / "b.keras").exists()
 
 
-def test_the_command_line_imports(mini, tmp_path):
-    program = "from keras_alexnet.cli import main; main()"
-
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-c", program, "import-weights", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
+def test_the_command_line_imports(mini, tmp_path, command):
     out = tmp_path / "b.keras"
-    good = run(mini[1], "--out", out, "--architecture", "alexnet_mini")
-    assert good.returncode == 0, good.stderr
-    assert "Saved as alexnet_mini" in good.stdout and out.exists()
-    bad = run(__file__, "--out", tmp_path / "c.keras")
-    assert bad.returncode == 2 and "none of the known formats" in bad.stderr
-    assert bad.stderr.count("\n") == 1
+    arguments = mini[1], "--out", out, "--architecture", "alexnet_mini"
+    code, said, _ = command("import-weights", *arguments)
+    assert code == 0 and "Saved as alexnet_mini" in said and out.exists()
+    code, _, said = command("import-weights", __file__, "--out", tmp_path / "c.keras")
+    assert code == 2 and "none of the known formats" in said
+    assert said.count("\n") == 1
 
 
 # === What weights expect ===
@@ -322,7 +295,7 @@ def test_the_command_line_imports(mini, tmp_path):
     ],
 )
 def test_weights_bring_what_they_expect_of_images(format, order, mean, tmp_path):
-    model = reduced("bvlc_alexnet")
+    model = keras_alexnet.build(reduced("bvlc_alexnet"))
     layers = {
         layer.name: LayerWeights(*layer.get_weights())
         for layer in model.layers
@@ -339,7 +312,7 @@ def test_weights_bring_what_they_expect_of_images(format, order, mean, tmp_path)
 
 
 def test_a_mean_image_takes_the_place_of_the_mean():
-    model = reduced("bvlc_alexnet")
+    model = keras_alexnet.build(reduced("bvlc_alexnet"))
     layers = {"conv1": LayerWeights(*model.get_layer("conv1").get_weights())}
     mean = np.random.default_rng(0).uniform(90, 130, (256, 256, 3)).astype("float32")
     bind_weights(

@@ -37,10 +37,10 @@ def refuse(path, data, match=None, read=read_weights):
     """Checks that a file is refused, and at what cost."""
     path.write_bytes(data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(WeightFileError, match=match) as caught:
         read(path)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert len(str(caught.value)) < 2000 and "\n" not in str(caught.value)
     growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert growth < 300 * 1024, f"{growth} kB"

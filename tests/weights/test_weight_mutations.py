@@ -76,7 +76,7 @@ sys.addaudithook(_audit)
 def read(form, path):
     """Reads a file and checks what comes of it."""
     global _WATCHED
-    start = time.perf_counter()
+    start = time.process_time()
     _WATCHED = True
     try:
         if form == "mean":
@@ -89,7 +89,7 @@ def read(form, path):
     finally:
         _WATCHED = False
         assert not _EVENTS, "a file of weights caused code to run"
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
     recognise(weight_file)
     for name, (kernel, bias) in weight_file.layers.items():
         assert name in LAYER_NAMES

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_net
 import writers
+from writers import check
 
 from keras_alexnet.weights import (
     WeightFileError,
@@ -18,16 +19,6 @@ from keras_alexnet.weights import (
 )
 
 FIXTURES = Path(__file__).parent / "fixtures"
-
-
-def check(weight_file):
-    """Compares weights with what each element's position says, bit by bit."""
-    expected = writers.expected()
-    assert list(weight_file.layers) == list(expected)
-    for name, weights in expected.items():
-        for found, array in zip(weight_file.layers[name], weights, strict=True):
-            assert found.dtype == np.float32 and found.flags.c_contiguous
-            np.testing.assert_array_equal(found, array, err_msg=name, strict=True)
 
 
 @pytest.mark.parametrize(

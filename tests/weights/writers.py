@@ -51,6 +51,16 @@ def expected():
     return result
 
 
+def check(weight_file, names=tuple(NAMES)):
+    """Compares weights with what each element's position says, bit by bit."""
+    assert tuple(weight_file.layers) == names
+    weights = expected()
+    for name in names:
+        for found, array in zip(weight_file.layers[name], weights[name], strict=True):
+            assert found.dtype == np.float32 and found.flags.c_contiguous
+            np.testing.assert_array_equal(found, array, err_msg=name, strict=True)
+
+
 def model(**options):
     """Builds the tiny network: alexnet_mini with other widths, without LRN."""
     mini = get_architecture("alexnet_mini")
