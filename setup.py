@@ -61,6 +61,13 @@ setup(
     extras_require={
         # TensorFlow with the CUDA libraries that it was built against.
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        # What `keras-alexnet export --format onnx` writes with and compares by.
+        "onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2"],
+        # The same for openvino, which is made of the ONNX graph; and its int8.
+        "openvino": ["onnx>=1.17,<2", "openvino>=2026.4,<2027"],
+        "openvino-int8": ["onnx>=1.17,<2", "openvino>=2026.4,<2027", "nncf>=3.4,<4"],
+        # The HTTP server of `keras-alexnet serve`.
+        "serve": ["aiohttp>=3.10,<4"],
         # What `make bench` compares with; it leaves out what is missing.
         "bench": [
             "onnx>=1.17,<2",
@@ -69,6 +76,7 @@ setup(
             "torch>=2.13,<2.14",
         ],
         "dev": [
+            "aiohttp>=3.10,<4",
             "build>=1.2",
             "hypothesis>=6.100,<7",
             "onnx>=1.17",

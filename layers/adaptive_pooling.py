@@ -71,7 +71,7 @@ class AdaptiveAveragePooling2D(keras.layers.Layer):
         for axis, size in zip((first, first + 1), self.output_size, strict=True):
             if inputs.shape[axis] != size:
                 length = inputs.shape[axis] or tf.shape(inputs)[axis]
-                x = _average(x, _cells(length, size), axis)
+                x = _average(x, cells(length, size), axis)
         return tf.cast(x, inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -90,7 +90,7 @@ class AdaptiveAveragePooling2D(keras.layers.Layer):
         }
 
 
-def _cells(length: int | tf.Tensor, cells: int) -> tf.Tensor:
+def cells(length: int | tf.Tensor, cells: int) -> tf.Tensor:
     """Returns the (length, cells) matrix whose columns average one cell each."""
     index = tf.range(cells)
     first = index * length // cells

@@ -11,7 +11,10 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_alexnet
-from keras_alexnet.export.saved_model import export_saved_model, largest_difference
+from keras_alexnet.export.artefact import in_precision
+from keras_alexnet.export.comparison import compare, noise
+from keras_alexnet.export.keras_file import KERAS
+from keras_alexnet.export.saved_model import export_saved_model, open_saved_model
 from keras_alexnet.images.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(28, 32, 3, (120.0, 110.0, 100.0), 1 / 64)
@@ -48,7 +51,25 @@ def test_serve_takes_pixels_of_either_type_in_any_number(exported, dtype, count)
 
 def test_the_difference_from_the_model_is_at_most_rounding(exported):
     model, preprocessing, path = exported
-    assert largest_difference(path, model, preprocessing, images()) <= 1e-5
+    model.bind(preprocessing)
+    run = open_saved_model(path)
+    found = compare(run, model, noise(preprocessing), any_size=False)
+    assert found.images == 16 and found.difference <= 1e-5 and found.agreement == 1
+
+
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+def test_a_keras_file_is_the_model_in_its_precision(precision, tmp_path):
+    model = keras_alexnet.build("alexnet_mini", classes=len(NAMES))
+    model.bind(PREPROCESSING, class_names=NAMES)
+    KERAS.write(model, tmp_path, precision, ())
+    expected = in_precision(model, precision) if precision else model
+    inputs = PREPROCESSING.normalize(images())
+    np.testing.assert_array_equal(
+        KERAS.open(tmp_path)(images()), expected.predict_on_batch(inputs)
+    )
+    opened = keras_alexnet.load_model(tmp_path / "model.keras")
+    assert opened.metadata == model.metadata
+    assert opened.get_layer("fc6").kernel.dtype == (precision or "float32")
 
 
 def test_there_is_no_jitted_function_in_it(exported):

@@ -12,7 +12,7 @@ FLOORS = (
     {"architectures", "layers", "data"},
     {"weights", "model"},
     {"builder", "features", "evaluation"},
-    {"inspect", "export", "lpips"},
+    {"inspect", "export", "extraction", "lpips", "verification"},
     {"training"},
     {"networks"},
     {"tuning"},

@@ -45,3 +45,9 @@ def add(comparison: Comparison, common: Mapping[str, object]) -> None:
         comparison.add(f"OpenVINO {dtype}", make, "OpenVINO", **arguments)
     arguments = {"peer": "onnxruntime", **common}
     comparison.add("ONNX Runtime float32", make, "ONNX Runtime", **arguments)
+
+
+def add_features(comparison: Comparison, **arguments: object) -> None:
+    """Adds torchvision's features of files to a comparison."""
+    arguments |= {"peer": "torchvision", "function": "features"}
+    comparison.add("torchvision", make, "torchvision", **arguments)

@@ -31,8 +31,10 @@ from keras_alexnet.cli.launch import Launch
 from keras_alexnet.cli.list import List
 from keras_alexnet.cli.lpips import Lpips
 from keras_alexnet.cli.predict import Predict
+from keras_alexnet.cli.serve import Serve
 from keras_alexnet.cli.train import Train
 from keras_alexnet.cli.tune import Tune
+from keras_alexnet.cli.verify import Verify
 from keras_alexnet.errors import TrainingFailed, UserError
 from keras_alexnet.startup import GPU_MEMORY, import_tensorflow
 
@@ -43,6 +45,8 @@ COMMANDS = {
     "predict": Predict,
     "features": Features,
     "lpips": Lpips,
+    "verify": Verify,
+    "serve": Serve,
     "import-weights": ImportWeights,
     "tune": Tune,
     "inspect": Inspect,

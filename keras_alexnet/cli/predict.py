@@ -70,7 +70,7 @@ class Predict(ClassifierCommand):
 
     def _files(self) -> Iterator[str]:
         """Yields the files that are meant, existing or not."""
-        from keras_alexnet.features import image_files
+        from keras_alexnet.extraction import image_files
 
         for name in self.images:
             found: list[str] = []
@@ -89,25 +89,15 @@ class Predict(ClassifierCommand):
         self, model: AlexNet, files: list[str]
     ) -> Iterator[tuple[str, np.ndarray | str]]:
         """Yields each file's probabilities, or the reason why there are none."""
-        from rich.console import Console
-        from rich.progress import Progress
+        from keras_alexnet.extraction import image_batches
 
-        from keras_alexnet.features import image_batches
-
-        size = min(self.batch_size, len(files))
-        batches = image_batches(files, model.metadata.preprocessing, size)
-        errors = Console(stderr=True)
-        with Progress(
-            console=errors,
-            transient=True,
-            disable=not errors.is_terminal,
-            redirect_stdout=False,
-        ) as progress:
-            remaining = iter(progress.track(files, description="Predicting"))
-            for images, read in batches:
-                # The last batch is filled up.
-                for row, why in zip(model.predict_on_batch(images), read, strict=False):
-                    yield next(remaining), row if why is None else why
+        remaining, size = iter(files), min(self.batch_size, len(files))
+        for images, read in image_batches(
+            files, model.metadata.preprocessing, size, "Predicting"
+        ):
+            # The last batch is filled up.
+            for row, why in zip(model.predict_on_batch(images), read, strict=False):
+                yield next(remaining), row if why is None else why
 
 
 def _write_csv(results: Iterator[tuple[str, list[tuple[str, float]]]]) -> None:

@@ -6,39 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.errors import UserError
+from keras_alexnet.export.artefact import Format, in_precision
+from keras_alexnet.export.comparison import Example, Run
 from keras_alexnet.images.preprocessing import Preprocessing
-
-# What a SavedModel consists of.
-PARTS = {"assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables"}
-
-
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Raises unless an export may be written to a directory.
-
-    Args:
-        path: The directory, which need not exist.
-        overwrite: Whether an earlier export may be replaced.
-
-    Raises:
-        UserError: There is an earlier export, or something else.
-    """
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file: choose another --out.")
-    found = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    if foreign := sorted(found - PARTS):
-        raise UserError(
-            f"{path} holds files that are not an export's, such as {foreign[0]}: "
-            "choose another --out."
-        )
-    if found and not overwrite:
-        raise UserError(
-            f"{path} holds an export already: replace it with --overwrite, or choose "
-            "another --out."
-        )
+from keras_alexnet.model import AlexNet
 
 
 def export_saved_model(
@@ -70,7 +43,7 @@ def export_saved_model(
         preprocessing: What the model expects of its input.
         class_names: In the order of the model's outputs.
     """
-    model = with_rounded_weights(model)
+    model = in_precision(model, None, rounded=True)
     top = min(5, len(class_names))
     shape = (None, preprocessing.image_size, preprocessing.image_size)
     shape += (preprocessing.channels,)
@@ -115,53 +88,28 @@ def export_saved_model(
     archive.write_out(str(path), verbose=False)
 
 
-def with_rounded_weights(model: keras.Model) -> keras.Model:
-    """Returns a model whose convolutions and products need not cast their weights.
-
-    Args:
-        model: One of layers that were called one on another.
-
-    Returns:
-        The model itself where it has no weights that are cast. Otherwise a copy, in
-        which the weights of those layers have the dtype that the layer computes in.
-        Other layers, such as normalisations with weights, may use theirs uncast.
-    """
-
-    def casts(layer: keras.Layer) -> bool:
-        weighted = isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
-        return weighted and layer.variable_dtype != layer.compute_dtype
-
-    def rounded(layer: keras.Layer) -> keras.Layer:
-        config = layer.get_config()
-        if casts(layer):
-            config["dtype"] = layer.compute_dtype
-        return type(layer).from_config(config)
-
-    if not any(map(casts, model.layers)):
-        return model
-    copy = keras.models.clone_model(model, clone_function=rounded)
-    copy.set_weights(model.get_weights())
-    return copy
+def open_saved_model(folder: Path) -> Run:
+    """Returns a function that runs a SavedModel."""
+    exported = tf.saved_model.load(str(folder))
+    return lambda pixels: exported.serve(tf.constant(pixels))["probabilities"].numpy()
 
 
-def largest_difference(
-    path: str | Path,
-    model: keras.Model,
-    preprocessing: Preprocessing,
-    images: np.ndarray,
-) -> float:
-    """Compares an exported model with the one that it was made from.
+def _write(
+    model: AlexNet, folder: Path, precision: str | None, calibration: Sequence[Example]
+) -> None:
+    known = model.metadata
+    model = in_precision(model, precision)
+    export_saved_model(model, folder, known.preprocessing, known.class_names)
 
-    Args:
-        path: The SavedModel.
-        model: What it was made from.
-        preprocessing: What the model expects of its input.
-        images: `(batch, image_size, image_size, channels)`, pixels of 0-255.
 
-    Returns:
-        The largest absolute difference between two probabilities.
-    """
-    exported = tf.saved_model.load(str(path))
-    actual = exported.serve(tf.constant(images))["probabilities"].numpy()
-    expected = model.predict_on_batch(preprocessing.normalize(images))
-    return float(np.abs(actual - expected).max())
+SAVED_MODEL = Format(
+    "A SavedModel. Its signatures `serve` (float32) and `serve_uint8` take `images`, "
+    "RGB pixels of 0-255 as large as the network's input, `(batch, height, width, "
+    "channels)`, and return `probabilities`. `classify` takes `encoded`, the bytes of "
+    "image files, and returns `labels`, `classes` and `probabilities`, the likeliest "
+    "first.",
+    (None, "float32", "float16", "bfloat16"),
+    False,
+    _write,
+    open_saved_model,
+)

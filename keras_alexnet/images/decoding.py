@@ -77,7 +77,7 @@ def decode(
             return _decode_any(encoded, shorter_side, in_graph)
         return _traced_decode_any(shorter_side, in_graph)(encoded)
 
-    image = tf.cond(_is_plain_jpeg(encoded), plain, any_kind)
+    image = tf.cond(_is_upright_jpeg(encoded), plain, any_kind)
     image = tf.ensure_shape(image, (None, None, 3))
     return luminance(image) if channels == 1 else image
 
@@ -102,6 +102,20 @@ def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     tail = tf.strings.substr(tf.strings.join([b"\0\0", head]), -2, 2)
     begins = tf.strings.substr(head, 0, 6)
     return tf.equal(begins, b"\xff\xd8\xff\xe0\0\x10") & tf.equal(tail, b"\xff\xdb")
+
+
+def _is_upright_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    """Says whether a file is a JPEG without an Exif header, which could turn it.
+
+    A search for the header's name is a millisecond faster than going from header to
+    header, as `exif_orientation` does.
+    """
+
+    def has_no_exif() -> tf.Tensor:
+        is_jpeg = tf.equal(tf.strings.substr(encoded, 0, 3), b"\xff\xd8\xff")
+        return is_jpeg & ~tf.strings.regex_full_match(encoded, r"\C*Exif\C*")
+
+    return tf.cond(_is_plain_jpeg(encoded), lambda: tf.constant(True), has_no_exif)
 
 
 def is_whole_jpeg(encoded: tf.Tensor) -> tf.Tensor:

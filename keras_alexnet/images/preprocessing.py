@@ -307,7 +307,7 @@ class Preprocessing:
             pixel = tf.cast(sides / whole, tf.float32)
             # Halves are rounded to even, as in Python.
             first = tf.round(tf.cast(whole - self.image_size, tf.float32) / 2)
-            corner += first - self._margin
+            corner += first - self.margin
             return Window(corner * pixel, extent * pixel, low, shape)
         if self.resize_rule == "shorter_side":
             side = tf.reduce_min(shape)[None]
@@ -381,12 +381,12 @@ class Preprocessing:
         Returns:
             float32, `(image_size, image_size, channels)`, 0-255.
         """
-        if self._margin < 0:
+        if self.margin < 0:
             return self.center_crop(self.resize(image))
-        return self.resize_part(image, (self._margin, self._margin), self.image_size)
+        return self.resize_part(image, (self.margin, self.margin), self.image_size)
 
     @property
-    def _margin(self) -> int:
+    def margin(self) -> int:
         """Where the network's input begins in the resized square."""
         margin = (self.resize_size - self.image_size) / 2
         is_rounded = self.resize_rule == "torchvision"

@@ -1,0 +1,63 @@
+"""How fast are features of photographs, from files to fc7?
+
+    keras-alexnet benchmark features
+
+JPEG files of 500 x 375 pixels through torchvision's preprocessing and `alexnet_owt` in
+float32, as `keras-alexnet features` does it. Its peer, in a checkout: torchvision with
+PyTorch's DataLoader of two workers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from keras_alexnet import benchmarks
+from keras_alexnet.benchmarks.comparison import TENSORFLOW, Comparison, Work
+from keras_alexnet.benchmarks.data_pipeline import write_photographs
+from keras_alexnet.benchmarks.questions import Options
+from keras_alexnet.benchmarks.report import Report
+from keras_alexnet.builder import build
+from keras_alexnet.extraction import features_of_files
+from keras_alexnet.features import feature_extractor
+from keras_alexnet.images.preprocessing import get_preprocessing
+
+# Enough that starting does not count; a run of hours starts once, too.
+PHOTOGRAPHS, TIMES = 128, 8
+
+
+def ours(names: list[str], batch_size: int) -> Work:
+    """Makes passes over the files."""
+    extractor = feature_extractor(build("alexnet_owt"), ["fc7"])
+    preprocessing = get_preprocessing("torch")
+
+    def work(count: int) -> None:
+        for _ in range(count):
+            batches = features_of_files(extractor, preprocessing, names, batch_size)
+            assert sum(len(values["fc7"]) for values, _ in batches) == len(names)
+
+    return work
+
+
+def run(options: Options) -> None:
+    """Measures and reports."""
+    report = Report("features", options)
+    few = options.quick
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Comparison(options) as comparison,
+    ):
+        names = write_photographs(Path(folder), 4 if few else PHOTOGRAPHS, (500, 375))
+        names *= 1 if few else TIMES
+        for batch_size in options.batch_sizes or ((4,) if few else (64,)):
+            arguments = {"names": names, "batch_size": batch_size}
+            comparison.clear()
+            comparison.add("keras_alexnet", ours, TENSORFLOW, **arguments)
+            if peers := benchmarks.find_peers():
+                peers.add_features(comparison, **arguments)
+            seconds = comparison.run()
+            report.skip(comparison.skipped)
+            case = f"fc7 of {len(names)} photographs, batch {batch_size}"
+            report.add(case, seconds, len(names), baseline="torchvision")
+            report.save()
+    report.write()
