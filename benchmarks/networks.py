@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,30 +71,24 @@ class Network:
         return layers
 
     @property
-    def shapes(self) -> dict[str, tuple[tuple[int, ...], int]]:
-        """Shape of each kernel, and in how many positions it is applied."""
-        shapes, channels, size = {}, 3, self.image_size
-        for role, name, options in self.layers:
-            if role == "conv":
-                window, filters = options["kernel_size"], options["filters"]
-                size += 2 * options["padding"] - window
-                size = size // options["strides"] + 1
-                kernel = window, window, channels // options["groups"], filters
-                shapes[name] = kernel, size * size
-                channels = filters
-            elif role == "pool":
-                size = (size - options["pool_size"]) // options["strides"] + 1
-            elif role == "flatten":
-                channels *= size * size
-            elif role == "dense":
-                shapes[name] = (channels, options["units"]), 1
-                channels = options["units"]
-        return shapes
+    def kernel_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each kernel, in our layout."""
+        return get_architecture(self.architecture).kernel_shapes()
 
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds of the forward pass of one image."""
-        return sum(int(np.prod(kernel)) * n for kernel, n in self.shapes.values())
+        size, total = self.image_size, 0
+        for role, name, options in self.layers:
+            if role == "conv":
+                size += 2 * options["padding"] - options["kernel_size"]
+                size = size // options["strides"] + 1
+                total += size**2 * math.prod(self.kernel_shapes[name])
+            elif role == "pool":
+                size = (size - options["pool_size"]) // options["strides"] + 1
+            elif role == "dense":
+                total += math.prod(self.kernel_shapes[name])
+        return total
 
 
 ALEXNET_2012 = Network("alexnet_2012")
@@ -112,7 +107,7 @@ def weights_of(network: Network) -> Weights:
     """Makes weights that keep the size of signals; always the same."""
     random = np.random.default_rng(0)
     weights = {}
-    for name, (shape, _) in network.shapes.items():
+    for name, shape in network.kernel_shapes.items():
         deviation = np.sqrt(2 / np.prod(shape[:-1]), dtype="float32")
         # With larger logits one probability would be 1 and all others 0.
         deviation *= np.float32(0.02) if name == "fc8" else 1
