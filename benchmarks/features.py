@@ -42,14 +42,10 @@ def ours(names: list[str], batch_size: int) -> Work:
 def run(options: Options) -> None:
     """Measures and reports."""
     report = Report("features", options)
-    few = options.quick
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Comparison(options) as comparison,
-    ):
-        names = write_photographs(Path(folder), 4 if few else PHOTOGRAPHS, (500, 375))
-        names *= 1 if few else TIMES
-        for batch_size in options.batch_sizes or ((4,) if few else (64,)):
+    with tempfile.TemporaryDirectory() as folder, Comparison(options) as comparison:
+        count, times, size = (4, 1, 4) if options.quick else (PHOTOGRAPHS, TIMES, 64)
+        names = write_photographs(Path(folder), count, (500, 375)) * times
+        for batch_size in options.batch_sizes or (size,):
             arguments = {"names": names, "batch_size": batch_size}
             comparison.clear()
             comparison.add("keras_alexnet", ours, TENSORFLOW, **arguments)
@@ -59,5 +55,4 @@ def run(options: Options) -> None:
             report.skip(comparison.skipped)
             case = f"fc7 of {len(names)} photographs, batch {batch_size}"
             report.add(case, seconds, len(names), baseline="torchvision")
-            report.save()
     report.write()

@@ -274,18 +274,7 @@ def extract_features(
             too little to reduce, or `out` is no place to write to.
     """
     out = Path(out).expanduser()
-    if out.suffix not in OUT_SUFFIXES:
-        endings = ", ".join(OUT_SUFFIXES)
-        raise UserError(f"Features are written as one of {endings}. Received: {out}")
-    if batch_size < 1:
-        raise UserError(f"batch_size must be at least 1. Received: {batch_size}")
-    extractor = feature_extractor(model, layers)
-    if reserved := {"files", "skipped"} & set(extractor.output):
-        raise UserError(f"{reserved.pop()} cannot be the name of a layer here.")
-    if out.suffix == ".npy" and len(extractor.output) > 1:
-        raise UserError(f"An .npy file holds one layer. Received: {', '.join(layers)}")
-    if not out.parent.is_dir():
-        raise UserError(f"No such folder: {out.parent}")
+    extractor = _checked_extractor(model, layers, out, batch_size)
     root, stimuli = read_stimuli(images)
     channels_last = keras.config.image_data_format() == "channels_last"
     height = model.inputs[0].shape[1 if channels_last else 2]
@@ -297,31 +286,15 @@ def extract_features(
             name: _Rows(stack, out.parent, reduce and parse_reduction(reduce, seed))
             for name in extractor.output
         }
-        kept, skipped = [], []
         files = [os.path.join(root, row["path"]) for row in stimuli]
-        remaining = iter(stimuli)
-        batches = features_of_files(
-            extractor, preprocessing, files, min(batch_size, len(files))
-        )
-        for features, read in batches:
-            for why, row in zip(read, remaining, strict=False):
-                if why is None:
-                    kept.append(row)
-                else:
-                    skipped.append((row["path"], why))
-            for name, values in features.items():
-                rows[name].append(name, values)
-        if not kept:
-            path, why = skipped[0]
-            raise UserError(
-                f"No image in {images} can be read; the first that was tried: {path}: "
-                f"{why}"
-            )
+        size = min(batch_size, len(files))
+        batches = features_of_files(extractor, preprocessing, files, size)
+        kept, skipped = _collect(batches, stimuli, rows)
         for name in rows:
             rows[name].finish(name)
         paths = tuple(row["path"] for row in kept)
-        shapes = {name: one.shape for name, one in rows.items()}
         names = {"files": paths, "skipped": [path for path, _ in skipped]}
+        shapes = {name: one.shape for name, one in rows.items()}
         about = {
             **_used(model),
             "preprocessing": preprocessing.to_config(),
@@ -335,6 +308,48 @@ def extract_features(
             _write_table(table, kept)
             write_whole(Path(f"{out}.json"), json.dumps(about, indent=2))
     return Extraction(paths, tuple(skipped), shapes)
+
+
+def _checked_extractor(
+    model: AlexNet, layers: Sequence[str], out: Path, batch_size: int
+) -> keras.Model:
+    """Returns the extractor, once its features can be written to a file."""
+    if out.suffix not in OUT_SUFFIXES:
+        endings = ", ".join(OUT_SUFFIXES)
+        raise UserError(f"Features are written as one of {endings}. Received: {out}")
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1. Received: {batch_size}")
+    extractor = feature_extractor(model, layers)
+    if reserved := {"files", "skipped"} & set(extractor.output):
+        raise UserError(f"{reserved.pop()} cannot be the name of a layer here.")
+    if out.suffix == ".npy" and len(extractor.output) > 1:
+        raise UserError(f"An .npy file holds one layer. Received: {', '.join(layers)}")
+    if not out.parent.is_dir():
+        raise UserError(f"No such folder: {out.parent}")
+    return extractor
+
+
+def _collect(
+    batches: Iterator[tuple[dict[str, np.ndarray], list[str | None]]],
+    stimuli: list[dict[str, str]],
+    rows: dict[str, _Rows],
+) -> tuple[list[dict[str, str]], list[tuple[str, str]]]:
+    """Appends features to rows; returns what was read, and what not with reasons."""
+    kept, skipped, remaining = [], [], iter(stimuli)
+    for features, read in batches:
+        for why, row in zip(read, remaining, strict=False):
+            if why is None:
+                kept.append(row)
+            else:
+                skipped.append((row["path"], why))
+        for name, values in features.items():
+            rows[name].append(name, values)
+    if not kept:
+        path, why = skipped[0]
+        raise UserError(
+            f"No image can be read; the first that was tried: {path}: {why}"
+        )
+    return kept, skipped
 
 
 @contextlib.contextmanager

@@ -73,8 +73,9 @@ def test_a_run_is_trained_evaluated_exported_and_asked(tmp_path, command):
     assert "CPU:0, CPU:1" in printed and "XLA on" in printed
     assert "top-1 error" in printed
 
-    code, printed, _ = command("evaluate", run_dir)
+    code, lines, printed = command("evaluate", run_dir, "--csv")
     assert code == 0 and "360 images" in printed
+    assert lines == (run_dir / "predictions.csv").read_text()
     assert (run_dir / "figures" / "confusion.png").exists()
     with open(run_dir / "predictions.csv") as file:
         lines = list(csv.DictReader(file))

@@ -477,7 +477,7 @@ def test_nothing_is_left_of_what_is_terminated(model, folder, tmp_path, monkeypa
         ("images", "a.txt", "written as one of .npz"),
         ("images", "no/a.npz", "No such folder"),
         ("none", "a.npz", "has no images"),
-        ("bad", "a.npz", "No image in .*bad can be read.*x.png: "),
+        ("bad", "a.npz", "No image can be read; .*x.png: "),
     ],
 )
 def test_what_cannot_be_done_is_said(model, folder, tmp_path, where, out, message):

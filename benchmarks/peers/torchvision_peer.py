@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from torchvision import models, transforms
+from torchvision import models
 
 from keras_alexnet.benchmarks.comparison import Work
 from keras_alexnet.processor import cores
@@ -18,14 +18,7 @@ class Photographs(Dataset):
 
     def __init__(self, names: list[str]):
         self.names = names
-        self.transform = transforms.Compose(
-            [
-                transforms.Resize(256),
-                transforms.CenterCrop(224),
-                transforms.ToTensor(),
-                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-            ]
-        )
+        self.transform = models.AlexNet_Weights.IMAGENET1K_V1.transforms()
 
     def __len__(self) -> int:
         return len(self.names)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -33,6 +35,9 @@ class Evaluate(ClassifierCommand):
     """Views of each image: its centre; or corners and centre, and these mirrored."""
     batch_size: int = 128
     """Images per pass."""
+    csv: bool = False
+    """Print a line of comma-separated values for each image; everything else goes to
+    standard error."""
     out: str | None = None
     """Where to write evaluation.json, predictions.csv and figures/; by default the
     run's directory, and nowhere for a network that is no run."""
@@ -66,19 +71,22 @@ class Evaluate(ClassifierCommand):
             )
             for split in splits
         ]
-        dataset.skipped.print()
         evaluation = Evaluation(
             np.concatenate([one.probabilities for one in evaluations]),
             outputs[np.concatenate([one.labels for one in evaluations])],
         )
-        self._print(evaluation, dataset.class_names, outputs)
-        if out := self.out or (self.network if in_run else None):
-            images = [
-                (split, int(index))
-                for split, one in zip(splits, evaluations, strict=True)
-                for index in one.positions
-            ]
-            self._write(Path(out), evaluation, model.metadata.class_names, images)
+        images = [
+            (split, int(index))
+            for split, one in zip(splits, evaluations, strict=True)
+            for index in one.positions
+        ]
+        names = model.metadata.class_names
+        if self.csv:
+            print(_lines(evaluation, names, images), end="")
+        with contextlib.redirect_stdout(sys.stderr if self.csv else sys.stdout):
+            dataset.skipped.print()
+            self._print(evaluation, dataset.class_names, outputs)
+            self._write(evaluation, names, images)
         return 0
 
     def _dataset(self, channels: int) -> Dataset:
@@ -128,7 +136,6 @@ class Evaluate(ClassifierCommand):
 
     def _write(
         self,
-        out: Path,
         evaluation: Evaluation,
         class_names: Sequence[str],
         images: Sequence[tuple[Split, int]],
@@ -139,6 +146,9 @@ class Evaluate(ClassifierCommand):
         from keras_alexnet.inspect import figures
         from keras_alexnet.training.run_directory import RunDirectory
 
+        if self.out is None and not Path(self.network).is_dir():
+            return
+        out = Path(self.out or self.network)
         counts, directory = evaluation.confusion(), out / "figures"
         figures.confusion(counts, class_names, directory / "confusion.png")
         print(f"Confusion matrix: {directory / 'confusion.png'}")
@@ -154,16 +164,9 @@ class Evaluate(ClassifierCommand):
                 directory / "mistakes.png",
             )
             print(f"Most confident mistakes: {directory / 'mistakes.png'}")
-        text = io.StringIO()
-        lines = csv.writer(text)
-        lines.writerow(("image", "class", "predicted", "probability"))
-        best, rows = evaluation.predictions, evaluation.probabilities
-        for number, (split, index) in enumerate(images):
-            label, found = evaluation.labels[number], best[number]
-            names = (split.name(index), class_names[label], class_names[found])
-            lines.writerow((*names, f"{rows[number, found]:.6f}"))
         # As file names are, which need not be UTF-8.
-        write_whole(out / "predictions.csv", os.fsencode(text.getvalue()))
+        lines = os.fsencode(_lines(evaluation, class_names, images))
+        write_whole(out / "predictions.csv", lines)
         scores = {
             name: values.tolist() for name, values in evaluation.by_class().items()
         }
@@ -184,3 +187,20 @@ class Evaluate(ClassifierCommand):
             "confusion": counts.tolist(),
         }
         RunDirectory(out).write_json("evaluation.json", values)
+
+
+def _lines(
+    evaluation: Evaluation,
+    class_names: Sequence[str],
+    images: Sequence[tuple[Split, int]],
+) -> str:
+    """Returns comma-separated values of each image: its class, and the likeliest."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(("image", "class", "predicted", "probability"))
+    best, rows = evaluation.predictions, evaluation.probabilities
+    for number, (split, index) in enumerate(images):
+        label, found = evaluation.labels[number], best[number]
+        names = (split.name(index), class_names[label], class_names[found])
+        lines.writerow((*names, f"{rows[number, found]:.6f}"))
+    return text.getvalue()

@@ -36,9 +36,8 @@ class Features(NetworkCommand):
         from keras_alexnet.inspect.tables import console, make_table
 
         if self.reduce:
-            parse_reduction(
-                self.reduce
-            )  # A mistake is said before the network is read.
+            # A mistake is said before the network is read.
+            parse_reduction(self.reduce)
         model = self.open()
         extraction = extract_features(
             model,
