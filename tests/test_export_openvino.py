@@ -8,9 +8,12 @@ from reduced import reduced
 from keras_alexnet.export.comparison import noise
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("openvino", reason="OpenVINO is not installed")
-
 NAMES = list("0123456789")
+
+
+@pytest.fixture(autouse=True)
+def installed():
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def check_packages(extra: str, *packages: str) -> None:
             importlib.import_module(package)
         except ImportError:
             raise UserError(
-                f"This format needs the package {package}: "
+                f"This needs the package {package}, which is not installed: "
                 f'pip install "keras-alexnet[{extra}]"'
             ) from None
 
