@@ -16,7 +16,6 @@ from keras_alexnet.data.pipeline import (
     evaluation_batches,
     training_batches,
 )
-from keras_alexnet.data.resized import load_resized
 from keras_alexnet.images.preprocessing import Preprocessing
 
 COUNT = 23
@@ -266,82 +265,3 @@ def test_the_device_makes_the_batches_that_the_host_makes():
         np.testing.assert_allclose(made[0], images, atol=1e-3)
         np.testing.assert_array_equal(made[1], labels)
         np.testing.assert_array_equal(made[2], weights)
-
-
-# === Images in memory ===
-
-NOISY = Augmentation(
-    4,
-    crop_padding=1,
-    color_noise=0.1,
-    color_axes=((90.0, 80.0, 85.0), (9.0, 0.0, -9.0), (1.0, -2.0, 1.0)),
-)
-
-
-def damaged(source, number):
-    """The same examples, of which one is no image."""
-
-    def read(index):
-        encoded, label = source.read(index)
-        return tf.where(index == number, b"no image", encoded), label
-
-    return dataclasses.replace(source, read=read)
-
-
-@pytest.mark.parametrize("size", [4, 6, 9])
-@pytest.mark.parametrize("augmentation", [PLAIN, RANDOM, NOISY])
-@pytest.mark.parametrize(
-    "way", [{}, {"on_device": True}, {"mixing": Mixing(COUNT, mixup=1.0)}]
-)
-def test_batches_from_memory_are_those_from_files(size, augmentation, way):
-    # As large as resize_size, 6, of which 4 are cut out; or resized to it.
-    source = damaged(examples(size=size, channels=3), 2)
-    expected = Preprocessing(4, 6, 3, (100.0,) * 3, 0.5)
-    resized = load_resized(source, expected)
-    assert resized.pixels.dtype == (tf.uint8 if size == 6 else tf.float32)
-    assert source.skipped.damaged == 1 and float(resized.usable[2]) == 0
-    options = {"batch_size": 5, "seed": 1, "first_step": 3, "last_step": 9, **way}
-    options["class_weights"] = tuple(np.linspace(0.5, 2, COUNT))
-    files = training_batches(source, expected, augmentation, **options)
-    memory = training_batches(
-        source, expected, augmentation, resized=resized, **options
-    )
-    assert memory.element_spec == files.element_spec
-    for of_files, of_memory in zip(files, memory, strict=True):
-        usable = of_files[2] > 0
-        for one, other in zip(
-            *map(tf.nest.flatten, (of_files, of_memory)), strict=True
-        ):
-            # A mixed image holds two of the batch.
-            if "mixing" in way and not tf.reduce_all(usable) and one.shape.rank == 4:
-                continue
-            one, other = (tf.boolean_mask(part, usable) for part in (one, other))
-            np.testing.assert_allclose(one, other, atol=2e-3)
-        np.testing.assert_array_equal(of_files[2], of_memory[2])
-
-
-@pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("margin", [-1, 0, 1])
-def test_evaluation_from_memory_is_that_from_files(whole, margin):
-    source = damaged(examples(size=9), 3)
-    expected = Preprocessing(5 - margin, 5 + margin, 1, (100.0,), 0.5)
-    resized = load_resized(source, expected)
-    options = {"shard": Shard(1, 2, 2), "whole": whole}
-    files = evaluation_batches(source, expected, 8, **options)
-    memory = evaluation_batches(source, expected, 8, **options, resized=resized)
-    for of_files, of_memory in zip(files, memory, strict=True):
-        np.testing.assert_array_equal(of_files[2], of_memory[2])
-        usable = of_files[2] > 0
-        for one, other in zip(of_files[:2], of_memory[:2], strict=True):
-            one, other = (tf.boolean_mask(part, usable) for part in (one, other))
-            np.testing.assert_allclose(one, other, atol=1e-3)
-
-
-def test_what_does_not_fit_stays_in_its_files():
-    source, expected = examples(), preprocessing()
-    as_bytes = COUNT * 4 * 4
-    assert load_resized(source, expected, as_bytes - 1) is None
-    assert load_resized(source, expected, as_bytes).pixels.dtype == tf.uint8
-    # Fractions of grey levels take four bytes.
-    assert load_resized(examples(size=9), expected, 4 * as_bytes - 1) is None
-    assert load_resized(examples(size=9), expected, 4 * as_bytes) is not None

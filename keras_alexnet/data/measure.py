@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.dataset import Split
-from keras_alexnet.data.resized import Resized
 from keras_alexnet.errors import UserError
 from keras_alexnet.images.mean_image import MeanImage
 from keras_alexnet.images.preprocessing import Preprocessing
@@ -74,12 +72,7 @@ def published_axes() -> tuple[tuple[float, ...], ...]:
 
 
 def measure(
-    examples: Split,
-    preprocessing: Preprocessing,
-    *,
-    seed: int,
-    most: int = 2000,
-    resized: Resized | None = None,
+    examples: Split, preprocessing: Preprocessing, *, seed: int, most: int = 2000
 ) -> Statistics:
     """Measures images.
 
@@ -88,18 +81,34 @@ def measure(
         preprocessing: How they are resized; its mean and scale are not used.
         seed: Decides which images are measured where there are more than `most`.
         most: Largest number of images to measure.
-        resized: The images, where they are in memory.
 
     Raises:
         ValueError: None of the images can be read.
     """
-    channels = preprocessing.channels
+    side, channels = preprocessing.resize_size, preprocessing.channels
+
+    def pixels(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        encoded, _ = examples.load(index)
+        image = preprocessing.resize(preprocessing.decode(encoded))
+        flat = tf.cast(tf.reshape(image, (-1, channels)), tf.float64)
+        square = tf.matmul(flat, flat, transpose_a=True) / side**2
+        return image, square, tf.constant(1)
+
+    batches = read_or_skip(
+        examples.items(0, most, seed=seed).batch(64),
+        pixels,
+        examples,
+        (
+            tf.zeros((side, side, channels)),
+            tf.zeros((channels, channels), tf.float64),
+            tf.constant(0),
+        ),
+    )
     count, total, squares = 0, np.zeros(()), np.zeros(())
-    for images in _batches(examples, preprocessing, seed, most, resized):
-        count += len(images)
+    for images, products, whole in batches.as_numpy_iterator():
+        count += int(whole.sum())
         total = total + images.sum(axis=0, dtype=np.float64)
-        flat = images.reshape(-1, channels).astype(np.float64)
-        squares = squares + flat.T @ flat / images[0, ..., 0].size
+        squares = squares + products.sum(axis=0)
     if not count:
         name, why = next(iter(examples.skipped))
         raise UserError(f"None of the images can be read; the first: {name}: {why}")
@@ -113,34 +122,6 @@ def measure(
         color_axes=tuple(map(tuple, axes[::-1].tolist())),
         mean_image=MeanImage.from_array(mean_image),
     )
-
-
-def _batches(
-    examples: Split,
-    preprocessing: Preprocessing,
-    seed: int,
-    most: int,
-    resized: Resized | None,
-) -> Iterator[np.ndarray]:
-    """Yields the images to measure, resized, without damaged ones."""
-    if resized is not None:
-        order = np.random.default_rng(seed).permutation(len(examples))[:most]
-        chosen = order[resized.usable.numpy()[order] > 0]
-        for begin in range(0, len(chosen), 64):
-            yield tf.gather(resized.pixels, chosen[begin : begin + 64]).numpy()
-        return
-    side = preprocessing.resize_size
-
-    def pixels(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        encoded, _ = examples.load(index)
-        return preprocessing.resize(preprocessing.decode(encoded)), tf.constant(True)
-
-    blank = np.zeros((side, side, preprocessing.channels), np.float32), np.False_
-    items = examples.items(0, most, seed=seed).batch(64)
-    batches = read_or_skip(items, pixels, examples, blank)
-    for images, usable in batches.as_numpy_iterator():
-        if usable.any():
-            yield images[usable]
 
 
 def _numbers(values: np.ndarray | tuple[float, ...], digits: int = 2) -> str:

@@ -19,7 +19,6 @@ from keras_alexnet.data.augmentation import NUMBERS, Augmentation
 from keras_alexnet.data.dataset import Split
 from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.data.order import Shard, numbers_at
-from keras_alexnet.data.resized import Resized
 from keras_alexnet.images.preprocessing import Preprocessing
 
 
@@ -36,7 +35,6 @@ def training_batches(
     mixing: Mixing | None = None,
     on_device: bool = False,
     class_weights: Sequence[float] = (),
-    resized: Resized | None = None,
 ) -> tf.data.Dataset:
     """Returns the batches of the steps from `first_step` up to `last_step`.
 
@@ -53,7 +51,6 @@ def training_batches(
             labels.
         on_device: Whether to leave the random changes to `augment_batch`.
         class_weights: What an image counts by its class; 1 by default.
-        resized: The images, where they are in memory.
 
     Returns:
         Batches of float32 images `(n, height, width, channels)`, int32 labels `(n,)` or
@@ -90,12 +87,12 @@ def training_batches(
         return preprocessing.normalize(images), labels, weights
 
     items = items.batch(size, drop_remainder=True)
-    items = items.map(_drawn(examples, augmentation, seed))
-    how = preprocessing, augmentation, mixing is not None, on_device
-    if resized is not None:
-        batches = items.map(_examples(resized, *how), tf.data.AUTOTUNE)
-    else:
-        batches = read_or_skip(items, _example(examples, *how), examples, blank)
+    batches = read_or_skip(
+        items.map(_drawn(examples, augmentation, seed)),
+        _example(examples, preprocessing, augmentation, mixing is not None, on_device),
+        examples,
+        blank,
+    )
     return _ahead(batches.enumerate().map(finish))
 
 
@@ -141,29 +138,6 @@ def _example(
     return example
 
 
-def _examples(
-    resized: Resized,
-    preprocessing: Preprocessing,
-    augmentation: Augmentation,
-    is_mixed: bool,
-    on_device: bool,
-) -> Callable[..., tuple[tf.Tensor, ...]]:
-    """Returns what `_example` is for files: of images in memory, a batch at once."""
-
-    @tf.autograph.experimental.do_not_convert
-    def examples(numbers: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = tf.gather(resized.pixels, numbers)
-        rest = tf.gather(resized.labels, numbers), tf.gather(resized.usable, numbers)
-        if on_device:
-            if pixels.dtype != tf.uint8:
-                pixels = tf.cast(tf.round(pixels), tf.uint8)
-            return pixels, draws, *rest
-        images = augmentation.batch(pixels, draws)
-        return images if is_mixed else preprocessing.normalize(images), *rest
-
-    return examples
-
-
 def augment_batch(
     batch: tuple, preprocessing: Preprocessing, augmentation: Augmentation
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -180,7 +154,6 @@ def evaluation_batches(
     shard: Shard | None = None,
     *,
     whole: bool = False,
-    resized: Resized | None = None,
 ) -> tf.data.Dataset:
     """Returns every image, in order, in batches of one size.
 
@@ -194,7 +167,6 @@ def evaluation_batches(
         shard: The part of the batches that this host takes; all by default.
         whole: Whether images are as `Preprocessing.resize` leaves them, 0-255, for 10
             views. Otherwise they are the normalised centre.
-        resized: The images, where they are in memory.
 
     Returns:
         Batches of float32 images `(n, height, width, channels)`, int32 labels and
@@ -206,10 +178,6 @@ def evaluation_batches(
     """
     shard = shard or Shard()
     steps = -(-len(examples) // batch_size)
-    if resized is not None:
-        positions = shard.positions(batch_size, 0, steps)
-        batches = positions.batch(shard.per_replica(batch_size), drop_remainder=True)
-        return _ahead(batches.map(_centres(resized, preprocessing, whole)))
     side = preprocessing.resize_size if whole else preprocessing.image_size
     blank = _blank(preprocessing, side)
 
@@ -227,25 +195,6 @@ def evaluation_batches(
     items = shard.positions(batch_size, 0, steps)
     items = items.batch(shard.per_replica(batch_size), drop_remainder=True)
     return _ahead(read_or_skip(items, example, examples, blank))
-
-
-def _centres(
-    resized: Resized, preprocessing: Preprocessing, whole: bool
-) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """Returns what gives images in memory by their positions, to be evaluated."""
-    count = resized.labels.shape[0]
-
-    @tf.autograph.experimental.do_not_convert
-    def centres(positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        places = tf.minimum(positions, count - 1)
-        images = tf.cast(tf.gather(resized.pixels, places), tf.float32)
-        if not whole:
-            images = preprocessing.normalize(preprocessing.center_crop(images))
-        weights = tf.cast(positions < count, tf.float32)
-        weights *= tf.gather(resized.usable, places)
-        return images, tf.gather(resized.labels, places), weights
-
-    return centres
 
 
 def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:

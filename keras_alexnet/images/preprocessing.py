@@ -318,18 +318,14 @@ class Preprocessing:
         return Window(start, extent * pixel, low, low + shape)
 
     def center_crop(self, image: tf.Tensor) -> tf.Tensor:
-        """Cuts the network's input out of the middle of resized images.
+        """Cuts the network's input out of the middle of a resized image.
 
         Args:
-            image: `(..., resize_size, resize_size, channels)`, one or a batch.
+            image: `(resize_size, resize_size, channels)`.
 
         Returns:
-            `(..., image_size, image_size, channels)`; zeros stand around an image that
-            is smaller.
+            `(image_size, image_size, channels)`.
         """
-        if self.margin >= 0:
-            part = slice(self.margin, self.margin + self.image_size)
-            return image[..., part, part, :]
         return tf.image.resize_with_crop_or_pad(image, self.image_size, self.image_size)
 
     def normalize(self, images: Any, shift: tf.Tensor | None = None) -> Any:

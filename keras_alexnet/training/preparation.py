@@ -17,7 +17,6 @@ from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.dataset import Dataset
 from keras_alexnet.data.measure import measure, published_axes
 from keras_alexnet.data.mixing import Mixing
-from keras_alexnet.data.resized import ResizedSplits
 from keras_alexnet.errors import UserError
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import AlexNet
@@ -179,7 +178,6 @@ def describe_data(
     run: RunDirectory,
     config: TrainConfig,
     source: Dataset,
-    memory: ResizedSplits,
     of_weights: Preprocessing | None,
     choices: Sequence[str] = (),
 ) -> None:
@@ -195,12 +193,7 @@ def describe_data(
         scale=get_architecture(config.architecture).pixel_scale,
         fused_decode=config.fused_decode,
     )
-    measured = measure(
-        source.train,
-        unmeasured,
-        seed=config.seed,
-        resized=memory.get("train", unmeasured),
-    )
+    measured = measure(source.train, unmeasured, seed=config.seed)
     preprocessing = dataclasses.replace(
         unmeasured,
         mean=measured.mean,

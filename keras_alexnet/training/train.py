@@ -15,14 +15,13 @@ import tensorflow as tf
 
 from keras_alexnet._version import __version__
 from keras_alexnet.architectures import get_architecture
-from keras_alexnet.data.dataset import Dataset
+from keras_alexnet.data.dataset import Dataset, Split
 from keras_alexnet.data.order import Shard
 from keras_alexnet.data.pipeline import (
     augment_batch,
     evaluation_batches,
     training_batches,
 )
-from keras_alexnet.data.resized import MAX_BYTES, ResizedSplits
 from keras_alexnet.errors import UserError
 from keras_alexnet.evaluation import Evaluation, Evaluator
 from keras_alexnet.files import replacing, write_whole
@@ -164,15 +163,13 @@ def train(
         if hosts.is_chief:
             claim = run.claimed(config, resume=resume, overwrite=overwrite)
         with claim, loop.naming_lack_of_memory(config.global_batch_size):
-            # Modern crops are cut from files as they are, and resized once.
-            modern = config.augmentation == "modern"
-            memory = ResizedSplits(source, 0 if modern else MAX_BYTES)
             if hosts.is_chief:
                 keep_choice(config, run, precision)
-                of_weights = model.metadata.preprocessing
-                describe_data(run, config, source, memory, of_weights, choices)
+                describe_data(
+                    run, config, source, model.metadata.preprocessing, choices
+                )
             hosts.wait_for_all()
-            training = _Training(config, run, hosts, source, memory, model, began)
+            training = _Training(config, run, hosts, source, model, began)
             training.restore(resume, until_epoch)
             training.run(callbacks or [], quiet)
             if training.is_paused:
@@ -211,13 +208,11 @@ class _Training:
         run: RunDirectory,
         hosts: Hosts,
         source: Dataset,
-        memory: ResizedSplits,
         model: AlexNet,
         began: float,
     ):
         self.config, self.run_dir, self.hosts = config, run, hosts
-        self.source, self.memory = source, memory
-        self.model, self.began = model, began
+        self.source, self.model, self.began = source, model, began
         skipped = run / hosts.own_name("skipped.csv")
         source.skipped.read(skipped)
         data = run.read_json("data.json")
@@ -240,7 +235,7 @@ class _Training:
         self.ends = self._ends()
         self.evaluator = Evaluator(model, strategy=hosts.strategy)
         # Without a validation split the test split is shown, and nothing chosen by it.
-        watched = "validation" if source.validation else "test"
+        watched = source.validation or source.test
         self.watched = self.evaluator.repeated(self._evaluation_batches(watched))
         self.evaluation: Evaluation | None = None
         self.steps_per_second: float | None = None
@@ -259,13 +254,9 @@ class _Training:
         )
         return loop.epoch_ends(len(self.source.train), size, epochs, steps)
 
-    def _evaluation_batches(self, split: str) -> tf.data.Dataset:
+    def _evaluation_batches(self, split: Split) -> tf.data.Dataset:
         return evaluation_batches(
-            self.source.splits[split],
-            self.preprocessing,
-            self.config.global_batch_size,
-            self.shard,
-            resized=self.memory.get(split, self.preprocessing),
+            split, self.preprocessing, self.config.global_batch_size, self.shard
         )
 
     def restore(self, resume: bool, until_epoch: int | None) -> None:
@@ -292,7 +283,6 @@ class _Training:
             mixing=make_mixing(self.config, self.source),
             on_device=self.config.augment_on == "device",
             class_weights=make_class_weights(self.config, self.source),
-            resized=self.memory.get("train", self.preprocessing),
         )
 
     def prepare(self, batch: tuple) -> tuple:
@@ -418,7 +408,7 @@ class _Training:
         kept = self._keep()
         self.model.optimizer.use_averages()
         if source.validation or self.evaluation is None:
-            self.evaluation = self.evaluator(self._evaluation_batches("test"))
+            self.evaluation = self.evaluator(self._evaluation_batches(source.test))
         evaluation = self.evaluation
         self.damage.update()
         hosts.wait_for_all()
