@@ -5,7 +5,8 @@ halved while they are decoded, and 500 x 375, which cannot be. The pipeline is t
 of the 2012 scheme: reading, looking for damage, decoding, resizing, a random crop,
 reflection, colour noise, mean subtraction, batches of 128. Its peers: decoding alone,
 and what is usually written with tf.data. From TFRecord files: the same pipeline on the
-same images.
+same images. From decoded ones (`--decoded 256`), in CPU time: up to the bytes that are
+handed to a device, which crops and changes them.
 
     keras-alexnet benchmark data_pipeline
 """
@@ -13,6 +14,7 @@ same images.
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import tempfile
 import time
@@ -78,7 +80,28 @@ def take(results: Iterator, count: int) -> None:
     collections.deque(itertools.islice(results, count), maxlen=0)
 
 
-def ours(examples: Split) -> tf.data.Dataset:
+def cpu_seconds(batches: Callable[[int], Iterable]) -> float:
+    """CPU time of `STEPS` batches: what they take more than a few, without the start.
+
+    `batches` makes so many of them.
+    """
+
+    def whole(steps: int) -> float:
+        before = time.process_time()
+        for _ in batches(steps):
+            pass
+        return time.process_time() - before
+
+    few = whole(STARTING)
+    return whole(STARTING + STEPS) - few
+
+
+def ours(
+    examples: Split,
+    steps: int = STARTING + STEPS + BEYOND,
+    *,
+    on_device: bool = False,
+) -> tf.data.Dataset:
     """The training pipeline."""
     return training_batches(
         examples,
@@ -87,7 +110,8 @@ def ours(examples: Split) -> tf.data.Dataset:
         batch_size=BATCH_SIZE,
         seed=0,
         first_step=0,
-        last_step=STARTING + STEPS + BEYOND,
+        last_step=steps,
+        on_device=on_device,
     )
 
 
@@ -151,6 +175,8 @@ def compare(report: Report, folder: Path, size: tuple[int, int]) -> None:
     files = open_dataset(f"folder:{folder / 'few'}", seed=0)
     write_shards(files, folder / "records", 4)
     records = open_dataset(f"tfrecord:{folder / 'records'}", seed=0)
+    write_shards(files, folder / "decoded", 4, PREPROCESSING.resize_size)
+    decoded = open_dataset(f"decoded:{folder / 'decoded'}", seed=0)
     candidates: dict[str, tuple[Callable[[], Iterable], int]] = {
         "decode_jpeg alone": (lambda: decode_only(names), 1),
         "keras_alexnet, files": (lambda: ours(files.train), BATCH_SIZE),
@@ -160,6 +186,15 @@ def compare(report: Report, folder: Path, size: tuple[int, int]) -> None:
     seconds = in_turn_once_started(candidates, report.options.repetitions)
     case = f"{size[0]} x {size[1]} pixels"
     report.add(case, seconds, STEPS * BATCH_SIZE, baseline="decode_jpeg alone")
+    seconds = {"keras_alexnet, files": [], "keras_alexnet, decoded": []}
+    for _ in range(report.options.repetitions):
+        for name, values in seconds.items():
+            split = decoded.train if name.endswith("decoded") else files.train
+            on_device = split is decoded.train
+            make = functools.partial(ours, split, on_device=on_device)
+            values.append(cpu_seconds(make))
+    case += ", CPU time"
+    report.add(case, seconds, STEPS * BATCH_SIZE, baseline="keras_alexnet, files")
 
 
 def run(options: Options) -> None:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from image_sources import pixel_examples
 
 from keras_alexnet.data.augmentation import Augmentation
+from keras_alexnet.data.memory import keep_decoded
 from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.data.order import Shard
 from keras_alexnet.data.pipeline import (
@@ -265,3 +266,44 @@ def test_the_device_makes_the_batches_that_the_host_makes():
         np.testing.assert_allclose(made[0], images, atol=1e-3)
         np.testing.assert_array_equal(made[1], labels)
         np.testing.assert_array_equal(made[2], weights)
+
+
+# === Decoded images, kept in memory ===
+
+
+@pytest.mark.parametrize(("size", "damaged"), [(6, True), (9, False)])
+def test_images_in_memory_are_those_in_the_files(size, damaged):
+    files, expected = examples(size=size), Preprocessing(4, 6, 1, (9.0,), 0.5)
+    pixel_read = files.read
+
+    def read(index):
+        encoded, label = pixel_read(index)
+        is_broken = tf.reduce_any(index == tf.constant([2, 17], tf.int64))
+        return tf.where(is_broken, b"", encoded), label
+
+    if damaged:
+        files = dataclasses.replace(files, read=read)
+    kept = keep_decoded(files, expected)
+    # Resized ones are not whole numbers.
+    assert kept.pixels.dtype == (np.uint8 if size == 6 else np.float32)
+    assert {name for name, _ in kept.skipped} == ({"2", "17"} if damaged else set())
+    options = {"batch_size": 10, "seed": 1, "first_step": 1, "last_step": 4}
+    found, batches = (
+        list(training_batches(one, expected, RANDOM, **options))
+        for one in (files, kept)
+    )
+    chosen = np.array([3, 2, 11, 5, 17])
+    found, batches = (
+        parts + list(evaluation_batches(one.select(chosen), expected, 4))
+        for parts, one in ((found, files), (batches, kept))
+    )
+    for batch, same in zip(batches, found, strict=True):
+        for part, like in zip(batch, same, strict=True):
+            np.testing.assert_allclose(part, like, atol=1e-3)
+    assert kept.pixels.fits(expected)
+    assert not kept.pixels.fits(dataclasses.replace(expected, resize_size=7))
+
+
+def test_images_that_do_not_fit_into_memory_are_not_kept():
+    large = dataclasses.replace(preprocessing(), resize_size=2**12)
+    assert keep_decoded(examples(), large).pixels is None

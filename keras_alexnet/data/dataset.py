@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import tensorflow as tf
 
+from keras_alexnet.data.pixels import Pixels
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.errors import UserError, unknown
 
@@ -37,6 +38,7 @@ class Split:
         digest: Differs where the images or their order differ.
         labels: int32, one per image, where they are known before the images are read.
         skipped: What cannot be used is named there.
+        pixels: The same images, decoded, where they are kept so.
     """
 
     count: int
@@ -46,6 +48,7 @@ class Split:
     digest: str = ""
     labels: np.ndarray | None = None
     skipped: Skipped = dataclasses.field(default_factory=Skipped)
+    pixels: Pixels | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -105,6 +108,7 @@ class Split:
             read=lambda index: self.read(tf.gather(chosen, index)),
             digest=digest([self.digest.encode(), indices.astype("<i8").tobytes()]),
             labels=None if self.labels is None else self.labels[indices],
+            pixels=self.pixels and self.pixels.select(indices),
         )
 
     def keep_for_test(self, fraction: float, seed: int) -> tuple[Split, Split]:

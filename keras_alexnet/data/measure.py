@@ -6,10 +6,9 @@ import dataclasses
 import json
 
 import numpy as np
-import tensorflow as tf
 
-from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.dataset import Split
+from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.errors import UserError
 from keras_alexnet.images.mean_image import MeanImage
 from keras_alexnet.images.preprocessing import Preprocessing
@@ -87,28 +86,15 @@ def measure(
     """
     side, channels = preprocessing.resize_size, preprocessing.channels
 
-    def pixels(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        encoded, _ = examples.load(index)
-        image = preprocessing.resize(preprocessing.decode(encoded))
-        flat = tf.cast(tf.reshape(image, (-1, channels)), tf.float64)
-        square = tf.matmul(flat, flat, transpose_a=True) / side**2
-        return image, square, tf.constant(1)
-
-    batches = read_or_skip(
-        examples.items(0, most, seed=seed).batch(64),
-        pixels,
-        examples,
-        (
-            tf.zeros((side, side, channels)),
-            tf.zeros((channels, channels), tf.float64),
-            tf.constant(0),
-        ),
-    )
+    chosen = np.random.default_rng(seed).permutation(len(examples))[:most]
+    batches = evaluation_batches(examples.select(chosen), preprocessing, 64, whole=True)
     count, total, squares = 0, np.zeros(()), np.zeros(())
-    for images, products, whole in batches.as_numpy_iterator():
-        count += int(whole.sum())
+    # Blank images add nothing.
+    for images, _, weights in batches.as_numpy_iterator():
+        count += int(weights.sum())
         total = total + images.sum(axis=0, dtype=np.float64)
-        squares = squares + products.sum(axis=0)
+        flat = images.reshape(-1, channels).astype(np.float64)
+        squares = squares + flat.T @ flat / side**2
     if not count:
         name, why = next(iter(examples.skipped))
         raise UserError(f"None of the images can be read; the first: {name}: {why}")

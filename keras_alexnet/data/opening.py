@@ -11,7 +11,8 @@ from keras_alexnet.data.digits import open_digits
 from keras_alexnet.data.folder import open_folder
 from keras_alexnet.errors import UserError, unknown
 
-KINDS = ["digits", "folder:PATH", "csv:FILE", "tfrecord:FILES", "tfds:NAME"]
+KINDS = ["digits", "folder:PATH", "csv:FILE", "tfrecord:FILES"]
+KINDS += ["decoded:FOLDER", "tfds:NAME"]
 
 
 def open_dataset(
@@ -26,8 +27,8 @@ def open_dataset(
 
     Args:
         spec: `digits`; `folder:PATH`; `csv:FILE`; `tfrecord:FILES`, a folder or a
-            pattern; or `tfds:NAME`. The last two take options, which their modules
-            describe.
+            pattern; `decoded:FOLDER`; or `tfds:NAME`. TFRecords and TFDS take options,
+            which their modules describe.
         seed: Decides which images are kept for validation and test.
         test_fraction: How many of each class are kept for testing, unless the dataset
             is already split.
@@ -83,6 +84,10 @@ def _open(
 
         pattern, options = parse_options(argument, tfrecord.OPTIONS)
         return tfrecord.open_tfrecord(pattern, options, channels or 3)
+    if kind == "decoded" and argument:
+        from keras_alexnet.data.decoded import open_decoded
+
+        return open_decoded(Path(argument).expanduser(), channels)
     if kind == "tfds" and argument:
         from keras_alexnet.data import tfds
 

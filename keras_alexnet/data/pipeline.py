@@ -19,6 +19,7 @@ from keras_alexnet.data.augmentation import NUMBERS, Augmentation
 from keras_alexnet.data.dataset import Split
 from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.data.order import Shard, numbers_at
+from keras_alexnet.data.pixels import Pixels
 from keras_alexnet.images.preprocessing import Preprocessing
 
 
@@ -87,12 +88,13 @@ def training_batches(
         return preprocessing.normalize(images), labels, weights
 
     items = items.batch(size, drop_remainder=True)
-    batches = read_or_skip(
-        items.map(_drawn(examples, augmentation, seed)),
-        _example(examples, preprocessing, augmentation, mixing is not None, on_device),
-        examples,
-        blank,
-    )
+    items = items.map(_drawn(examples, augmentation, seed))
+    steps = preprocessing, augmentation, mixing is not None, on_device
+    if examples.pixels is not None and examples.pixels.fits(preprocessing):
+        kept = _kept(examples.pixels, *steps)
+        batches = items.map(kept, num_parallel_calls=tf.data.AUTOTUNE)
+    else:
+        batches = read_or_skip(items, _example(examples, *steps), examples, blank)
     return _ahead(batches.enumerate().map(finish))
 
 
@@ -138,6 +140,30 @@ def _example(
     return example
 
 
+def _kept(
+    pixels: Pixels,
+    preprocessing: Preprocessing,
+    augmentation: Augmentation,
+    is_mixed: bool,
+    on_device: bool,
+) -> Callable[..., tuple[tf.Tensor, ...]]:
+    """Returns what takes a batch of decoded images, and changes it, as `_example`."""
+
+    @tf.autograph.experimental.do_not_convert
+    def kept(numbers: tf.Tensor, draws: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        images, labels, weights = pixels.batch(numbers)
+        if on_device:
+            if images.dtype != tf.uint8:
+                images = tf.cast(tf.round(images), tf.uint8)
+            return images, draws, labels, weights
+        images = augmentation.batch(images, draws)
+        if not is_mixed:
+            images = preprocessing.normalize(images)
+        return _blanked(images, weights), labels, weights
+
+    return kept
+
+
 def augment_batch(
     batch: tuple, preprocessing: Preprocessing, augmentation: Augmentation
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -178,6 +204,11 @@ def evaluation_batches(
     """
     shard = shard or Shard()
     steps = -(-len(examples) // batch_size)
+    items = shard.positions(batch_size, 0, steps)
+    items = items.batch(shard.per_replica(batch_size), drop_remainder=True)
+    if examples.pixels is not None and examples.pixels.fits(preprocessing):
+        kept = _kept_in_order(examples, preprocessing, whole)
+        return _ahead(items.map(kept, num_parallel_calls=tf.data.AUTOTUNE))
     side = preprocessing.resize_size if whole else preprocessing.image_size
     blank = _blank(preprocessing, side)
 
@@ -192,9 +223,30 @@ def evaluation_batches(
 
         return tf.cond(position < len(examples), image, lambda: blank)
 
-    items = shard.positions(batch_size, 0, steps)
-    items = items.batch(shard.per_replica(batch_size), drop_remainder=True)
     return _ahead(read_or_skip(items, example, examples, blank))
+
+
+def _kept_in_order(
+    examples: Split, preprocessing: Preprocessing, whole: bool
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """Returns what makes a batch for evaluation of decoded images."""
+
+    @tf.autograph.experimental.do_not_convert
+    def kept(positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        inside = positions < len(examples)
+        images, labels, weights = examples.pixels.batch(tf.where(inside, positions, 0))
+        weights *= tf.cast(inside, tf.float32)
+        images = tf.cast(images, tf.float32)
+        if not whole:
+            images = preprocessing.normalize(preprocessing.center_crop(images))
+        return _blanked(images, weights), tf.where(inside, labels, 0), weights
+
+    return kept
+
+
+def _blanked(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Images, of which those with a weight of 0 are 0."""
+    return images * weights[:, None, None, None]
 
 
 def _ahead(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -19,15 +19,23 @@ from rich.progress import Progress
 
 from keras_alexnet.data.attempts import read_or_skip
 from keras_alexnet.data.dataset import Dataset, Split
+from keras_alexnet.data.decoded import SUFFIX, write_decoded
+from keras_alexnet.data.pixels import Batch
 from keras_alexnet.data.tfrecord import CLASSES_FILE
 from keras_alexnet.errors import UserError
 from keras_alexnet.files import replacing, write_whole
+from keras_alexnet.images.preprocessing import get_preprocessing
 
 # As many as ImageNet's 1,024 customary shards hold: 140 MB of photographs.
 IMAGES_PER_SHARD = 1250
 
 
-def write_shards(source: Dataset, folder: Path, shards: int | None = None) -> None:
+def write_shards(
+    source: Dataset,
+    folder: Path,
+    shards: int | None = None,
+    decoded: int | None = None,
+) -> None:
     """Writes all images of a source, as they are encoded, into TFRecord files.
 
     The files of a split hold the same number of images, within one, and are shuffled,
@@ -40,6 +48,8 @@ def write_shards(source: Dataset, folder: Path, shards: int | None = None) -> No
         folder: Where to write; it is made, or holds what an earlier call has written.
         shards: How many files of training images; the test images are put into files
             of the same size. By default `IMAGES_PER_SHARD` images in each.
+        decoded: Height and width of images that are written decoded and resized, into
+            files that `keras_alexnet.data.decoded` describes; None for encoded ones.
 
     Raises:
         ValueError: There are more files than images, or the folder holds other things.
@@ -59,6 +69,8 @@ def write_shards(source: Dataset, folder: Path, shards: int | None = None) -> No
         "images": counts,
         "files": numbers,
     }
+    if decoded is not None:
+        described |= {"decoded": decoded, "channels": source.channels}
     index = _begin(folder, described)
     write_whole(folder / CLASSES_FILE, "\n".join(source.class_names) + "\n")
     with Progress(transient=True) as progress:
@@ -70,12 +82,17 @@ def write_shards(source: Dataset, folder: Path, shards: int | None = None) -> No
                 for number in range(numbers[part] + 1)
             ]
             for number, (begin, end) in enumerate(zip(ends, ends[1:], strict=False)):
-                name = f"{part}/{part}-{number:05d}-of-{numbers[part]:05d}.tfrecord"
+                name = f"{part}/{part}-{number:05d}-of-{numbers[part]:05d}"
+                name += ".tfrecord" if decoded is None else SUFFIX
                 if not _is_written(folder, name, index):
-                    items = examples.items(begin, end, seed=0)
-                    records = _records(examples, items, source.class_names)
-                    written = _write(folder / name, records)
-                    index["checksums"][name] = written
+                    items = examples.items(begin, end, seed=0).batch(16)
+                    with replacing(folder / name) as partial:
+                        if decoded is None:
+                            _write(partial, _records(examples, items, source))
+                        else:
+                            pixels = _decoded(examples, items, decoded, source.channels)
+                            write_decoded(partial, pixels)
+                        index["checksums"][name] = _checksum(partial)
                     if len(source.skipped):
                         source.skipped.write(folder / "skipped.csv")
                     text = json.dumps(index, indent=2) + "\n"
@@ -120,8 +137,29 @@ def _checksum(path: Path) -> str:
     return result.hexdigest()
 
 
+def _decoded(
+    examples: Split, items: tf.data.Dataset, side: int, channels: int
+) -> Iterator[Batch]:
+    """Yields batches of uint8 images, labels, and weights of 0 for damaged ones."""
+    geometry = get_preprocessing(
+        "none",
+        image_size=side,
+        resize_size=side,
+        channels=channels,
+        mean=(0.0,) * channels,
+    )
+
+    def read(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        encoded, label = examples.load(number)
+        image = geometry.resize(geometry.decode(encoded))
+        return tf.cast(tf.round(image), tf.uint8), label, tf.constant(1.0)
+
+    blank = np.zeros((side, side, channels), np.uint8), np.int32(0), np.float32(0)
+    return read_or_skip(items, read, examples, blank).as_numpy_iterator()
+
+
 def _records(
-    examples: Split, items: tf.data.Dataset, class_names: tuple[str, ...]
+    examples: Split, items: tf.data.Dataset, source: Dataset
 ) -> Iterator[bytes]:
     """Yields the images that can be read, as serialised `tf.train.Example`."""
 
@@ -129,7 +167,7 @@ def _records(
         return *examples.load(number), number
 
     files = read_or_skip(
-        items.batch(16),
+        items,
         read,
         examples,
         (np.array(b"", object), np.int32(0), np.int64(-1)),
@@ -139,7 +177,7 @@ def _records(
             values = {
                 "image/encoded": encoded,
                 "image/class/label": int(label),
-                "image/class/text": class_names[label].encode(),
+                "image/class/text": source.class_names[label].encode(),
                 "image/filename": examples.name(int(number)).encode("utf-8", "replace"),
             }
             features = {name: _feature(value) for name, value in values.items()}
@@ -153,10 +191,7 @@ def _feature(value: bytes | int) -> tf.train.Feature:
     return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
 
-def _write(path: Path, records: Iterator[bytes]) -> str:
-    """Writes a file and returns its checksum."""
-    with replacing(path) as partial:
-        with tf.io.TFRecordWriter(str(partial)) as writer:
-            for record in records:
-                writer.write(record)
-        return _checksum(partial)
+def _write(path: Path, records: Iterator[bytes]) -> None:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)

@@ -185,6 +185,19 @@ class Preprocessing:
             changes |= {"mean": tuple(mean.tolist()), "mean_image": None}
         return dataclasses.replace(self, **changes)
 
+    @property
+    def geometry(self) -> Preprocessing:
+        """The same but for what `normalize` does: which pixels the network sees."""
+        return dataclasses.replace(
+            self,
+            mean=(0.0,) * self.channels,
+            scale=1.0,
+            channel_order="rgb",
+            pixel_max=255.0,
+            std=None,
+            mean_image=None,
+        )
+
     # === Steps ===
     def decode(self, encoded: tf.Tensor, *, in_graph: bool = False) -> tf.Tensor:
         """Decodes JPEG, PNG, BMP, WebP, or the first image of GIF or TIFF.
@@ -318,15 +331,18 @@ class Preprocessing:
         return Window(start, extent * pixel, low, low + shape)
 
     def center_crop(self, image: tf.Tensor) -> tf.Tensor:
-        """Cuts the network's input out of the middle of a resized image.
+        """Cuts the network's input out of the middle of resized images.
 
         Args:
-            image: `(resize_size, resize_size, channels)`.
+            image: `(resize_size, resize_size, channels)`, or a batch.
 
         Returns:
-            `(image_size, image_size, channels)`.
+            `(image_size, image_size, channels)`, or a batch.
         """
-        return tf.image.resize_with_crop_or_pad(image, self.image_size, self.image_size)
+        size, margin = self.image_size, self._margin
+        if margin < 0:
+            return tf.image.resize_with_crop_or_pad(image, size, size)
+        return image[..., margin : margin + size, margin : margin + size, :]
 
     def normalize(self, images: Any, shift: tf.Tensor | None = None) -> Any:
         """Orders channels, subtracts the mean and scales.

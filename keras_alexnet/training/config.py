@@ -87,7 +87,8 @@ class TrainConfig:
     data: str = "digits"
     """Images to train on: digits (embedded); folder:PATH with one sub-folder per class,
     or with train/ and val/ that hold them; csv:FILE with columns path and label;
-    tfrecord:FILES, a folder or a pattern; or tfds:NAME of TensorFlow Datasets."""
+    tfrecord:FILES, a folder or a pattern; decoded:FOLDER, as data --decoded writes
+    it; or tfds:NAME of TensorFlow Datasets."""
     test_fraction: float = 0.2
     """Share of each class that is kept for testing, where the data are not split."""
     validation_fraction: float = 0.0

@@ -174,6 +174,32 @@ def _sizes(config: TrainConfig) -> tuple[int, int]:
     return image_size, config.resize_size or math.ceil(image_size * 256 / 227)
 
 
+def unmeasured(
+    config: TrainConfig, source: Dataset, of_weights: Preprocessing | None
+) -> Preprocessing:
+    """Returns what the network expects, but for a mean that is still to be measured.
+
+    Args:
+        config: What is trained.
+        source: The images.
+        of_weights: What the weights to start from were trained on, which goes on.
+    """
+    image_size, resize_size = _sizes(config)
+    if of_weights is not None and of_weights.channels == source.channels:
+        preprocessing = of_weights.with_image_size(image_size)
+        if config.resize_size:
+            preprocessing = dataclasses.replace(preprocessing, resize_size=resize_size)
+        return preprocessing
+    return Preprocessing(
+        image_size=image_size,
+        resize_size=resize_size,
+        channels=source.channels,
+        mean=(0.0,) * source.channels,
+        scale=get_architecture(config.architecture).pixel_scale,
+        fused_decode=config.fused_decode,
+    )
+
+
 def describe_data(
     run: RunDirectory,
     config: TrainConfig,
@@ -184,28 +210,16 @@ def describe_data(
     """Measures the training images and writes data.json, once for a run."""
     if (run / "data.json").is_file():
         return
-    image_size, resize_size = _sizes(config)
-    unmeasured = Preprocessing(
-        image_size=image_size,
-        resize_size=resize_size,
-        channels=source.channels,
-        mean=(0.0,) * source.channels,
-        scale=get_architecture(config.architecture).pixel_scale,
-        fused_decode=config.fused_decode,
-    )
-    measured = measure(source.train, unmeasured, seed=config.seed)
-    preprocessing = dataclasses.replace(
-        unmeasured,
-        mean=measured.mean,
-        mean_image=measured.mean_image if config.mean == "image" else None,
-    )
+    preprocessing = unmeasured(config, source, of_weights)
+    measured = measure(source.train, preprocessing.geometry, seed=config.seed)
+    if of_weights is None or of_weights.channels != source.channels:
+        preprocessing = dataclasses.replace(
+            preprocessing,
+            mean=measured.mean,
+            mean_image=measured.mean_image if config.mean == "image" else None,
+        )
     published = config.color_statistics == "published" and source.channels == 3
     axes = published_axes() if published else measured.color_axes
-    if of_weights is not None and of_weights.channels == source.channels:
-        # Weights from elsewhere go on with what they were trained on.
-        preprocessing = of_weights.with_image_size(image_size)
-        if config.resize_size:
-            preprocessing = dataclasses.replace(preprocessing, resize_size=resize_size)
     run.write_json(
         "data.json",
         {

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras_alexnet._version import __version__
 from keras_alexnet.architectures import get_architecture
 from keras_alexnet.data.dataset import Dataset, Split
+from keras_alexnet.data.memory import keep_decoded
 from keras_alexnet.data.order import Shard
 from keras_alexnet.data.pipeline import (
     augment_batch,
@@ -26,6 +27,7 @@ from keras_alexnet.errors import UserError
 from keras_alexnet.evaluation import Evaluation, Evaluator
 from keras_alexnet.files import replacing, write_whole
 from keras_alexnet.images.decoding import decode
+from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.inspect import figures
 from keras_alexnet.model import AlexNet
 from keras_alexnet.schedules import parse_schedule
@@ -48,6 +50,7 @@ from keras_alexnet.training.preparation import (
     make_class_weights,
     make_mixing,
     make_model,
+    unmeasured,
 )
 from keras_alexnet.training.rates import dropouts, multipliers
 from keras_alexnet.training.run_directory import RunDirectory
@@ -165,9 +168,10 @@ def train(
         with claim, loop.naming_lack_of_memory(config.global_batch_size):
             if hosts.is_chief:
                 keep_choice(config, run, precision)
-                describe_data(
-                    run, config, source, model.metadata.preprocessing, choices
-                )
+            of_weights = model.metadata.preprocessing
+            source = _decoded(config, source, of_weights)
+            if hosts.is_chief:
+                describe_data(run, config, source, of_weights, choices)
             hosts.wait_for_all()
             training = _Training(config, run, hosts, source, model, began)
             training.restore(resume, until_epoch)
@@ -191,6 +195,20 @@ def _completed(
     config, choices = choose(config, Facts.of(source))
     print("Chosen from the images:", *choices, sep="\n  ")
     return config, choices
+
+
+def _decoded(
+    config: TrainConfig, source: Dataset, of_weights: Preprocessing | None
+) -> Dataset:
+    """Returns the images with those decoded that are small enough to be kept so."""
+    if config.augmentation == "modern":
+        return source  # It magnifies parts, which have more detail in the files.
+    preprocessing = unmeasured(config, source, of_weights)
+    splits = {
+        name: keep_decoded(split, preprocessing)
+        for name, split in source.splits.items()
+    }
+    return dataclasses.replace(source, splits=splits)
 
 
 class _Training:
