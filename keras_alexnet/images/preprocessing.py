@@ -339,7 +339,7 @@ class Preprocessing:
         Returns:
             `(image_size, image_size, channels)`, or a batch.
         """
-        size, margin = self.image_size, self._margin
+        size, margin = self.image_size, self.margin
         if margin < 0:
             return tf.image.resize_with_crop_or_pad(image, size, size)
         return image[..., margin : margin + size, margin : margin + size, :]
