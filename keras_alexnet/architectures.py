@@ -151,8 +151,10 @@ def _size_behind(spec: LayerSpec, size: int) -> int:
     if spec.role == "pad":
         padding = options["padding"]
         return size + (2 * padding if isinstance(padding, int) else sum(padding[0]))
-    if spec.role not in ("conv", "pool") or options.get("padding") == "same":
+    if spec.role not in ("conv", "pool"):
         return size
+    if options.get("padding") == "same":
+        return -(-size // options["strides"])
     window = options["kernel_size" if spec.role == "conv" else "pool_size"]
     rounding = math.ceil if options.get("rounding") == "ceil" else math.floor
     return 1 + rounding((size - window) / options["strides"])
@@ -572,7 +574,6 @@ def _cifar(name: str, error: str, hidden: tuple[LayerSpec, ...], norm: Any, out:
         name=f"cifar_{name}",
         summary=f"the 2012 program's network for CIFAR-10, {error} test error",
         input_size=32,
-        channels=3,
         classes=10,
         features=(
             _conv("conv1", 32, 5, 0.0001, 0.0),
@@ -588,10 +589,6 @@ def _cifar(name: str, error: str, hidden: tuple[LayerSpec, ...], norm: Any, out:
             average("pool3"),
         ),
         top=(_flatten(), *hidden, _dense("fc10", None, out, 0.0)),
-        notes=(
-            f"layers-{name}.cfg of cuda-convnet, which says: {error} error on "
-            f"CIFAR-10. Rates, decays and schedule are the recipe cifar-{name}."
-        ),
     )
 
 
