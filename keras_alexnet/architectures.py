@@ -151,8 +151,10 @@ def _size_behind(spec: LayerSpec, size: int) -> int:
     if spec.role == "pad":
         padding = options["padding"]
         return size + (2 * padding if isinstance(padding, int) else sum(padding[0]))
-    if spec.role not in ("conv", "pool") or options.get("padding") == "same":
+    if spec.role not in ("conv", "pool"):
         return size
+    if options.get("padding") == "same":
+        return -(-size // options["strides"])
     window = options["kernel_size" if spec.role == "conv" else "pool_size"]
     rounding = math.ceil if options.get("rounding") == "ceil" else math.floor
     return 1 + rounding((size - window) / options["strides"])

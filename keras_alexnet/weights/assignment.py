@@ -159,6 +159,8 @@ def _compare(
 
 def _other_size(name: str, found: list[tuple], expected: list[tuple]) -> str | None:
     """Says how a layer differs because of other images or classes, if it does."""
+    if name not in LAYER_NAMES:
+        return f"{_text(found)} in the file, {_text(expected)} in the model"
     if name not in _MAY_DIFFER or not found or not expected:
         return None
     dimension, what = _MAY_DIFFER[name]
@@ -227,11 +229,13 @@ def bind_weights(model: AlexNet, weight_file: WeightFile) -> None:
         weight_file: Where they come from.
     """
     metadata, published = weight_file.metadata, weight_file.format != "keras"
-    top = weight_file.layers.get("fc8")
+    outputs = model.output_shape[-1]
+    last = [layer.name for layer in model.layers if layer.weights][-1]
+    arrays = weight_file.arrays().get(last)
     names, order = None, None
-    if top is not None and model.output_shape[-1] == top.kernel.shape[-1]:
+    if last.startswith("fc") and arrays and arrays[0].shape[-1] == outputs:
         names, order = metadata.get("class_names") or None, metadata.get("class_order")
-        if published and top.kernel.shape[-1] == IMAGENET_CLASSES:
+        if published and outputs == IMAGENET_CLASSES:
             order = "wordnet"
     path, origin, digest = weight_file.path, weight_file.name, None
     if path is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 
 from keras_alexnet.architectures import (
     Architecture,
@@ -13,7 +12,7 @@ from keras_alexnet.architectures import (
 )
 from keras_alexnet.weights.weight_file import (
     CONVOLUTIONS,
-    LayerWeights,
+    LAYER_NAMES,
     WeightFile,
     WeightFileError,
 )
@@ -27,7 +26,7 @@ class Network:
         architecture: Its name.
         input_size: Height and width of the images that it takes.
         channels: Their channels.
-        classes: How many it tells apart; None without fc8.
+        classes: How many it tells apart; None without its last layer.
     """
 
     architecture: str
@@ -56,13 +55,15 @@ def network_of(weight_file: WeightFile) -> Network:
                 "what differs."
             )
         name = candidates[0]
-    layers = weight_file.layers
+    layers, architecture = weight_file.layers, get_architecture(name)
+    output = [one.name for one in architecture.top if one.role in ("conv", "dense")][-1]
+    arrays = weight_file.arrays().get(output)
     return Network(
         name,
-        weight_file.input_size or get_architecture(name).input_size,
+        weight_file.input_size or architecture.input_size,
         # A network without conv1 has lost it.
         layers["conv1"].kernel.shape[2] if "conv1" in layers else 3,
-        layers["fc8"].kernel.shape[-1] if "fc8" in layers else None,
+        arrays[0].shape[-1] if arrays else None,
     )
 
 
@@ -82,7 +83,7 @@ def recognise(weight_file: WeightFile) -> tuple[str, ...]:
     candidates = [
         name
         for name in list_architectures()
-        if _fits(get_architecture(name), weight_file.layers)
+        if _fits(get_architecture(name), weight_file)
     ]
     if weight_file.name in candidates:
         return (weight_file.name,)
@@ -93,17 +94,22 @@ def recognise(weight_file: WeightFile) -> tuple[str, ...]:
     return tuple(sorted(candidates, key=lambda name: name not in likeliest))
 
 
-def _fits(architecture: Architecture, layers: Mapping[str, LayerWeights]) -> bool:
+def _fits(architecture: Architecture, weight_file: WeightFile) -> bool:
     """Says whether convolutions and the inputs of fc6 are those of a network."""
-    shapes = architecture.kernel_shapes()
+    shapes, layers = architecture.kernel_shapes(), weight_file.layers
+    # Dense layers that only networks of the 2012 program's for CIFAR-10 have.
+    own = {name for name in weight_file.others if name.startswith("fc")}
+    if own != {name for name in shapes if name not in LAYER_NAMES}:
+        return False
     biases = {
         spec.name: spec.options.get("use_bias", True) for spec in architecture.features
     }
-    for name in CONVOLUTIONS:
-        kernel, bias = layers.get(name, (None, None))
-        if kernel is None or kernel.shape != shapes[name]:
-            return False
-        if biases[name] != (bias is not None):
-            return False
+    found = {name: layers[name] for name in CONVOLUTIONS if name in layers}
+    if {name: layer.kernel.shape for name, layer in found.items()} != {
+        name: shapes[name] for name in CONVOLUTIONS if name in shapes
+    }:
+        return False
+    if any(biases[name] != (layer.bias is not None) for name, layer in found.items()):
+        return False
     inputs = math.prod(shapes.get("fc6", (0, 0))[:-1])
     return "fc6" not in layers or layers["fc6"].kernel.shape[0] == inputs
