@@ -486,6 +486,6 @@ def _used(model: AlexNet) -> dict[str, Any]:
         "file_digest": model.metadata.digest,
         # Of all variables' bytes, in the model's order: those of own networks too.
         "values_digest": f"sha256:{values.hexdigest()}",
-        "precision": model.dtype_policy.name,
+        "precision": sorted({layer.compute_dtype for layer in model.layers}),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }

@@ -265,6 +265,7 @@ def test_a_list_keeps_its_order_and_columns(model, stimuli, tmp_path, ending):
     assert about["file_digest"] == "sha256:12" and about["layers"] == {"fc7": [256]}
     assert about["preprocessing"] == model.metadata.preprocessing.to_config()
     assert about["versions"]["keras"] == keras.__version__
+    assert about["precision"] == ["float32"]
     assert about["skipped"][0][0] == "images/z-cut.png"
 
 
