@@ -18,8 +18,8 @@ from keras_alexnet.benchmarks.data_pipeline import write_photographs
 from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.builder import build
-from keras_alexnet.extraction import features_of_files
 from keras_alexnet.features import feature_extractor
+from keras_alexnet.features.extraction import features_of_files
 from keras_alexnet.images.preprocessing import get_preprocessing
 
 # Enough that starting does not count; a run of hours starts once, too.

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     )
     from keras_alexnet.builder import build
     from keras_alexnet.features import feature_extractor
+    from keras_alexnet.features.lpips import LPIPS
     from keras_alexnet.images.preprocessing import Preprocessing, preprocess_input
-    from keras_alexnet.lpips import LPIPS
     from keras_alexnet.model import AlexNet
     from keras_alexnet.networks import load_model, open_network
     from keras_alexnet.registry import get_layer, list_layers, register_layer
@@ -47,7 +47,7 @@ _HOME = {
     "list_layers": "registry",
     "list_weights": "weights.catalog",
     "load_model": "networks",
-    "LPIPS": "lpips",
+    "LPIPS": "features.lpips",
     "open_network": "networks",
     "preprocess_input": "images.preprocessing",
     "Preprocessing": "images.preprocessing",

@@ -15,8 +15,8 @@ from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.errors import UserError
 from keras_alexnet.evaluation import Evaluation, Evaluator, match_classes
 from keras_alexnet.features import feature_extractor
+from keras_alexnet.features.lpips import LPIPS
 from keras_alexnet.files import sha256
-from keras_alexnet.lpips import LPIPS
 from keras_alexnet.model import AlexNet
 from keras_alexnet.weights.catalog import PublishedFile, get_published, identify
 

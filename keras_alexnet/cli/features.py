@@ -32,7 +32,7 @@ class Features(NetworkCommand):
 
     def run(self) -> int:
         """Writes the features of images."""
-        from keras_alexnet.extraction import extract_features, parse_reduction
+        from keras_alexnet.features.extraction import extract_features, parse_reduction
         from keras_alexnet.inspect.tables import console, make_table
 
         if self.reduce:

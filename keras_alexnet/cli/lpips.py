@@ -30,7 +30,7 @@ class Lpips:
 
     def run(self) -> int:
         """Prints a distance for each pair."""
-        from keras_alexnet.lpips import LPIPS
+        from keras_alexnet.features.lpips import LPIPS
 
         pairs = list(self._pairs())
         lpips = LPIPS(self.weights, self.heads)

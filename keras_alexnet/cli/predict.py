@@ -70,7 +70,7 @@ class Predict(ClassifierCommand):
 
     def _files(self) -> Iterator[str]:
         """Yields the files that are meant, existing or not."""
-        from keras_alexnet.extraction import image_files
+        from keras_alexnet.features.extraction import image_files
 
         for name in self.images:
             found: list[str] = []
@@ -89,7 +89,7 @@ class Predict(ClassifierCommand):
         self, model: AlexNet, files: list[str]
     ) -> Iterator[tuple[str, np.ndarray | str]]:
         """Yields each file's probabilities, or the reason why there are none."""
-        from keras_alexnet.extraction import image_batches
+        from keras_alexnet.features.extraction import image_batches
 
         remaining, size = iter(files), min(self.batch_size, len(files))
         for images, read in image_batches(
