@@ -67,7 +67,8 @@ def prepare_gpus() -> None:
         mebibytes = 0
     if limit and mebibytes <= 0:
         raise UserError(
-            f"{GPU_MEMORY} must be a positive number of GiB. Received: {limit}"
+            f"--gpu-memory, or {GPU_MEMORY}, must be a positive number of GiB. "
+            f"Received: {limit}"
         )
     for gpu in tf.config.list_physical_devices("GPU"):
         if tf.config.get_logical_device_configuration(gpu):

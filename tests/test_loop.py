@@ -99,24 +99,26 @@ def test_batches_can_be_prepared_on_the_device():
 # === Hints ===
 
 
-def first_epoch(loss, classes=1000, epoch=0):
-    hint = FlatLossHint()
+def first_epoch(loss, classes=1000, epoch=0, warmup=0.0):
+    hint = FlatLossHint(warmup)
     hint.set_model(
         keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 1), classes=classes)
     )
     hint.on_epoch_end(epoch, {"loss": loss, "val_loss": loss})
 
 
-def test_a_flat_loss_is_pointed_out_with_the_initialisation(capsys):
-    first_epoch(6.9)
+@pytest.mark.parametrize("epoch, warmup", [(0, 0.0), (0, 0.4), (0, 1.0), (2, 2.5)])
+def test_a_flat_loss_is_pointed_out_with_what_helps(epoch, warmup, capsys):
+    first_epoch(6.9, epoch=epoch, warmup=warmup)
     output = capsys.readouterr().out
-    assert f"{math.log(1000):.2f}" in output and "HeNormal" in output
-    assert "fc8" in output and "stddev=0.01" in output
+    assert f"{math.log(1000):.2f}" in output and "warmup=0.1" in output
 
 
-@pytest.mark.parametrize(("loss", "epoch"), [(6.5, 0), (6.9, 1)])
-def test_a_falling_loss_is_not(loss, epoch, capsys):
-    first_epoch(loss, epoch=epoch)
+@pytest.mark.parametrize(
+    "loss, epoch, warmup", [(6.5, 0, 0.0), (6.9, 1, 0.0), (6.9, 0, 1.5)]
+)
+def test_a_falling_or_early_loss_is_not(loss, epoch, warmup, capsys):
+    first_epoch(loss, epoch=epoch, warmup=warmup)
     assert capsys.readouterr().out == ""
 
 

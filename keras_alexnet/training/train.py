@@ -374,9 +374,10 @@ class _Training:
     def run(self, callbacks: list[keras.callbacks.Callback], quiet: bool) -> None:
         """Trains up to the last step, or to where the run pauses."""
         config, model = self.config, self.model
+        rate = parse_schedule(config.learning_rate)
         self.schedule = ScheduleCallback(
             self.ends[-1],
-            parse_schedule(config.learning_rate),
+            rate,
             dropouts(config, model),
             multipliers=multipliers(config, model),
             history=self.history,
@@ -392,7 +393,7 @@ class _Training:
                 first_step=self.first_step,
                 callbacks=[
                     self.schedule,
-                    FlatLossHint(),
+                    FlatLossHint(config.epochs * getattr(rate, "warmup", 0.0)),
                     self.damage,
                     *(boards if self.hosts.is_chief else []),
                     *callbacks,
