@@ -407,10 +407,8 @@ def test_one_image_gives_the_same_features_whatever_it_comes_as(
 # 25,088 numbers of relu1 an image: 200 MB of 2,000 images.
 MEMORY = """
 import resource, sys
-from keras_alexnet.errors import UserError
-from keras_alexnet.export.saved_model import export_saved_model
-from keras_alexnet.extraction import Reduction, extract_features
 import keras_alexnet
+from keras_alexnet.extraction import extract_features
 from keras_alexnet.images.preprocessing import get_preprocessing
 
 model = keras_alexnet.build("alexnet_mini")
