@@ -458,7 +458,7 @@ def _write(out: Path, rows: dict[str, _Rows], names: dict[str, Sequence[str]]) -
             for name, one in rows.items():
                 data = file.create_dataset(name, (one.count, *one.shape), "<f4")
                 start = 0
-                for block in one.blocks(BLOCK):
+                for block in one.blocks(32):
                     data[start : start + len(block)] = block.reshape(-1, *one.shape)
                     start += len(block)
             for name, values in names.items():
