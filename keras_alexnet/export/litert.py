@@ -24,6 +24,7 @@ from keras_alexnet.layers import (
 )
 from keras_alexnet.model import AlexNet
 from keras_alexnet.processor import cores
+from keras_alexnet.startup import silent_stderr
 
 FILE = "model.tflite"
 
@@ -148,16 +149,17 @@ def _write(
         converter.representative_dataset = lambda: (
             [np.round(example.prepared)[None]] for example in calibration
         )
-    with contextlib.redirect_stdout(None):
+    with contextlib.redirect_stdout(None), silent_stderr():
         (folder / FILE).write_bytes(converter.convert())
 
 
 def open_litert(folder: Path) -> Run:
     """Returns a function that runs `model.tflite` in TensorFlow's interpreter."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), silent_stderr():
         # That it has moved to a package of its own, which need not be installed.
         warnings.simplefilter("ignore")
         interpreter = tf.lite.Interpreter(str(folder / FILE), num_threads=cores())
+        interpreter.allocate_tensors()
     serve = interpreter.get_signature_runner()
     return lambda pixels: serve(images=pixels)["probabilities"]
 
