@@ -103,6 +103,8 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(f"keras_alexnet.{_HOME[name]}"), name)
     if name in ("benchmarks", "layers", "tuning", "weights"):
         return importlib.import_module(f"keras_alexnet.{name}")
+    if name == "explain":
+        return importlib.import_module("keras_alexnet.inspect.explain")
     raise AttributeError(f"module 'keras_alexnet' has no attribute {name!r}")
 
 

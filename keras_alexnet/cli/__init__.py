@@ -23,6 +23,7 @@ from keras_alexnet._version import __version__
 from keras_alexnet.cli.benchmark import Benchmark
 from keras_alexnet.cli.data import Data
 from keras_alexnet.cli.evaluate import Evaluate
+from keras_alexnet.cli.explain import Explain
 from keras_alexnet.cli.export import Export
 from keras_alexnet.cli.features import Features
 from keras_alexnet.cli.import_weights import ImportWeights
@@ -43,6 +44,7 @@ COMMANDS = {
     "evaluate": Evaluate,
     "export": Export,
     "predict": Predict,
+    "explain": Explain,
     "features": Features,
     "lpips": Lpips,
     "verify": Verify,

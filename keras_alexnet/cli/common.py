@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -78,6 +82,28 @@ class ClassifierCommand(NetworkCommand):
         if names:
             model.bind(class_names=names)
         return model
+
+
+def named_images(names: Sequence[str]) -> Iterator[str]:
+    """Yields the image files that are meant, existing or not.
+
+    Args:
+        names: Files, folders, patterns; `-` for those that standard input lists.
+    """
+    from keras_alexnet.features.extraction import image_files
+
+    for name in names:
+        found: list[str] = []
+        if name == "-":
+            yield from sys.stdin.read().splitlines()
+            continue
+        if Path(name).is_dir():
+            found = [os.path.join(name, file) for file in image_files(name)]
+        elif glob.has_magic(name) and not Path(name).exists():
+            matches = sorted(glob.glob(name, recursive=True))
+            found = [match for match in matches if Path(match).is_file()]
+        # What leads to nothing fails like a file that cannot be read.
+        yield from found or [name]
 
 
 def run_dataset(run: RunDirectory) -> Dataset:

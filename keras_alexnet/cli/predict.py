@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import glob
 import json
-import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
 
-from keras_alexnet.cli.common import ClassifierCommand
+from keras_alexnet.cli.common import ClassifierCommand, named_images
 from keras_alexnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +44,7 @@ class Predict(ClassifierCommand):
                 raise UserError(f"{flag} must be at least 1. Received: {value}")
         if self.csv and self.json:
             raise UserError("Give only one of --csv and --json.")
-        files = list(self._files())
+        files = list(named_images(self.images))
         if not files:
             raise UserError("No image files were given.")
         model = self.open()
@@ -67,23 +64,6 @@ class Predict(ClassifierCommand):
         write = _write_csv if self.csv else _write_json if self.json else _write_table
         write(found())
         return 2 if failed else 0
-
-    def _files(self) -> Iterator[str]:
-        """Yields the files that are meant, existing or not."""
-        from keras_alexnet.features.extraction import image_files
-
-        for name in self.images:
-            found: list[str] = []
-            if name == "-":
-                yield from sys.stdin.read().splitlines()
-                continue
-            if Path(name).is_dir():
-                found = [os.path.join(name, file) for file in image_files(name)]
-            elif glob.has_magic(name) and not Path(name).exists():
-                matches = sorted(glob.glob(name, recursive=True))
-                found = [match for match in matches if Path(match).is_file()]
-            # What leads to nothing fails like a file that cannot be read.
-            yield from found or [name]
 
     def _results(
         self, model: AlexNet, files: list[str]

@@ -141,6 +141,36 @@ def predictions(
     _save(figure, path)
 
 
+def attribution(image: np.ndarray, scores: np.ndarray, title: str, path: Path) -> None:
+    """Draws an image, and beside it where a network looks.
+
+    Args:
+        image: uint8 `(height, width, channels)`.
+        scores: `(rows, columns)`, laid over the image. Of both signs red speaks for the
+            class and blue against it.
+        title: What stands above.
+        path: The PNG file to write.
+    """
+    figure, (panels,) = _grid(1, 2, 3, 3.3, title=0.3)
+    height, width = image.shape[:2]
+    signed = scores.min() < 0
+    # A few pixels of large gradients would leave the rest dark.
+    limit = max(float(np.percentile(np.abs(scores), 99.5)), 1e-12)
+    for panel in panels:
+        panel.imshow(image.squeeze(), cmap="gray")
+    panels[1].imshow(
+        scores,
+        cmap="bwr" if signed else "inferno",
+        vmin=-limit if signed else 0,
+        vmax=limit,
+        alpha=0.65,
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        interpolation="bilinear",
+    )
+    panels[0].set_title(title, fontsize=9, loc="left")
+    _save(figure, path)
+
+
 def contact_sheet(
     rows: Mapping[str, Sequence[np.ndarray]], columns: int, path: Path
 ) -> None:

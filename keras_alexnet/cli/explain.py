@@ -1,0 +1,108 @@
+"""`keras-alexnet explain`: draw on which pixels a network's answers depend."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from keras_alexnet.cli.common import ClassifierCommand, named_images
+from keras_alexnet.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_alexnet.model import AlexNet
+
+
+@dataclasses.dataclass(frozen=True)
+class Explain(ClassifierCommand):
+    """Draw on which pixels a network's answers depend."""
+
+    images: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Image files, folders of them, or patterns such as "photos/*.jpg"."""
+    method: tuple[
+        Literal[
+            "saliency", "smooth-grad", "integrated-gradients", "grad-cam", "occlusion"
+        ],
+        ...,
+    ] = ("grad-cam",)
+    """How, in one way or several."""
+    target: str | None = None
+    """Name or number of the class to explain; by default each image's likeliest."""
+    layer: str = "relu5"
+    """The layer whose maps grad-cam looks at."""
+    out: str = "explained"
+    """The folder to draw into, a picture for each image and method."""
+
+    def run(self) -> int:
+        """Draws attributions of images."""
+        import tensorflow as tf
+
+        from keras_alexnet.data.skipped import reason
+
+        files = list(named_images(self.images))
+        if not files:
+            raise UserError("No image files were given.")
+        model = self.open()
+        target = self._target(model)
+        preprocessing = model.metadata.preprocessing
+        failed = 0
+        for file in files:
+            try:
+                pixels = preprocessing.prepare_file(tf.io.read_file(file)).numpy()
+            except tf.errors.OpError as error:
+                failed += 1
+                print(f"{file} cannot be read: {reason(error)}", file=sys.stderr)
+                continue
+            self._draw(model, file, pixels, target)
+        print(f"{len(files) - failed} images are explained in {self.out}.")
+        return 2 if failed else 0
+
+    def _target(self, model: AlexNet) -> int | None:
+        """Returns the class that is asked for."""
+        names = list(model.metadata.class_names)
+        if self.target is None:
+            return None
+        if self.target in names:
+            return names.index(self.target)
+        if self.target.isdecimal() and int(self.target) < len(names):
+            return int(self.target)
+        more = f"and {len(names) - 20} others" if len(names) > 20 else ""
+        raise UserError(unknown(self.target, "class", names[:20], more, names))
+
+    def _draw(
+        self, model: AlexNet, file: str, pixels: np.ndarray, target: int | None
+    ) -> None:
+        """Draws one image, 0-255, by all methods."""
+        import keras
+        import numpy as np
+
+        from keras_alexnet.inspect import explain, figures
+
+        x = model.metadata.preprocessing.normalize(pixels)[None]
+        last = keras.config.image_data_format() == "channels_last"
+        x = x if last else x.transpose(0, 3, 1, 2)
+        probabilities = model.predict_on_batch(x)[0]
+        chosen = int(probabilities.argmax()) if target is None else target
+        name = model.metadata.class_names[chosen]
+        for method in self.method:
+            options = {"layer": self.layer} if method == "grad-cam" else {}
+            if method == "occlusion":
+                # An eighth of the image, in steps of a fourth of that.
+                window = max(len(pixels) // 8, 1)
+                options = {"window": window, "stride": max(window // 4, 1)}
+            scores = explain.METHODS[method](model, x, chosen, **options)[0]
+            if scores.ndim == 3:
+                axis = -1 if last else 0
+                is_gradient = method == "saliency"
+                scores = scores.max(axis) if is_gradient else scores.sum(axis)
+            figures.attribution(
+                np.clip(np.round(pixels), 0, 255).astype(np.uint8),
+                scores,
+                f"{name}, {probabilities[chosen]:.1%}: {method}",
+                Path(self.out, f"{Path(file).stem}-{method}.png"),
+            )

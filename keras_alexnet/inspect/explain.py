@@ -1,0 +1,283 @@
+"""Attributions: on which pixels a network's score of a class depends.
+
+Each is a function of a model, of images as the network takes them, and of classes. The
+score is the logit, the number that goes into the softmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_alexnet.errors import UserError, unknown
+
+# A class, or one for each image; None for the likeliest.
+Target = int | Sequence[int] | None
+
+
+def saliency(model: keras.Model, images: np.ndarray, target: Target = None):
+    """Returns how much the score changes with each number of the input.
+
+    The gradient without its sign (Simonyan, Vedaldi and Zisserman 2013,
+    https://arxiv.org/abs/1312.6034).
+
+    Args:
+        model: Returns `(batch, classes)`.
+        images: The network's input, float32 `(batch, height, width, channels)`; see
+            `AlexNet.preprocess`.
+        target: The class, one for each image, or None for the likeliest.
+
+    Returns:
+        float32, of the shape of `images`.
+
+    Raises:
+        ValueError: There is no such class.
+    """
+    score = _Score(model, images, target)
+    return np.abs(score.gradient(score.images))
+
+
+def smooth_grad(
+    model: keras.Model,
+    images: np.ndarray,
+    target: Target = None,
+    *,
+    samples: int = 25,
+    noise: float = 0.15,
+    seed: int = 0,
+) -> np.ndarray:
+    """Returns the mean gradient of noisy copies of each image (SmoothGrad).
+
+    Smilkov et al. 2017, https://arxiv.org/abs/1706.03825.
+
+    Args:
+        model: As in `saliency`.
+        images: As in `saliency`.
+        target: As in `saliency`; the likeliest class is that of the image itself.
+        samples: Number of copies.
+        noise: Standard deviation of the Gaussian noise, as a fraction of the image's
+            largest value minus its smallest.
+        seed: Decides the noise.
+
+    Returns:
+        float32, of the shape of `images`, with its sign.
+    """
+    _check(samples=samples)
+    score = _Score(model, images, target)
+    axes = tuple(range(1, score.images.ndim))
+    deviation = noise * np.ptp(score.images, axis=axes, keepdims=True)
+    random = np.random.default_rng(seed)
+    total = np.zeros_like(score.images)
+    for _ in range(samples):
+        draws = random.standard_normal(total.shape, np.float32)
+        total += score.gradient(score.images + deviation * draws)
+    return total / samples
+
+
+def integrated_gradients(
+    model: keras.Model,
+    images: np.ndarray,
+    target: Target = None,
+    *,
+    baseline: float | np.ndarray = 0.0,
+    steps: int = 50,
+) -> np.ndarray:
+    """Returns what each number of the input adds to the score of a baseline.
+
+    `(x - b) * integral of the gradient at b + t * (x - b), t from 0 to 1`, by
+    Gauss-Legendre quadrature. The sum over an image is the score of the image minus
+    that of the baseline, but for the error of the quadrature (Sundararajan, Taly and
+    Yan 2017, https://arxiv.org/abs/1703.01365).
+
+    Args:
+        model: As in `saliency`.
+        images: As in `saliency`.
+        target: As in `saliency`.
+        baseline: Input without information. Defaults to 0, the mean colour.
+        steps: Points of the quadrature.
+
+    Returns:
+        float32, of the shape of `images`, with its sign.
+    """
+    _check(steps=steps)
+    score = _Score(model, images, target)
+    difference = score.images - np.float32(baseline)
+    points, weights = np.polynomial.legendre.leggauss(steps)
+    total = np.zeros(difference.shape, np.float64)
+    for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
+        at = score.images - np.float32(1 - point) * difference
+        total += weight * score.gradient(at)
+    return (difference * total).astype(np.float32)
+
+
+def grad_cam(
+    model: keras.Model,
+    images: np.ndarray,
+    target: Target = None,
+    *,
+    layer: str = "relu5",
+) -> np.ndarray:
+    """Returns where a layer's maps speak for the class (Grad-CAM).
+
+    `relu(sum over channels of A * mean over pixels of d score / d A)`, A being the
+    layer's output (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391).
+
+    Args:
+        model: As in `saliency`; a functional model.
+        images: As in `saliency`.
+        target: As in `saliency`.
+        layer: Name of a layer whose output is an image of channels.
+
+    Returns:
+        float32, `(batch, height, width)` of the layer's output.
+
+    Raises:
+        ValueError: There is no such class or layer.
+    """
+    names = [one.name for one in model.layers if len(one.output.shape) == 4]
+    if layer not in names:
+        raise UserError(unknown(layer, "layer with feature maps", names))
+    score = _Score(model, images, target, layer)
+    maps, gradients = score.maps_and_gradients()
+    space = (1, 2) if keras.config.image_data_format() == "channels_last" else (2, 3)
+    channels = 6 - sum(space)
+    weights = gradients.mean(space, keepdims=True)
+    return np.maximum((maps * weights).sum(channels), 0)
+
+
+def occlusion(
+    model: keras.Model,
+    images: np.ndarray,
+    target: Target = None,
+    *,
+    window: int = 32,
+    stride: int = 8,
+    fill: float = 0.0,
+) -> np.ndarray:
+    """Returns how much the score falls when a square around each pixel is covered.
+
+    Zeiler and Fergus 2013, https://arxiv.org/abs/1311.2901, section 4.2. A pixel has
+    the mean over the squares that cover it.
+
+    Args:
+        model: As in `saliency`.
+        images: As in `saliency`.
+        target: As in `saliency`.
+        window: Height and width of the square, in pixels.
+        stride: Distance between squares, in pixels.
+        fill: What covers. Defaults to 0, the mean colour.
+
+    Returns:
+        float32, `(batch, height, width)`.
+    """
+    _check(window=window, stride=stride)
+    score = _Score(model, images, target)
+    height, width = score.size
+    if window > min(height, width):
+        raise UserError(
+            f"window must be at most {min(height, width)}, the size of the images. "
+            f"Received: {window}"
+        )
+    clear = score.value(score.images)
+    shape = (len(clear), height, width)
+    total, count = np.zeros(shape, np.float32), np.zeros((height, width), np.float32)
+    for top in range(0, height - window + stride, stride):
+        for left in range(0, width - window + stride, stride):
+            rows, columns = slice(top, top + window), slice(left, left + window)
+            covered = score.images.copy()
+            if keras.config.image_data_format() == "channels_last":
+                covered[:, rows, columns] = fill
+            else:
+                covered[:, :, rows, columns] = fill
+            fall = clear - score.value(covered)
+            total[:, rows, columns] += fall[:, None, None]
+            count[rows, columns] += 1
+    return total / np.maximum(count, 1)
+
+
+# By the names that the command takes.
+METHODS: dict[str, Callable[..., np.ndarray]] = {
+    "saliency": saliency,
+    "smooth-grad": smooth_grad,
+    "integrated-gradients": integrated_gradients,
+    "grad-cam": grad_cam,
+    "occlusion": occlusion,
+}
+
+
+class _Score:
+    """The logit of a class for each of some images, and its gradients.
+
+    Attributes:
+        images: float32, a batch.
+        size: Height and width.
+        target: int32, the class of each image.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        images: np.ndarray,
+        target: Target,
+        layer: str | None = None,
+    ):
+        self.images = np.array(images, np.float32)
+        if self.images.ndim != 4:
+            raise UserError(
+                "Images are a batch of (height, width, channels). Received the shape "
+                f"{self.images.shape}"
+            )
+        last = keras.config.image_data_format() == "channels_last"
+        self.size = self.images.shape[1:3] if last else self.images.shape[2:]
+        output = model.layers[-1]
+        # What `build` ends with; other networks may end with logits.
+        is_activation = isinstance(
+            output, (keras.layers.Activation, keras.layers.Softmax)
+        )
+        logits = output.input if is_activation else model.outputs[0]
+        outputs = {"logits": logits}
+        if layer is not None:
+            outputs["maps"] = model.get_layer(layer).output
+        network = keras.Model(model.inputs[0], outputs)
+
+        def value(x: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            found = network(x, training=False)
+            logits = tf.cast(found["logits"], tf.float32)
+            return tf.gather(logits, target, batch_dims=1), found.get("maps", x)
+
+        def gradient(x: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                chosen, of = value(x, target)
+            return of, tape.gradient(chosen, of)
+
+        self._value = tf.function(value, autograph=False)
+        self._gradient = tf.function(gradient, autograph=False)
+        classes = logits.shape[-1]
+        if target is None:
+            found = network(self.images, training=False)["logits"]
+            target = tf.argmax(found, axis=-1).numpy()
+        self.target = np.broadcast_to(target, len(self.images)).astype(np.int32)
+        if not all(0 <= one < classes for one in self.target):
+            raise UserError(
+                f"target must be a class, from 0 to {classes - 1}. Received: {target}"
+            )
+
+    def value(self, images: np.ndarray) -> np.ndarray:
+        return self._value(images, self.target)[0].numpy()
+
+    def gradient(self, images: np.ndarray) -> np.ndarray:
+        return self._gradient(tf.constant(images), self.target)[1].numpy()
+
+    def maps_and_gradients(self) -> list[np.ndarray]:
+        found = self._gradient(tf.constant(self.images), self.target)
+        return [tf.cast(one, tf.float32).numpy() for one in found]
+
+
+def _check(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise UserError(f"{name} must be at least 1. Received: {number}")
