@@ -28,7 +28,7 @@ def network(architecture, **options):
     images = np.random.default_rng(1).integers(0, 256, (3, side, side, channels))
     mean, scale = (120.0, 110.0, 100.0)[:channels], 1 / 64
     preprocessing = Preprocessing(side, side, channels, mean, scale)
-    fc8 = model.get_layer("fc8")
+    fc8 = [layer for layer in model.layers if hasattr(layer, "kernel")][-1]
     logits = keras.Model(model.input, fc8.output)(preprocessing.normalize(images))
     kernel, bias = fc8.get_weights()
     spread = 20 / float(np.ptp(logits))

@@ -73,7 +73,10 @@ def images(*paths):
         (["--epoch", "3"], "--epoch, 3. Perhaps you meant: --epochs"),
         (["--data", "digit"], "Did you mean 'digits'?"),
         (["--data", "digits:8"], "Unknown data source 'digits:8'."),
-        (["--data", "folder:"], "Available: csv:FILE, digits, folder:PATH,"),
+        (
+            ["--data", "folder:"],
+            "Available: csv:FILE, decoded:FOLDER, digits, folder:PATH,",
+        ),
         (["--data", "folder:nowhere"], "No such folder: nowhere"),
     ],
 )
@@ -84,7 +87,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(error, arguments, expected)
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        ([], "{train, evaluate, export, predict, features"),
+        ([], "{train, evaluate, export, predict, explain, features"),
         (["trian"], "train, evaluate, export, predict"),
         (["train", "--run-dir"], "'--run-dir'"),
         (["evaluate"], "A run's directory, a .keras file"),

@@ -234,7 +234,8 @@ def test_a_million_strings_take_the_memory_of_their_characters():
 )
 def test_an_unknown_source_is_refused_with_those_there_are(spec):
     with pytest.raises(
-        ValueError, match=r"Unknown data source .*csv:FILE, digits, folder:PATH"
+        ValueError,
+        match=r"Unknown data source .*csv:FILE, decoded:FOLDER, digits, folder:PATH",
     ):
         opened(spec)
 

@@ -108,6 +108,7 @@ DIFFERENT = {
     "learning_rate": "0.1",
     "bias_multiplier": "3",
     "rate_multipliers": ("fc8=10",),
+    "decay_multipliers": ("fc8=2",),
     "momentum": 0.8,
     "weight_decay": 0.1,
     "dropout": "0.1",

@@ -385,6 +385,17 @@ def _max_pool(graph: _Graph, layer: keras.layers.MaxPooling2D, x: str) -> str:
     )
 
 
+def _average_pool(graph: _Graph, layer: keras.layers.AveragePooling2D, x: str) -> str:
+    # Without what lies beyond the border, as in TensorFlow.
+    return graph.add(
+        *("AveragePool", x),
+        kernel_shape=list(layer.pool_size),
+        strides=list(layer.strides),
+        pads=_pads(layer, layer.pool_size),
+        count_include_pad=0,
+    )
+
+
 def _adaptive_pool(graph: _Graph, layer: AdaptiveAveragePooling2D, x: str) -> str:
     (height, rows), (width, columns) = zip(
         _spatial_shape(layer), layer.output_size, strict=True
@@ -434,6 +445,7 @@ _TRANSLATIONS: dict[type, Callable[[_Graph, Any, str], str]] = {
     keras.layers.BatchNormalization: _batch_norm,
     OverlappingMaxPooling2D: _max_pool,
     keras.layers.MaxPooling2D: _max_pool,
+    keras.layers.AveragePooling2D: _average_pool,
     AdaptiveAveragePooling2D: _adaptive_pool,
     keras.layers.GlobalAveragePooling2D: _global_average,
     keras.layers.ZeroPadding2D: _pad,
