@@ -119,6 +119,16 @@ def noise(network: Network, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
     )
 
 
+def compiled(model: keras.Model, xla: bool = False) -> keras.Model:
+    """Compiles one of our models for training, in place; `xla` compiles its step."""
+    optimizer = DecayedMomentum(
+        LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+    )
+    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=xla)
+    optimizer.build(model.trainable_variables)
+    return model
+
+
 def training_step(
     network: Network,
     precision: str,
@@ -128,12 +138,7 @@ def training_step(
 ) -> Work:
     """Makes training steps of one of our models on a batch that is on the device."""
     has_gpu()
-    model = ours(network, precision)
-    optimizer = DecayedMomentum(
-        LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
-    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=xla)
-    optimizer.build(model.trainable_variables)
+    model = compiled(ours(network, precision), xla)
     check_model(model, network, expected, precision)
     return steps_of(model, noise(network, batch_size))
 

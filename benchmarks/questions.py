@@ -20,6 +20,7 @@ USUAL = {
 }
 OTHER = {
     "limits": "What can this device do at best: matrix products and copies?",
+    "engine": "How much of the bare step's speed does the training loop have?",
     "data_pipeline": "How fast is the input, against decoding and tf.data?",
     "features": "How fast are features of photographs, from files to fc7?",
     "own_images": "A folder of images: how good, how soon, beside plain Keras?",

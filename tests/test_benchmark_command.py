@@ -19,6 +19,7 @@ QUICK = {
         "keras_alexnet float32, SavedModel",
         "*32, S*",
     ),
+    "engine": ("alexnet_mini, float32, XLA, batch 8", "loop", "*"),
     "limits": ("limits", "limit: bfloat16 product of 128", "*"),
 }
 
