@@ -9,6 +9,7 @@ int32, and then n little-endian uint32, CRC-32 of each image's pixels and label.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import zlib
@@ -130,24 +131,25 @@ def _open_split(
 
     pixels = Pixels(shape[0], shape[2], take)
 
-    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, own, weights = pixels.batch(index[None])
-        check = tf.debugging.Assert(weights[0] > 0, ["the checksum does not fit"])
-        with tf.control_dependencies([] if check is None else [check]):
-            # For whoever reads one by one: in a file of the usual kind, uncompressed.
-            return tf.io.encode_png(images[0], compression=0), own[0]
-
     count = int(begins[-1])
     return Split(
         count,
         classes,
         name,
-        read,
+        functools.partial(_read_file, pixels),
         fingerprint,
         labels=labels,
         skipped=skipped,
         pixels=pixels,
     )
+
+
+def _read_file(pixels: Pixels, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns an image, for whoever reads one by one, as an uncompressed file."""
+    images, labels, weights = pixels.batch(index[None])
+    check = tf.debugging.Assert(weights[0] > 0, ["the checksum does not fit"])
+    with tf.control_dependencies([] if check is None else [check]):
+        return tf.io.encode_png(images[0], compression=0), labels[0]
 
 
 def _read_footer(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -168,14 +168,6 @@ def make_app(
         text = PAGE.format(name=html.escape(name), answer=answer)
         return web.Response(text=text, content_type="text/html")
 
-    async def status(request: web.Request) -> web.Response:
-        ok = {"error_code": "OK", "error_message": ""}
-        version = {"version": "1", "state": "AVAILABLE", "status": ok}
-        return web.json_response({"model_version_status": [version]})
-
-    async def health(request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
-
     async def metrics(request: web.Request) -> web.Response:
         counts = sorted(classifier.counts.items())
         return web.Response(
@@ -196,12 +188,22 @@ def make_app(
     app.add_routes(
         [
             *(web.get("/", page), web.post("/", page)),
-            *(web.get("/healthz", health), web.get("/metrics", metrics)),
-            web.get(f"/v1/models/{name}", status),
+            *(web.get("/healthz", _health), web.get("/metrics", metrics)),
+            web.get(f"/v1/models/{name}", _status),
             web.post(f"/v1/models/{name}:predict", predict),
         ]
     )
     return app
+
+
+async def _status(request: web.Request) -> web.Response:
+    ok = {"error_code": "OK", "error_message": ""}
+    version = {"version": "1", "state": "AVAILABLE", "status": ok}
+    return web.json_response({"model_version_status": [version]})
+
+
+async def _health(request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
 
 
 def _errors_as_json(counts: collections.Counter[str], timeout: float) -> Callable:

@@ -130,15 +130,7 @@ def train(
         keras_alexnet.training.loop.OutOfMemory: A step does not fit into a device.
     """
     began = time.monotonic() if started is None else started
-    if config.architecture is not None:
-        get_architecture(config.architecture)
-    if config.recipe == "fine-tune" and config.weights is None:
-        raise UserError(
-            "The recipe fine-tune starts from trained weights: name their file with "
-            "--weights."
-        )
-    if until_epoch is not None and until_epoch < 1:
-        raise UserError(f"until_epoch must be at least 1. Received: {until_epoch}")
+    _check(config, until_epoch)
     run = RunDirectory(run_dir)
     # Before the hosts wait for each other: the others would wait in vain.
     if place_in_cluster()[0] == 0:
@@ -179,6 +171,19 @@ def train(
             if training.is_paused:
                 return training.result(training.history[-1], "val_")
             return training.finish(precision)
+
+
+def _check(config: TrainConfig, until_epoch: int | None) -> None:
+    """Finds mistakes that need no images."""
+    if config.architecture is not None:
+        get_architecture(config.architecture)
+    if config.recipe == "fine-tune" and config.weights is None:
+        raise UserError(
+            "The recipe fine-tune starts from trained weights: name their file with "
+            "--weights."
+        )
+    if until_epoch is not None and until_epoch < 1:
+        raise UserError(f"until_epoch must be at least 1. Received: {until_epoch}")
 
 
 def _completed(
