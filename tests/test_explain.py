@@ -1,5 +1,6 @@
 """Attributions against captum's, and against what they are defined by."""
 
+import os
 from pathlib import Path
 
 import keras
@@ -155,6 +156,14 @@ def test_the_command_draws_what_it_can_and_names_the_rest(tmp_path, command):
     assert "1.png cannot be read: " in errors
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == sorted(f"0-{method}.png" for method in explain.METHODS)
+    # Neither is written over the other's picture, nor is a pipe waited for.
+    write(tmp_path / "photos" / "more" / "0.png", seed=1)
+    os.mkfifo(tmp_path / "photos" / "2.png")
+    code, printed, errors = command(*arguments, *out)
+    assert code == 2 and "2 images are explained" in printed
+    assert "2.png cannot be read: not a regular file" in errors
+    one, other = (tmp_path / "out" / f"0{n}-grad-cam.png" for n in ("", "-2"))
+    assert one.read_bytes() != other.read_bytes()
     for options, message in (
         (("--target", "bea"), "Did you mean 'bee'"),
         (("--target", "3"), "Unknown class '3'"),
@@ -163,4 +172,4 @@ def test_the_command_draws_what_it_can_and_names_the_rest(tmp_path, command):
         code, _, errors = command(*arguments, *options, *out)
         assert code == 2 and message in errors
     code, printed, _ = command(*arguments, "--target", "bee", *out)
-    assert "1 images are explained" in printed
+    assert "2 images are explained" in printed

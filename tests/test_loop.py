@@ -100,7 +100,8 @@ def test_batches_can_be_prepared_on_the_device():
 
 
 def first_epoch(loss, classes=1000, epoch=0, warmup=0.0):
-    hint = FlatLossHint(warmup)
+    hint = FlatLossHint(warmup / 10)  # Epochs of the 10 of the run.
+    hint.set_params({"epochs": 10})
     hint.set_model(
         keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 1), classes=classes)
     )

@@ -116,6 +116,8 @@ def test_decay_may_differ_from_layer_to_layer():
     }
     with pytest.raises(ValueError, match="Unknown layer .*'fc9'.*fc8"):
         optimizer(decay_multipliers={"fc9": 2}).build(model.trainable_variables)
+    with pytest.raises(ValueError, match="Unknown layer .*'biases'"):
+        optimizer(decay_multipliers={"biases": 2}).build(model.trainable_variables)
 
 
 @pytest.mark.parametrize("layer", ["dense", "grouped_conv"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import sys
 from pathlib import Path
@@ -40,25 +41,27 @@ class Explain(ClassifierCommand):
 
     def run(self) -> int:
         """Draws attributions of images."""
-        import tensorflow as tf
-
-        from keras_alexnet.data.skipped import reason
+        from keras_alexnet.features.extraction import image_batches
 
         files = list(named_images(self.images))
         if not files:
             raise UserError("No image files were given.")
         model = self.open()
         target = self._target(model)
-        preprocessing = model.metadata.preprocessing
-        failed = 0
-        for file in files:
-            try:
-                pixels = preprocessing.prepare_file(tf.io.read_file(file)).numpy()
-            except tf.errors.OpError as error:
+        # Pixels, 0-255, to be drawn too.
+        geometry = model.metadata.preprocessing.geometry
+        failed, taken = 0, collections.Counter()
+        batches = image_batches(files, geometry, 1, "Explaining")
+        for file, (images, (why,)) in zip(files, batches, strict=True):
+            if why is not None:
                 failed += 1
-                print(f"{file} cannot be read: {reason(error)}", file=sys.stderr)
+                print(f"{file} cannot be read: {why}", file=sys.stderr)
                 continue
-            self._draw(model, file, pixels, target)
+            # Folders may hold files of the same name.
+            stem = Path(file).stem
+            taken[stem] += 1
+            stem += f"-{taken[stem]}" * (taken[stem] > 1)
+            self._draw(model, stem, images[0].numpy(), target)
         print(f"{len(files) - failed} images are explained in {self.out}.")
         return 2 if failed else 0
 
@@ -75,7 +78,7 @@ class Explain(ClassifierCommand):
         raise UserError(unknown(self.target, "class", names[:20], more, names))
 
     def _draw(
-        self, model: AlexNet, file: str, pixels: np.ndarray, target: int | None
+        self, model: AlexNet, stem: str, pixels: np.ndarray, target: int | None
     ) -> None:
         """Draws one image, 0-255, by all methods."""
         import keras
@@ -104,5 +107,5 @@ class Explain(ClassifierCommand):
                 np.clip(np.round(pixels), 0, 255).astype(np.uint8),
                 scores,
                 f"{name}, {probabilities[chosen]:.1%}: {method}",
-                Path(self.out, f"{Path(file).stem}-{method}.png"),
+                Path(self.out, f"{stem}-{method}.png"),
             )

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_alexnet.data.pixels import Pixels
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.errors import UserError, unknown
+from keras_alexnet.images.preprocessing import Preprocessing
 
 # What splits are called, in folders, file names and tables, whatever the case.
 SPLIT_NAMES = {
@@ -84,6 +85,11 @@ class Split:
         if seed is not None:
             order = np.random.default_rng(seed).permutation(order)
         return tf.data.Dataset.from_tensor_slices(order[begin:end].astype(np.int64))
+
+    def decoded(self, preprocessing: Preprocessing) -> Pixels | None:
+        """Returns the decoded images, where they are as `preprocessing` resizes."""
+        there = self.pixels is not None and self.pixels.fits(preprocessing)
+        return self.pixels if there else None
 
     def file(self, index: int) -> tf.Tensor:
         """Reads the bytes of one image.

@@ -40,8 +40,7 @@ def keep_decoded(examples: Split, preprocessing: Preprocessing) -> Split:
     """
     side, channels = preprocessing.resize_size, preprocessing.channels
     shape = (len(examples), side, side, channels)
-    there = examples.pixels is not None and examples.pixels.fits(preprocessing)
-    if there or math.prod(shape) > MAX_BYTES:
+    if examples.decoded(preprocessing) or math.prod(shape) > MAX_BYTES:
         return examples
     images = np.zeros(shape, np.uint8)
     labels, weights = np.zeros(shape[0], np.int32), np.zeros(shape[0], np.float32)

@@ -90,8 +90,8 @@ def training_batches(
     items = items.batch(size, drop_remainder=True)
     items = items.map(_drawn(examples, augmentation, seed))
     steps = preprocessing, augmentation, mixing is not None, on_device
-    if examples.pixels is not None and examples.pixels.fits(preprocessing):
-        kept = _kept(examples.pixels, *steps)
+    if pixels := examples.decoded(preprocessing):
+        kept = _kept(pixels, *steps)
         batches = items.map(kept, num_parallel_calls=tf.data.AUTOTUNE)
     else:
         batches = read_or_skip(items, _example(examples, *steps), examples, blank)
@@ -206,7 +206,7 @@ def evaluation_batches(
     steps = -(-len(examples) // batch_size)
     items = shard.positions(batch_size, 0, steps)
     items = items.batch(shard.per_replica(batch_size), drop_remainder=True)
-    if examples.pixels is not None and examples.pixels.fits(preprocessing):
+    if examples.decoded(preprocessing):
         kept = _kept_in_order(examples, preprocessing, whole)
         return _ahead(items.map(kept, num_parallel_calls=tf.data.AUTOTUNE))
     side = preprocessing.resize_size if whole else preprocessing.image_size

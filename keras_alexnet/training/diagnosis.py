@@ -18,19 +18,20 @@ class FlatLossHint(keras.callbacks.Callback):
     authors took 0.1; the loss then stays at the logarithm of the number of classes.
 
     Args:
-        warmup: Epochs in which the learning rate rises. The losses of the epoch in
-            which it has risen are looked at. Defaults to 0, the first epoch.
+        warmup: Fraction of the run in which the learning rate rises. The losses of the
+            epoch in which it has risen are looked at. Defaults to 0, the first epoch.
     """
 
     def __init__(self, warmup: float = 0.0):
         super().__init__()
-        self._epoch = max(math.ceil(warmup) - 1, 0)
+        self._warmup = warmup
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Looks at the losses of one epoch."""
+        risen = max(math.ceil(self._warmup * self.params["epochs"]) - 1, 0)
         chance = math.log(self.model.output_shape[-1])
         losses = [logs[name] for name in ("loss", "val_loss") if name in (logs or {})]
-        if epoch == self._epoch and losses and min(losses) >= FLAT * chance:
+        if epoch == risen and losses and min(losses) >= FLAT * chance:
             print(
                 f"\nThe loss is still that of guessing, {chance:.2f}. If it stays "
                 "there, try a smaller learning rate that rises first, such as "

@@ -161,10 +161,16 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         )
         self._factors = [self._factors_of(variable) for variable in variables]
         layers = {_layer_name(variable) for variable in variables}
-        for name in (*self.multipliers, *self.decay_multipliers):
-            if name not in (*layers, BIASES):
-                choices = [*sorted(layers), BIASES]
-                raise UserError(unknown(name, "layer with trainable weights", choices))
+        # Biases have a rate and no decay.
+        for names, known in (
+            (self.multipliers, [*sorted(layers), BIASES]),
+            (self.decay_multipliers, sorted(layers)),
+        ):
+            for name in names:
+                if name not in known:
+                    raise UserError(
+                        unknown(name, "layer with trainable weights", known)
+                    )
 
     def set_multiplier(self, name: str, factor: float) -> None:
         """Changes one of `multipliers`, without retracing.

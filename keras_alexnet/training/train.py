@@ -398,7 +398,7 @@ class _Training:
                 first_step=self.first_step,
                 callbacks=[
                     self.schedule,
-                    FlatLossHint(config.epochs * getattr(rate, "warmup", 0.0)),
+                    FlatLossHint(getattr(rate, "warmup", 0.0)),
                     self.damage,
                     *(boards if self.hosts.is_chief else []),
                     *callbacks,
