@@ -7,18 +7,21 @@ can be drawn before a run. The one that must know how training went, `Plateau`, 
 function of the validation history, which every checkpoint holds.
 """
 
-from keras_alexnet.schedules.checks import Schedule
 from keras_alexnet.schedules.curves import (
     Constant,
     Cosine,
     Curriculum,
+    Dexp,
+    Exp,
     Exponential,
+    Jdexp,
     Linear,
+    Piecewise,
+    Schedule,
+    Step,
 )
-from keras_alexnet.schedules.original import Dexp, Exp, Jdexp
 from keras_alexnet.schedules.parsing import SCHEDULES, parse_schedule, per_epoch
 from keras_alexnet.schedules.plateau import Plateau
-from keras_alexnet.schedules.steps import Piecewise, Step
 
 __all__ = [
     "SCHEDULES",

@@ -1,12 +1,46 @@
-"""Schedules that stay, rise or fall without steps."""
+"""Schedules that are functions of progress alone.
+
+`Exp`, `Dexp` and `Jdexp` have the names that the 2012 program gave them (its `lr.cu`);
+its `linear` is `Linear(value, target_factor=...)`, and its optional noise is left out.
+They came after the paper's network, whose rate was lowered by hand, and became the
+standard of cuda-convnet2.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 from keras_alexnet.errors import UserError
-from keras_alexnet.schedules.checks import check_positive
+
+Schedule = Callable[[float], float]
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises a ValueError unless a number is positive."""
+    if not value > 0:
+        raise UserError(f"{name} must be positive. Received: {value}")
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raises a ValueError unless a value is a whole number of at least `least`."""
+    if type(value) is not int or value < least:
+        raise UserError(
+            f"{name} must be a whole number, at least {least}. Received: {value}"
+        )
+
+
+def check_boundaries(boundaries: tuple[float, ...]) -> None:
+    """Raises a ValueError unless boundaries ascend within [0, 1]."""
+    ascending = all(
+        low < high for low, high in zip(boundaries, boundaries[1:], strict=False)
+    )
+    if not ascending or not all(0 <= boundary <= 1 for boundary in boundaries):
+        raise UserError(
+            "boundaries are fractions of the run: they must ascend and lie in [0, 1]. "
+            f"Received: {boundaries}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,3 +166,129 @@ class Curriculum:
     def __call__(self, progress: float) -> float:
         """Returns the dropout rate at `progress`."""
         return self.value * -math.expm1(-self.gamma * progress)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A value that is multiplied by a factor at given points.
+
+    Attributes:
+        value: The value at the start.
+        factor: What each boundary multiplies the value by, positive.
+        boundaries: Progress at which the value drops, ascending, each in [0, 1].
+    """
+
+    value: float
+    factor: float = 0.1
+    boundaries: tuple[float, ...] = (0.28, 0.57, 0.86)
+
+    def __post_init__(self):
+        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        check_positive("factor", self.factor)
+        check_boundaries(self.boundaries)
+
+    def __call__(self, progress: float) -> float:
+        """Returns the value at `progress`."""
+        passed = sum(progress >= boundary for boundary in self.boundaries)
+        return self.value * self.factor**passed
+
+
+@dataclasses.dataclass(frozen=True)
+class Piecewise:
+    """Any values, one after the other.
+
+    Attributes:
+        values: The value before the first boundary, and one from each boundary on.
+        boundaries: Progress at which the next value begins, ascending, each in [0, 1].
+    """
+
+    values: tuple[float, ...]
+    boundaries: tuple[float, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        check_boundaries(self.boundaries)
+        if len(self.values) != len(self.boundaries) + 1:
+            raise UserError(
+                "piecewise needs one value more than boundaries. "
+                f"Received: {len(self.values)} values, "
+                f"{len(self.boundaries)} boundaries"
+            )
+
+    def __call__(self, progress: float) -> float:
+        """Returns the value at `progress`."""
+        return self.values[sum(progress >= boundary for boundary in self.boundaries)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exp:
+    """An exponential curve: the value times target_factor^-progress.
+
+    Attributes:
+        value: The value at the start.
+        target_factor: What the value is divided by in the course of the run.
+    """
+
+    value: float
+    target_factor: float
+
+    def __post_init__(self):
+        check_positive("target_factor", self.target_factor)
+
+    def __call__(self, progress: float) -> float:
+        """Returns the value at `progress`."""
+        return self.value * self.target_factor**-progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Dexp:
+    """Equally long levels, each lower than the one before by the same factor.
+
+    Level i of N is the value times target_factor^(-i / (N - 1)) and lasts while
+    progress <= (i + 1) / N.
+
+    Attributes:
+        value: The first level.
+        target_factor: What the last level is smaller by; the default is that of
+            cuda-convnet2's network (0.01, 0.0016, 0.00025, 0.00004).
+        levels: How many levels there are, at least 2 (the program's `numSteps`).
+    """
+
+    value: float
+    target_factor: float = 250.0
+    levels: int = 4
+
+    def __post_init__(self):
+        check_positive("target_factor", self.target_factor)
+        check_count("levels", self.levels, 2)
+
+    def __call__(self, progress: float) -> float:
+        """Returns the value at `progress`."""
+        return self._height(self._level(progress))
+
+    def _level(self, progress: float) -> int:
+        for level in range(self.levels):
+            if progress <= (level + 1) / self.levels:
+                return level
+        return self.levels - 1
+
+    def _height(self, level: int) -> float:
+        return self.value * self.target_factor ** (-level / (self.levels - 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Jdexp(Dexp):
+    """`Dexp` that jumps half-way back up in the second half of its levels.
+
+    The value of all levels but the first is, in their second half and while progress is
+    between 0.2 and 0.9, the geometric mean of the level's and that of the one before.
+    """
+
+    def __call__(self, progress: float) -> float:
+        """Returns the value at `progress`."""
+        level = self._level(progress)
+        second_half = progress > (level + 0.5) / self.levels
+        if level and second_half and 0.2 < progress < 0.9:
+            return math.sqrt(self._height(level) * self._height(level - 1))
+        return self._height(level)

@@ -7,30 +7,17 @@ import dataclasses
 import math
 
 from keras_alexnet.errors import UserError, unknown
-from keras_alexnet.schedules.checks import Schedule
-from keras_alexnet.schedules.curves import (
-    Constant,
-    Cosine,
-    Curriculum,
-    Exponential,
-    Linear,
-)
-from keras_alexnet.schedules.original import Dexp, Exp, Jdexp
+from keras_alexnet.schedules import curves
+from keras_alexnet.schedules.curves import Constant, Schedule
 from keras_alexnet.schedules.plateau import Plateau
-from keras_alexnet.schedules.steps import Piecewise, Step
 
 SCHEDULES = {
-    "constant": Constant,
-    "step": Step,
-    "piecewise": Piecewise,
-    "linear": Linear,
-    "exponential": Exponential,
-    "cosine": Cosine,
-    "exp": Exp,
-    "dexp": Dexp,
-    "jdexp": Jdexp,
-    "plateau": Plateau,
-    "curriculum": Curriculum,
+    kind.__name__.lower(): kind
+    for kind in (
+        *(Constant, curves.Step, curves.Piecewise, curves.Linear, curves.Exponential),
+        *(curves.Cosine, curves.Exp, curves.Dexp, curves.Jdexp, Plateau),
+        curves.Curriculum,
+    )
 }
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from keras_alexnet.errors import UserError
-from keras_alexnet.schedules.checks import check_count
+from keras_alexnet.schedules.curves import check_count
 
 
 @dataclasses.dataclass(frozen=True)

@@ -311,7 +311,8 @@ class TrainConfig:
         """Names of settings without a value that the run decides when it begins."""
         names = (*CHOSEN, "image_size", "resize_size") * (self.recipe in CHOOSING)
         names += ("steps",) * (self.minutes is not None)
-        return tuple(name for name in names if getattr(self, name) is None)
+        names = tuple(name for name in names if getattr(self, name) is None)
+        return names + ("precision",) * (self.precision == "auto")
 
     def layer_multipliers(self) -> dict[str, Schedule]:
         """Reads `rate_multipliers`.

@@ -23,7 +23,7 @@ from keras_alexnet.model import AlexNet
 from keras_alexnet.schedules import parse_schedule, per_epoch
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.optimizer import DecayedMomentum
-from keras_alexnet.training.precision import Precision
+from keras_alexnet.training.precision import POLICIES
 from keras_alexnet.training.rates import decays, dropouts, frozen_layers, multipliers
 from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.strategy import describe, make_deterministic, use_xla
@@ -77,15 +77,21 @@ def build_network(
     )
 
 
-def make_model(config: TrainConfig, source: Dataset, precision: Precision) -> AlexNet:
-    """Makes the compiled model, with all of its variables."""
+def make_model(config: TrainConfig, source: Dataset, why: str) -> AlexNet:
+    """Makes the compiled model, with all of its variables.
+
+    Args:
+        config: What is trained, complete.
+        source: On what.
+        why: The reason of its precision, for people.
+    """
     classes = len(source.class_names)
     jit_compile, reason = use_xla(config.xla, config.deterministic)
     model = build_network(
         config,
         channels=source.channels,
         classes=classes,
-        dtype=precision.policy,
+        dtype=POLICIES[config.precision],
         weights=config.weights,
     )
     loss: keras.losses.Loss = keras.losses.SparseCategoricalCrossentropy()
@@ -110,7 +116,7 @@ def make_model(config: TrainConfig, source: Dataset, precision: Precision) -> Al
             weight_decay=config.weight_decay,
             multipliers={name: factor(0.0) for name, factor in factors.items()},
             decay_multipliers=decays(config, model),
-            dynamic_loss_scale=precision.name == "float16",
+            dynamic_loss_scale=config.precision == "float16",
             average=config.ema,
             global_clipnorm=config.clip_norm,
         ),
@@ -128,7 +134,7 @@ def make_model(config: TrainConfig, source: Dataset, precision: Precision) -> Al
         f"{config.architecture}, {model.count_params():,} parameters; "
         f"{_described(source)} images of {len(source.class_names)} classes; "
         f"{', '.join(describe(tf.distribute.get_strategy()))}; "
-        f"{precision.name}: {precision.reason}; "
+        f"{config.precision}: {why}; "
         f"XLA {'on' if jit_compile else 'off'}: {reason}"
     )
     return model

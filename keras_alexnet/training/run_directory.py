@@ -3,7 +3,6 @@
 config.json       the resolved configuration: reproduces the run
 data.json         class names, preprocessing, colour statistics
 skipped.csv       images that could not be used, if any, with the reasons
-precision.json    what the precision `auto` was on the machine where the run began
 history.csv       one row per epoch
 result.json       what came out, and on what
 model.keras       the trained model
@@ -185,7 +184,10 @@ class RunDirectory:
         Settings that an older version did not have yet get their default, whatever
         the recipe says of them today.
         """
-        return TrainConfig(**{**DEFAULTS, **read_settings(self / "config.json")})
+        settings = {**DEFAULTS, **read_settings(self / "config.json")}
+        if (self / "precision.json").is_file():
+            settings |= self.read_json("precision.json")  # Where `auto` was kept.
+        return TrainConfig(**settings)
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Writes a JSON file."""
@@ -201,8 +203,8 @@ class RunDirectory:
         if not (self / name).is_file():
             raise UserError(f"{self.path} has no {name}: has its training finished?")
         try:
-            return json.loads((self / name).read_text(encoding="utf-8"))
-        except ValueError as error:
+            return dict(json.loads((self / name).read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
             raise UserError(f"{self / name} is damaged: {error}") from None
 
     def write_history(self, history: list[dict[str, float]]) -> None:

@@ -38,11 +38,7 @@ from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.damage import DamageReport
 from keras_alexnet.training.diagnosis import FlatLossHint
 from keras_alexnet.training.hosts import Hosts, place_in_cluster
-from keras_alexnet.training.precision import (
-    Precision,
-    keep_choice,
-    precision_of_run,
-)
+from keras_alexnet.training.precision import choose_precision
 from keras_alexnet.training.preparation import (
     check_shares,
     describe_data,
@@ -150,16 +146,15 @@ def train(
             )
         check_shares(config, strategy.num_replicas_in_sync)
         keras.utils.set_random_seed(config.seed)
-        precision = precision_of_run(config, run, hosts, resume=resume)
+        precision, why = choose_precision(config.precision, hosts, begun=resume)
+        config = dataclasses.replace(config, precision=precision)
         # Before the run directory is made: a wrong layer name is found here.
         with strategy.scope():
-            model = make_model(config, source, precision)
+            model = make_model(config, source, why)
         claim = contextlib.nullcontext()
         if hosts.is_chief:
             claim = run.claimed(config, resume=resume, overwrite=overwrite)
         with claim, loop.naming_lack_of_memory(config.global_batch_size):
-            if hosts.is_chief:
-                keep_choice(config, run, precision)
             of_weights = model.metadata.preprocessing
             source = _decoded(config, source, of_weights)
             if hosts.is_chief:
@@ -170,7 +165,7 @@ def train(
             training.run(callbacks or [], quiet)
             if training.is_paused:
                 return training.result(training.history[-1], "val_")
-            return training.finish(precision)
+            return training.finish()
 
 
 def _check(config: TrainConfig, until_epoch: int | None) -> None:
@@ -426,7 +421,7 @@ class _Training:
             failures=tuple(self.saver.failures),
         )
 
-    def finish(self, precision: Precision) -> TrainResult:
+    def finish(self) -> TrainResult:
         """Judges the model by the test images, and writes all that there is."""
         source, hosts = self.source, self.hosts
         kept = self._keep()
@@ -449,7 +444,7 @@ class _Training:
                 "images_per_second": speed
                 and round(speed * self.config.global_batch_size, 1),
                 "seconds_waited_for_checkpoints": round(self.saver.seconds_waited, 3),
-                **_circumstances(hosts, source, self.model, precision),
+                **_circumstances(hosts, source, self.model, self.config.precision),
             }
             _write_results(
                 self.run_dir, self.saver, self.model, source, evaluation, summary
@@ -498,7 +493,7 @@ def _write_results(
 
 
 def _circumstances(
-    hosts: Hosts, source: Dataset, model: AlexNet, precision: Precision
+    hosts: Hosts, source: Dataset, model: AlexNet, precision: str
 ) -> dict[str, Any]:
     """Says what a run was made of, and where, and what was left out."""
     return {
@@ -506,7 +501,7 @@ def _circumstances(
         "devices": describe(hosts.strategy),
         "hosts": hosts.count,
         "replicas": hosts.strategy.num_replicas_in_sync,
-        "precision": precision.name,
+        "precision": precision,
         "xla": model.jit_compile,
         "examples": source.total,
         "skipped": len(source.skipped),
