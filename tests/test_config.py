@@ -277,7 +277,7 @@ def test_a_layer_has_one_multiplier():
 
 def test_multipliers_of_layers_are_read_in_their_order():
     texts = ("conv*=piecewise((1, 0), (0.5,))", "fc8 = linear(10, end=1)")
-    multipliers = TrainConfig(rate_multipliers=texts).layer_multipliers()
+    multipliers = TrainConfig(rate_multipliers=texts).by_layer("rate_multipliers")
     assert list(multipliers.items()) == [
         ("conv*", Piecewise((1, 0), (0.5,))),
         ("fc8", Linear(10, end=1)),

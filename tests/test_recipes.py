@@ -85,7 +85,7 @@ def test_the_source_recipe_goes_through_the_rates_of_the_log():
     assert config.architecture == "alexnet_2012_source"
     rate = parse_schedule(config.learning_rate)
     bias = parse_schedule(config.bias_multiplier)
-    conv1 = config.layer_multipliers()["conv1"]
+    conv1 = config.by_layer("rate_multipliers")["conv1"]
     steps = -(-91 * IMAGES // 128)
     for epoch, expected in enumerate(logged_rates()):
         # The first and the last whole step of the epoch.

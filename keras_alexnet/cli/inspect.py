@@ -69,7 +69,8 @@ def _panels(config: TrainConfig) -> Panels:
     def panel(text: str) -> dict[str, Schedule]:
         return {text: parse_schedule(text)}
 
-    def by_layer(what: str, texts: tuple[str, ...], schedules: Mapping) -> None:
+    def by_layer(what: str, name: str) -> None:
+        texts, schedules = getattr(config, name) or (), config.by_layer(name)
         for text, (layer, schedule) in zip(texts, schedules.items(), strict=True):
             written = text.partition("=")[2].strip()
             panels[f"{what} of {layer}"] = {written: schedule}
@@ -78,10 +79,10 @@ def _panels(config: TrainConfig) -> Panels:
         "Learning rate": panel(config.learning_rate),
         "Dropout rate": panel(config.dropout),
     }
-    by_layer("Dropout rate", config.dropout_by_layer, config.layer_dropouts())
+    by_layer("Dropout rate", "dropout_by_layer")
     if parse_schedule(config.bias_multiplier) != Constant(1.0):
         panels["Multiplier of biases"] = panel(config.bias_multiplier)
-    by_layer("Multiplier", config.rate_multipliers or (), config.layer_multipliers())
+    by_layer("Multiplier", "rate_multipliers")
     noise = parse_schedule(config.color_noise)
     if noise != Constant(0.0):
 

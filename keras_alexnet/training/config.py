@@ -58,6 +58,13 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("ema",), lambda value: 0 < value < 1, "in (0, 1)"),
 )
 
+# Lists of LAYER=SCHEDULE: the word for a value, kinds that it cannot be, its limit.
+_BY_LAYER: dict[str, tuple[str, tuple[type, ...], float]] = {
+    "rate_multipliers": ("FACTOR", (Curriculum, Plateau), math.inf),
+    "decay_multipliers": ("FACTOR", (Curriculum, Plateau), math.inf),
+    "dropout_by_layer": ("RATE", (Plateau,), 1.0),
+}
+
 # Settings of earlier versions that are arguments of `train` now.
 _RETIRED = {"run_dir", "resume"}
 
@@ -259,21 +266,13 @@ class TrainConfig:
                 if value is not None and not is_right(value):
                     raise UserError(f"{name} must be {what}. Received: {value}")
         self._check_augmentation()
-        if self.resize_size and self.image_size and self.crop_padding is not None:
-            if self.resize_size + 2 * self.crop_padding < self.image_size:
-                raise UserError(
-                    "Nothing to crop: resize_size plus twice crop_padding must be at "
-                    f"least image_size. Received: resize_size={self.resize_size}, "
-                    f"crop_padding={self.crop_padding}, image_size={self.image_size}"
-                )
         if self.learning_rate is not None:
             _check_schedule("learning_rate", self.learning_rate, (Curriculum,))
-        _check_schedule("dropout", self.dropout, (Plateau,), limit=1.0)
+        _check_schedule("dropout", self.dropout, (Plateau,), 1.0)
         for name in ("color_noise", "bias_multiplier"):
             _check_schedule(name, getattr(self, name), (Curriculum, Plateau))
-        self.layer_multipliers()
-        self.layer_decays()
-        self.layer_dropouts()
+        for name in _BY_LAYER:
+            self.by_layer(name)
         if self.recipe not in CHOOSING:
             for name in CHOSEN:
                 if getattr(self, name) is None:
@@ -281,19 +280,35 @@ class TrainConfig:
                         f"{name} is chosen from the images by the recipes images and "
                         f"fine-tune only. Received: {name}=None, recipe={self.recipe}"
                     )
-        if self.global_batch_size is None:
-            return
-        if self.replicas and self.global_batch_size % self.replicas:
+        self.check_fit(self.replicas or 1, self.image_size, self.resize_size)
+
+    def check_fit(
+        self, replicas: int, image_size: int | None, resize_size: int | None
+    ) -> None:
+        """Checks that a batch can be shared, and an image cropped.
+
+        Args:
+            replicas: Number of devices.
+            image_size: Of the network's input, if that is known.
+            resize_size: What the shorter side of images is resized to, if known.
+
+        Raises:
+            ValueError: One of them cannot; what is still to be chosen can.
+        """
+        parts = replicas * self.micro_batches
+        if self.global_batch_size is not None and self.global_batch_size % parts:
             raise UserError(
                 f"A batch of {self.global_batch_size} cannot be shared equally by "
-                f"{self.replicas} replicas: choose a multiple of {self.replicas} as "
-                "global_batch_size."
+                f"{replicas} replicas in {self.micro_batches} micro-batches each: "
+                f"choose a multiple of {parts} as global_batch_size."
             )
-        if self.global_batch_size % ((self.replicas or 1) * self.micro_batches):
+        if None in (image_size, resize_size, self.crop_padding):
+            return
+        if resize_size + 2 * self.crop_padding < image_size:
             raise UserError(
-                f"A batch of {self.global_batch_size} cannot be cut into "
-                f"{self.micro_batches} equal parts on each replica: choose another "
-                "global_batch_size or micro_batches."
+                "Nothing to crop: resize_size plus twice crop_padding must be at least "
+                f"image_size. Received: resize_size={resize_size}, "
+                f"crop_padding={self.crop_padding}, image_size={image_size}"
             )
 
     @property
@@ -314,46 +329,33 @@ class TrainConfig:
         names = tuple(name for name in names if getattr(self, name) is None)
         return names + ("precision",) * (self.precision == "auto")
 
-    def layer_multipliers(self) -> dict[str, Schedule]:
-        """Reads `rate_multipliers`.
+    def by_layer(self, name: str) -> dict[str, Schedule]:
+        """Reads a setting that is a list of LAYER=SCHEDULE.
+
+        Args:
+            name: `"rate_multipliers"`, `"decay_multipliers"` or `"dropout_by_layer"`.
 
         Returns:
             Functions of progress by name or pattern of layers, in the order given.
 
         Raises:
-            ValueError: One is not written as LAYER=FACTOR, or is given twice.
+            ValueError: One is written otherwise, is given twice, or is no such
+                schedule.
         """
-        texts = self.rate_multipliers or ()
-        return _by_layer("rate_multipliers", "FACTOR", texts, (Curriculum, Plateau))
-
-    def layer_decays(self) -> dict[str, float]:
-        """Reads `decay_multipliers`.
-
-        Returns:
-            Factors by name or pattern of layers, in the order given.
-
-        Raises:
-            ValueError: One is not written as LAYER=FACTOR, or is given twice.
-        """
-        name, texts = "decay_multipliers", self.decay_multipliers
-        factors = _by_layer(name, "FACTOR", texts, (Curriculum, Plateau))
-        for layer, factor in factors.items():
-            if not isinstance(factor, Constant):
-                raise UserError(f"{name} are numbers. Received: {layer}={factor}")
-        return {layer: factor(0.0) for layer, factor in factors.items()}
-
-    def layer_dropouts(self) -> dict[str, Schedule]:
-        """Reads `dropout_by_layer`.
-
-        Returns:
-            Functions of progress by layer, in the order given.
-
-        Raises:
-            ValueError: One is not written as LAYER=RATE, or is given twice.
-        """
-        return _by_layer(
-            "dropout_by_layer", "RATE", self.dropout_by_layer, (Plateau,), limit=1.0
-        )
+        what, unsuitable, limit = _BY_LAYER[name]
+        schedules: dict[str, Schedule] = {}
+        for text in getattr(self, name) or ():
+            layer, equals, value = (part.strip() for part in text.partition("="))
+            if not layer or not equals or layer in schedules:
+                raise UserError(
+                    f"{name} are written LAYER={what}, each layer once. "
+                    f"Received: {text!r}"
+                )
+            full_name = f"{name} {layer}"
+            schedules[layer] = _check_schedule(full_name, value, unsuitable, limit)
+            if name == "decay_multipliers" and type(schedules[layer]) is not Constant:
+                raise UserError(f"{full_name} must be a number. Received: {text!r}")
+        return schedules
 
     def _check_augmentation(self) -> None:
         if self.augmentation == "modern" and (
@@ -460,34 +462,8 @@ def _conforming(values: dict[str, Any]) -> dict[str, Any]:
     return {name: conform(name, value, hints[name]) for name, value in values.items()}
 
 
-def _by_layer(
-    name: str,
-    what: str,
-    texts: tuple[str, ...],
-    unsuitable: tuple[type, ...],
-    *,
-    limit: float = math.inf,
-) -> dict[str, Schedule]:
-    """Reads a list of LAYER=SCHEDULE.
-
-    Raises:
-        ValueError: One is written otherwise, is given twice, or is no such schedule.
-    """
-    schedules = {}
-    for text in texts:
-        layer, equals, value = (part.strip() for part in text.partition("="))
-        if not layer or not equals or layer in schedules:
-            raise UserError(
-                f"{name} are written LAYER={what}, each layer once. Received: {text!r}"
-            )
-        schedules[layer] = _check_schedule(
-            f"{name} {layer}", value, unsuitable, limit=limit
-        )
-    return schedules
-
-
 def _check_schedule(
-    name: str, text: str, unsuitable: tuple[type, ...], *, limit: float = math.inf
+    name: str, text: str, unsuitable: tuple[type, ...], limit: float = math.inf
 ) -> Schedule:
     """Returns a schedule that is of a suitable kind and stays in [0, limit).
 

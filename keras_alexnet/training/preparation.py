@@ -29,23 +29,6 @@ from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.strategy import describe, make_deterministic, use_xla
 
 
-def check_shares(config: TrainConfig, replicas: int) -> None:
-    """Raises a ValueError if a batch cannot be shared, or an image not be cropped."""
-    if config.global_batch_size % (replicas * config.micro_batches):
-        raise UserError(
-            f"A batch of {config.global_batch_size} cannot be shared equally by "
-            f"{replicas} devices in {config.micro_batches} parts each: choose a "
-            f"multiple of {replicas * config.micro_batches}."
-        )
-    image_size, resize_size = _sizes(config)
-    if resize_size + 2 * config.crop_padding < image_size:
-        raise UserError(
-            f"Nothing to crop: images of {resize_size} pixels and a border of "
-            f"{config.crop_padding} leave no room for the network's {image_size}. "
-            "Choose a larger resize_size."
-        )
-
-
 def build_network(
     config: TrainConfig,
     *,
@@ -55,7 +38,7 @@ def build_network(
     weights: str | None = None,
 ) -> AlexNet:
     """Builds the network of a configuration, not yet compiled."""
-    image_size, _ = _sizes(config)
+    image_size, _ = sizes(config)
 
     def override(value: str) -> str | None:
         return None if value.lower() == "none" else value
@@ -173,7 +156,7 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _sizes(config: TrainConfig) -> tuple[int, int]:
+def sizes(config: TrainConfig) -> tuple[int, int]:
     """Returns the network's input size and the size that images are resized to."""
     image_size = config.image_size or get_architecture(config.architecture).input_size
     # As much larger as the 256 of the paper than the 227 of its network.
@@ -190,7 +173,7 @@ def unmeasured(
         source: The images.
         of_weights: What the weights to start from were trained on, which goes on.
     """
-    image_size, resize_size = _sizes(config)
+    image_size, resize_size = sizes(config)
     if of_weights is not None and of_weights.channels == source.channels:
         preprocessing = of_weights.with_image_size(image_size)
         if config.resize_size:

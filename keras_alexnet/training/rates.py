@@ -35,7 +35,7 @@ def multipliers(config: TrainConfig, model: keras.Model) -> dict[str, Schedule]:
     """
     names = _layers_with_weights(model)
     schedules: dict[str, Schedule] = {}
-    for pattern, schedule in config.layer_multipliers().items():
+    for pattern, schedule in config.by_layer("rate_multipliers").items():
         for name in _matching(pattern, names):
             if model.get_layer(name).trainable:
                 schedules[name] = schedule
@@ -55,8 +55,8 @@ def decays(config: TrainConfig, model: keras.Model) -> dict[str, float]:
     """
     names = _layers_with_weights(model)
     return {
-        name: factor
-        for pattern, factor in config.layer_decays().items()
+        name: factor(0.0)
+        for pattern, factor in config.by_layer("decay_multipliers").items()
         for name in _matching(pattern, names)
     }
 
@@ -73,7 +73,7 @@ def dropouts(config: TrainConfig, model: keras.Model) -> dict[str, Schedule]:
     """
     layers = [one.name for one in model.layers if isinstance(one, ScheduledDropout)]
     schedules = dict.fromkeys(layers, parse_schedule(config.dropout))
-    for name, schedule in config.layer_dropouts().items():
+    for name, schedule in config.by_layer("dropout_by_layer").items():
         if name not in schedules:
             raise UserError(unknown(name, "dropout layer", layers))
         schedules[name] = schedule

@@ -40,12 +40,12 @@ from keras_alexnet.training.diagnosis import FlatLossHint
 from keras_alexnet.training.hosts import Hosts, place_in_cluster
 from keras_alexnet.training.precision import choose_precision
 from keras_alexnet.training.preparation import (
-    check_shares,
     describe_data,
     make_augmentation,
     make_class_weights,
     make_mixing,
     make_model,
+    sizes,
     unmeasured,
 )
 from keras_alexnet.training.rates import dropouts, multipliers
@@ -144,7 +144,7 @@ def train(
                 "patience needs validation images, because nothing may be chosen by "
                 "the test images. Received: validation_fraction=0"
             )
-        check_shares(config, strategy.num_replicas_in_sync)
+        config.check_fit(strategy.num_replicas_in_sync, *sizes(config))
         keras.utils.set_random_seed(config.seed)
         precision, why = choose_precision(config.precision, hosts, begun=resume)
         config = dataclasses.replace(config, precision=precision)
