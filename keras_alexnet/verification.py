@@ -16,7 +16,7 @@ from keras_alexnet.errors import UserError
 from keras_alexnet.evaluation import Evaluation, Evaluator, match_classes
 from keras_alexnet.features import feature_extractor
 from keras_alexnet.features.lpips import LPIPS
-from keras_alexnet.files import sha256
+from keras_alexnet.files import digest_of
 from keras_alexnet.model import AlexNet
 from keras_alexnet.weights.catalog import PublishedFile, get_published, identify
 
@@ -92,7 +92,7 @@ def verify(
     """
     published = identify(path)
     if published is None:
-        got = f"no published file has {sha256(path)[:23]}..."
+        got = f"no published file has {digest_of(path)[:23]}..."
         yield Check("digest of the file", "-", got, None)
     else:
         what, digest = f"digest of {published.name}", f"{published.digest[:23]}..."

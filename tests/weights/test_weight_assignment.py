@@ -17,14 +17,9 @@ from keras_alexnet.weights import (
     LayerWeights,
     WeightFile,
     WeightFileError,
-    assign_weights,
-    convert_lrn,
     load_weights_into,
-    lrn_alpha,
     read_weights,
     recognise,
-    to_classic_dropout,
-    to_inverted_dropout,
 )
 from keras_alexnet.weights.assignment import bind_weights
 
@@ -88,12 +83,12 @@ def test_other_layers_with_weights_are_named():
     assert set(report.initial) == {"norm1", "norm2"}
 
 
-@pytest.mark.parametrize("load", [assign_weights, load_weights_into])
-def test_a_mismatch_names_layer_found_and_expected_and_changes_nothing(load):
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_mismatch_names_layer_found_and_expected_and_changes_nothing(strict):
     model = writers.model(groups=1)
     before = snapshot(model)
     with pytest.raises(ValueError) as caught:
-        load(model, TINY if load is load_weights_into else read_weights(TINY))
+        load_weights_into(model, TINY, strict=strict)
     message = str(caught.value)
     assert "conv2: found (5, 5, 1, 4), (4,); expected (5, 5, 2, 4), (4,)" in message
     assert "conv4" in message and "conv3" not in message
@@ -105,7 +100,7 @@ def test_a_missing_layer_is_a_mismatch():
     weights = read_weights(TINY)
     layers = {n: w for n, w in weights.layers.items() if n not in ("conv3", "fc7")}
     with pytest.raises(ValueError, match="conv3: found no such layer; expected"):
-        assign_weights(writers.model(), dataclasses.replace(weights, layers=layers))
+        load_weights_into(writers.model(), dataclasses.replace(weights, layers=layers))
 
 
 def test_a_damaged_file_leaves_the_model_alone(tmp_path):
@@ -125,7 +120,7 @@ def test_dense_layers_written_as_convolutions_are_dense(tmp_path):
     weights = read_weights(tmp_path / "a.keras")
     assert weights.layers["fc6"].kernel.shape == (800, 48)
     again = keras_alexnet.build(reduced("alexnet_slim_v2"))
-    assign_weights(again, weights)
+    load_weights_into(again, weights)
     for now, then in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(now, then)
 
@@ -184,56 +179,6 @@ def test_architectures_are_recognised():
     assert half_file.count_params() == 59_798_312
     assert recognise(half_file) == ("alexnet_2012_half",)
     assert recognise(read_weights(TINY)) == ()
-
-
-# === Conversions ===
-def test_classic_dropout_becomes_inverted():
-    weights = read_weights(TINY)
-    model = writers.model(classifier_activation=None)
-    image = np.random.default_rng(0).normal(size=(2, 28, 28, 3)).astype("float32")
-
-    # The test pass of 2012: activations of fc6 and fc7 are halved.
-    assign_weights(model, weights)
-    tap = keras.Model(model.inputs[0], model.get_layer("flatten").output)
-    x = np.array(tap(image))
-    for name in ("fc6", "fc7", "fc8"):
-        kernel, bias = weights.layers[name]
-        x = x @ kernel + bias
-        x = x if name == "fc8" else 0.5 * np.maximum(x, 0)
-
-    converted = to_inverted_dropout(weights)
-    assign_weights(model, converted)
-    np.testing.assert_allclose(model(image), x, rtol=0, atol=1e-6)
-    for name, layer in to_classic_dropout(converted).layers.items():
-        np.testing.assert_array_equal(layer.kernel, weights.layers[name].kernel)
-        np.testing.assert_array_equal(converted.layers[name].bias, layer.bias)
-
-
-def test_weights_under_one_lrn_run_under_another():
-    weights = read_weights(TINY)
-
-    def net(k, alpha):
-        def norm(name, dtype):
-            return keras_alexnet.get_layer("lrn")(size=5, alpha=alpha, k=k, name=name)
-
-        return writers.model(norm=norm, include_top=False)
-
-    image = np.random.default_rng(0).normal(0, 50, (2, 28, 28, 3)).astype("float32")
-    before, after = net(2.0, 0.02), net(1.0, lrn_alpha(0.02, 2.0, 1.0))
-    load_weights_into(before, TINY)
-    expected = keras.ops.convert_to_numpy(before(image))
-    load_weights_into(after, TINY)
-    assert np.abs(after(image) - expected).max() > 0.01 * expected.max()
-
-    def convert(weight_file):
-        return convert_lrn(weight_file, from_k=2.0, to_k=1.0)
-
-    load_weights_into(after, TINY, convert=convert)
-    np.testing.assert_allclose(after(image), expected, rtol=0, atol=1e-6)
-    # Worked out by hand: 2 ** -0.75, and halves.
-    factor = convert_lrn(weights, 2.0, 1.0).layers["conv2"].kernel
-    kernel = weights.layers["conv2"].kernel
-    np.testing.assert_allclose(factor, kernel * 0.594604, rtol=1e-5)
 
 
 # === The command ===

@@ -13,7 +13,7 @@ from writers import check
 
 from keras_alexnet.weights import (
     WeightFileError,
-    assign_weights,
+    load_weights_into,
     read_mean,
     read_weights,
 )
@@ -125,7 +125,7 @@ def test_a_trained_model_is_read_without_its_optimizer(tmp_path):
 @pytest.mark.parametrize("file", ["tiny_zip.pth", "tiny.safetensors", "tiny_lists.npy"])
 def test_the_model_computes_what_pytorch_computed(file):
     model = writers.model(classifier_activation=None)
-    assign_weights(model, read_weights(FIXTURES / file))
+    load_weights_into(model, read_weights(FIXTURES / file))
     image = np.array(tiny_net.image(), np.float32).reshape(1, 3, 28, 28)
     logits = model(image.transpose(0, 2, 3, 1), training=False)
     expected = json.loads((FIXTURES / "tiny_logits.json").read_text())["logits"]
@@ -150,7 +150,7 @@ def test_import_save_import_is_bit_identical(file, tmp_path):
         written = {"caffe": writers.caffe_net, "onnx": writers.onnx_graph}[file]()
         path.write_bytes(written.SerializeToString())
     model = writers.model()
-    assign_weights(model, read_weights(path))
+    load_weights_into(model, read_weights(path))
     for name in ("a.keras", "a.weights.h5"):
         if name.endswith(".h5"):
             model.save_weights(tmp_path / name)
