@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
+from collections.abc import Sequence
 from typing import Literal
 
 import keras
@@ -89,15 +90,19 @@ class OverlappingMaxPooling2D(keras.layers.MaxPooling2D):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns the maximum of each window."""
-        if self.rounding == "ceil":
-            inputs = self._pad_to_whole_windows(inputs)
         spatial = (1, 2) if self.data_format == "channels_last" else (2, 3)
         # Only its gradient is faster.
-        if not training or choose("max_pool", inputs, training) == "native":
-            return super().call(inputs)
-        if self.padding == "same":
-            inputs = _pad_same(inputs, self.pool_size, self.strides, spatial)
-        if any(inputs.shape[axis] is None for axis in spatial):
+        positions = training and choose("max_pool", inputs, training) == "argmax"
+        positions = positions and all(inputs.shape[axis] for axis in spatial)
+        if self.rounding == "ceil" or (positions and self.padding == "same"):
+            # Minus infinity loses against every pixel, as if the window were clipped.
+            # No window can lie beyond the image, because less than a stride is added
+            # and a stride is at most a window.
+            shape = tf.unstack(tf.shape(inputs))
+            shape = [n or shape[axis] for axis, n in enumerate(inputs.shape)]
+            padding = self._borders(shape)
+            inputs = tf.pad(inputs, padding, constant_values=float("-inf"))
+        if not positions:
             return super().call(inputs)
         pool = _argmax_pooling(tuple(self.pool_size), tuple(self.strides), spatial)
         return pool(inputs)
@@ -105,10 +110,10 @@ class OverlappingMaxPooling2D(keras.layers.MaxPooling2D):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns the shape of the output for an input of `input_shape`."""
         if self.rounding == "ceil":
-            padding = self._missing(input_shape)
+            borders = self._borders(input_shape)
             input_shape = tuple(
-                None if size is None else size + extra
-                for size, extra in zip(input_shape, padding, strict=True)
+                None if size is None else size + sum(border)
+                for size, border in zip(input_shape, borders, strict=True)
             )
         return super().compute_output_shape(input_shape)
 
@@ -116,29 +121,20 @@ class OverlappingMaxPooling2D(keras.layers.MaxPooling2D):
         """Returns the constructor's arguments."""
         return {**super().get_config(), "rounding": self.rounding}
 
-    def _missing(self, shape: tuple) -> list:
-        """Pixels that the last window lacks at the end of each axis of `shape`."""
-        missing = [0] * 4
+    def _borders(self, shape: Sequence) -> list[tuple]:
+        """Pixels to add before and after each axis, so that all windows are whole."""
+        borders = [(0, 0)] * 4
         first = 1 if self.data_format == "channels_last" else 2
         for axis, size, stride in zip(
             (first, first + 1), self.pool_size, self.strides, strict=True
         ):
-            if shape[axis] is not None:
-                missing[axis] = (size - shape[axis]) % stride
-        return missing
-
-    def _pad_to_whole_windows(self, inputs: tf.Tensor) -> tf.Tensor:
-        # Minus infinity loses against every pixel, as if the window were clipped. No
-        # window can lie beyond the image, because less than a stride is added and a
-        # stride is at most a window.
-        shape = [
-            dynamic if static is None else static
-            for static, dynamic in zip(
-                inputs.shape, tf.unstack(tf.shape(inputs)), strict=True
-            )
-        ]
-        padding = [[0, extra] for extra in self._missing(shape)]
-        return tf.pad(inputs, padding, constant_values=float("-inf"))
+            length = shape[axis]
+            if length is not None and self.padding == "same":
+                total = max((-(-length // stride) - 1) * stride + size - length, 0)
+                borders[axis] = (total // 2, total - total // 2)
+            elif length is not None:
+                borders[axis] = (0, (size - length) % stride)
+        return borders
 
 
 # Made once for each kind of window; holds no variables and may be shared by replicas.
@@ -166,7 +162,10 @@ def _argmax_pooling(
 
     @compiled
     def forward(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        counts = _windows(x.shape, pool_size, strides, spatial)
+        counts = [
+            (x.shape[axis] - size) // step + 1
+            for axis, size, step in zip(spatial, pool_size, strides, strict=True)
+        ]
         largest, where = None, None
         for number, offset in enumerate(offsets):
             index = [slice(None)] * 4
@@ -244,21 +243,3 @@ def _scatter_to_maxima(
         index[axis] = slice(length)
     dx = tf.pad(tf.reshape(dx, shape)[tuple(index)], padding)
     return tf.cast(dx, dy.dtype)
-
-
-def _windows(shape, pool_size, strides, spatial) -> list[int]:
-    return [
-        (shape[axis] - size) // step + 1
-        for axis, size, step in zip(spatial, pool_size, strides, strict=True)
-    ]
-
-
-def _pad_same(inputs, pool_size, strides, spatial) -> tf.Tensor:
-    """Pads with minus infinity, which loses against every pixel."""
-    padding = [[0, 0]] * 4
-    for axis, size, step in zip(spatial, pool_size, strides, strict=True):
-        length = inputs.shape[axis]
-        if length is not None:
-            total = max((-(-length // step) - 1) * step + size - length, 0)
-            padding[axis] = [total // 2, total - total // 2]
-    return tf.pad(inputs, padding, constant_values=float("-inf"))
