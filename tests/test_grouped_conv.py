@@ -1,7 +1,5 @@
 """Grouped convolution against loops, and against Keras's own layer."""
 
-import inspect
-
 import keras
 import numpy as np
 import pytest
@@ -61,6 +59,7 @@ def with_random_weights(layer, input_shape):
     return layer
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize(
@@ -73,8 +72,10 @@ def with_random_weights(layer, input_shape):
         ((1, 1), (1, 1), (1, 1)),
     ],
 )
-def test_forward_is_the_convolution(groups, padding, kernel_size, strides, dilation):
-    x = images()
+def test_forward_is_the_convolution(
+    data_format, groups, padding, kernel_size, strides, dilation
+):
+    x, first = images(), data_format == "channels_first"
     layer = GroupedConv2D(
         FILTERS,
         kernel_size,
@@ -82,32 +83,15 @@ def test_forward_is_the_convolution(groups, padding, kernel_size, strides, dilat
         strides=strides,
         padding=padding,
         dilation_rate=dilation,
+        data_format=data_format,
     )
-    with_random_weights(layer, x.shape)
-    kernel, bias = layer.get_weights()
-    y = layer(x)
+    inputs = np.moveaxis(x, -1, 1) if first else x
+    kernel, bias = with_random_weights(layer, inputs.shape).get_weights()
+    y = layer(inputs)
+    assert y.shape == layer.compute_output_shape(inputs.shape)
     written_out = expected(x, kernel, bias, groups, strides, padding, dilation)
-    assert y.shape == layer.compute_output_shape(x.shape)
+    y = np.moveaxis(y, 1, -1) if first else y
     np.testing.assert_allclose(y, written_out, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("padding", ["valid", "same"])
-def test_channels_first_is_the_same_with_other_axes(groups, padding):
-    x = images()
-    layer = GroupedConv2D(
-        FILTERS,
-        3,
-        groups=groups,
-        strides=(1, 2),
-        padding=padding,
-        data_format="channels_first",
-    )
-    with_random_weights(layer, (2, CHANNELS, 7, 6))
-    kernel, bias = layer.get_weights()
-    y = layer(np.moveaxis(x, -1, 1))
-    written_out = expected(x, kernel, bias, groups, (1, 2), padding, (1, 1))
-    np.testing.assert_allclose(np.moveaxis(y, 1, -1), written_out, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -142,12 +126,6 @@ def test_arguments_and_kernel_layout_are_those_of_conv2d(arguments):
     for attribute in ("kernel_constraint", "bias_constraint"):
         assert type(getattr(ours, attribute)) is type(getattr(keras_own, attribute))
     np.testing.assert_allclose(sum(ours.losses), sum(keras_own.losses), rtol=1e-4)
-
-
-def test_every_argument_of_conv2d_is_in_the_configuration():
-    parameters = inspect.signature(keras.layers.Conv2D.__init__).parameters
-    config = GroupedConv2D(FILTERS, 3).get_config()
-    assert set(parameters) - {"self", "kwargs"} <= set(config)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -187,13 +165,6 @@ def test_first_half_of_the_filters_sees_the_first_half_of_the_channels_only():
     assert np.abs(y[..., half:] - without_b[..., half:]).max() > 0
 
 
-def test_two_groups_are_the_default_and_halve_the_kernel():
-    layer = GroupedConv2D(256, 5)
-    layer.build((None, 27, 27, 96))
-    assert layer.groups == 2
-    assert layer.kernel.shape == (5, 5, 48, 256)
-
-
 def test_no_function_is_compiled_for_it():
     layer = GroupedConv2D(FILTERS, 3)
     signature = tf.TensorSpec((None, 7, 6, CHANNELS))
@@ -206,11 +177,8 @@ def test_no_function_is_compiled_for_it():
 def test_filters_that_cannot_be_split_are_refused(filters, groups):
     with pytest.raises(ValueError, match="groups"):
         GroupedConv2D(filters, 3, groups=groups)
-
-
-def test_channels_that_cannot_be_split_are_refused():
-    with pytest.raises(ValueError, match="groups"):
-        GroupedConv2D(FILTERS, 3).build((None, 7, 6, 3))
+    with pytest.raises(ValueError, match="groups"):  # Nor channels.
+        GroupedConv2D(6, 3).build((None, 7, 6, 3))
 
 
 EACH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
