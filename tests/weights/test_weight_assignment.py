@@ -1,6 +1,7 @@
 """From files into models: what fits, what does not, conversions, the command."""
 
 import dataclasses
+import re
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import writers
 from reduced import reduced
 
 import keras_alexnet
-from keras_alexnet.cli.import_weights import ImportWeights
 from keras_alexnet.weights import (
     LAYER_NAMES,
     LayerWeights,
@@ -41,17 +41,20 @@ def check_loaded(model, names):
             assert same == (name in names), name
 
 
-def test_everything_fits():
-    model = writers.model()
+@pytest.mark.parametrize("options", [{}, {"dtype": "mixed_bfloat16"}])
+def test_everything_fits(options):
+    model = writers.model(**options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = load_weights_into(model, TINY)
+        report = load_weights_into(model, TINY, strict=True)
     assert report.loaded == LAYER_NAMES and not report.initial and not report.unused
     check_loaded(model, LAYER_NAMES)
 
 
 def test_without_the_top_the_classifier_is_unused():
     model = writers.model(include_top=False)
+    with pytest.raises(WeightFileError, match="fc6: found .*; expected no such layer"):
+        load_weights_into(model, TINY, strict=True)
     report = load_weights_into(model, TINY)
     assert report.unused == ("fc6", "fc7", "fc8") and not report.initial
     check_loaded(model, LAYER_NAMES[:5])
@@ -84,7 +87,9 @@ def test_other_layers_with_weights_are_named():
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_a_mismatch_names_layer_found_and_expected_and_changes_nothing(strict):
+def test_a_mismatch_names_layer_found_and_expected_and_changes_nothing(
+    strict, tmp_path
+):
     model = writers.model(groups=1)
     before = snapshot(model)
     with pytest.raises(ValueError) as caught:
@@ -92,23 +97,13 @@ def test_a_mismatch_names_layer_found_and_expected_and_changes_nothing(strict):
     message = str(caught.value)
     assert "conv2: found (5, 5, 1, 4), (4,); expected (5, 5, 2, 4), (4,)" in message
     assert "conv4" in message and "conv3" not in message
-    for now, then in zip(snapshot(model), before, strict=True):
-        np.testing.assert_array_equal(now, then)
-
-
-def test_a_missing_layer_is_a_mismatch():
     weights = read_weights(TINY)
     layers = {n: w for n, w in weights.layers.items() if n not in ("conv3", "fc7")}
     with pytest.raises(ValueError, match="conv3: found no such layer; expected"):
-        load_weights_into(writers.model(), dataclasses.replace(weights, layers=layers))
-
-
-def test_a_damaged_file_leaves_the_model_alone(tmp_path):
-    model = writers.model()
-    before = snapshot(model)
-    (tmp_path / "a").write_bytes(TINY.read_bytes()[:-100])
+        load_weights_into(model, dataclasses.replace(weights, layers=layers))
+    (tmp_path / "damaged").write_bytes(TINY.read_bytes()[:-100])
     with pytest.raises(WeightFileError):
-        load_weights_into(model, tmp_path / "a")
+        load_weights_into(model, tmp_path / "damaged", strict=strict)
     for now, then in zip(snapshot(model), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
@@ -123,12 +118,6 @@ def test_dense_layers_written_as_convolutions_are_dense(tmp_path):
     load_weights_into(again, weights)
     for now, then in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(now, then)
-
-
-def test_mixed_precision_models_take_weights():
-    model = writers.model(dtype="mixed_bfloat16")
-    load_weights_into(model, TINY)
-    check_loaded(model, LAYER_NAMES)
 
 
 # === Recognition ===
@@ -182,51 +171,41 @@ def test_architectures_are_recognised():
 
 
 # === The command ===
-@pytest.fixture
-def mini(tmp_path):
+
+
+def test_the_command_saves_a_model_with_the_files_weights(tmp_path, command):
     model = keras_alexnet.build("alexnet_mini", classes=4)
-    model.save_weights(tmp_path / "a.weights.h5")
-    return model, tmp_path / "a.weights.h5"
-
-
-def test_import_saves_a_model_with_the_files_weights(mini, tmp_path, capsys):
-    model, path = mini
-    assert ImportWeights(str(path), str(tmp_path / "b.keras")).run() == 0
-    text = capsys.readouterr().out
-    assert "alexnet_mini" in text and f"{model.count_params():,}" in text
-    loaded = keras_alexnet.load_model(tmp_path / "b.keras")
+    path, out = tmp_path / "a.weights.h5", tmp_path / "b.keras"
+    model.save_weights(path)
+    for options in ((), ("--architecture", "alexnet_mini")):
+        code, said, _ = command("import-weights", path, "--out", out, *options)
+        assert code == 0 and "Saved as alexnet_mini" in said
+        assert f"{model.count_params():,}" in said
+    loaded = keras_alexnet.load_model(out)
     for now, then in zip(loaded.weights, model.weights, strict=True):
         np.testing.assert_array_equal(now, then)
 
 
 @pytest.mark.parametrize(
-    ("options", "match"),
+    ("file", "options", "match"),
     [
-        ({"file": str(TINY)}, "no architecture has these layers .conv1 5x5x3x2"),
-        (
-            {"file": str(TINY), "architecture": "alexnet_mini"},
-            r"conv1: found \(5, 5, 3, 2\)",
-        ),
-        ({"architecture": "resnet"}, "Unknown architecture"),
-        ({"out": "b.h5"}, r"\.keras"),
-        ({"out": "missing/b.keras"}, "directory"),
+        (TINY, {}, "no architecture has these layers .conv1 5x5x3x2"),
+        (TINY, {"architecture": "alexnet_mini"}, r"conv1: found \(5, 5, 3, 2\)"),
+        (TINY, {"architecture": "resnet"}, "Unknown architecture"),
+        (TINY, {"out": "b.h5"}, r"\.keras"),
+        (TINY, {"out": "missing/b.keras"}, "directory"),
+        (__file__, {}, "none of the known formats"),
     ],
 )
-def test_import_refuses_what_cannot_work(options, match, mini, tmp_path, monkeypatch):
+def test_the_command_refuses_what_cannot_work(
+    file, options, match, tmp_path, monkeypatch, command
+):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=match):
-        ImportWeights(**{"file": str(mini[1]), "out": "b.keras", **options}).run()
+    options = {"out": "b.keras", **options}
+    flags = [word for name, value in options.items() for word in (f"--{name}", value)]
+    code, _, said = command("import-weights", file, *flags)
+    assert code == 2 and said.count("\n") == 1 and re.search(match, said)
     assert not (tmp_path / "b.keras").exists()
-
-
-def test_the_command_line_imports(mini, tmp_path, command):
-    out = tmp_path / "b.keras"
-    arguments = mini[1], "--out", out, "--architecture", "alexnet_mini"
-    code, said, _ = command("import-weights", *arguments)
-    assert code == 0 and "Saved as alexnet_mini" in said and out.exists()
-    code, _, said = command("import-weights", __file__, "--out", tmp_path / "c.keras")
-    assert code == 2 and "none of the known formats" in said
-    assert said.count("\n") == 1
 
 
 # === What weights expect ===
