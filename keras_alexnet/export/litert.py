@@ -162,7 +162,7 @@ def open_litert(folder: Path) -> Run:
     return lambda pixels: serve(images=pixels)["probabilities"]
 
 
-LITERT = Format(
+FORMAT = Format(
     f"`{FILE}` takes `images`, uint8 RGB pixels as large as the network's input, "
     "`(batch, height, width, channels)`, and normalises them itself. It returns "
     "`probabilities`, `(batch, classes)`, and the five likeliest classes: "
