@@ -35,27 +35,13 @@ def expected(x, size=5, alpha=1e-4, beta=0.75, k=2.0, alpha_over_size=False, gro
     return y
 
 
-def normalise(
-    x,
-    implementation,
-    *,
-    size=5,
-    alpha=1e-4,
-    beta=0.75,
-    k=2.0,
-    alpha_over_size=False,
-    **of,
-):
+def normalise(x, implementation, **arguments):
     """The function, with the arguments and defaults of the layer."""
-    return local_response_normalization(
-        tf.convert_to_tensor(x),
-        size=size,
-        alpha=alpha / size if alpha_over_size else alpha,
-        beta=beta,
-        k=k,
-        implementation=implementation,
-        **of,
-    )
+    arguments = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0, **arguments}
+    if arguments.pop("alpha_over_size", False):
+        arguments["alpha"] /= arguments["size"]
+    x = tf.convert_to_tensor(x)
+    return local_response_normalization(x, implementation=implementation, **arguments)
 
 
 def normal(*shape, scale=3.0, seed=0):
@@ -66,12 +52,8 @@ def normal(*shape, scale=3.0, seed=0):
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("implementation, size", WITH_SIZES)
 def test_forward_is_the_formula(implementation, size, groups, alpha_over_size):
-    arguments = {
-        "size": size,
-        "alpha": 0.3,
-        "groups": groups,
-        "alpha_over_size": alpha_over_size,
-    }
+    arguments = {"size": size, "alpha": 0.3, "groups": groups}
+    arguments["alpha_over_size"] = alpha_over_size
     x = normal(2, 3, 2, 8)
     y = normalise(x, implementation, **arguments)
     np.testing.assert_allclose(y, expected(x, **arguments), rtol=1e-6)
