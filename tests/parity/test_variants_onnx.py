@@ -217,27 +217,19 @@ def slim(g, x, size):
     return g.add("Squeeze", g.conv(x, "fc8"), g.pixels())
 
 
+# The graph, and the size of its images.
 REFERENCES = {
-    "alexnet_2012": paper,
-    "alexnet_2012_source": source,
-    "alexnet_2012_half": half,
-    "bvlc_alexnet": bvlc_alexnet,
-    "caffenet": caffenet,
-    "alexnet_owt": torchvision,
-    "alexnet_slim_v2": slim,
-}
-INPUT_SIZES = {
-    "alexnet_2012": 227,
-    "alexnet_2012_source": 224,
-    "alexnet_2012_half": 224,
-    "bvlc_alexnet": 227,
-    "caffenet": 227,
-    "alexnet_owt": 224,
-    "alexnet_slim_v2": 224,
+    "alexnet_2012": (paper, 227),
+    "alexnet_2012_source": (source, 224),
+    "alexnet_2012_half": (half, 224),
+    "bvlc_alexnet": (bvlc_alexnet, 227),
+    "caffenet": (caffenet, 227),
+    "alexnet_owt": (torchvision, 224),
+    "alexnet_slim_v2": (slim, 224),
 }
 
 
-def difference(architecture, reference, size, batch):
+def difference(architecture, reference, size, batch=2):
     """Largest difference of two logits, of the largest logit."""
     # The spread of pixels whose mean was subtracted: LRN tells its conventions apart.
     rng = np.random.default_rng(1)
@@ -255,18 +247,12 @@ def difference(architecture, reference, size, batch):
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
+@pytest.mark.parametrize(
+    "architecture", [reduced, pytest.param(str, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_logits_at_reduced_width(name):
-    size = INPUT_SIZES[name]
-    found = difference(reduced(name), REFERENCES[name], size, batch=2)
-    print(f"{name}: {found:.1e}")
-    assert found <= TOLERANCE
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", VARIANTS)
-def test_logits_at_full_width(name):
-    found = difference(name, REFERENCES[name], INPUT_SIZES[name], batch=1)
+def test_logits_at_reduced_and_at_full_width(name, architecture):
+    found = difference(architecture(name), *REFERENCES[name])
     print(f"{name}: {found:.1e}")
     gc.collect()
     assert found <= TOLERANCE
@@ -285,7 +271,7 @@ def test_logits_at_full_width(name):
     ],
 )
 def test_logits_for_images_of_other_sizes(name, size):
-    found = difference(reduced(name), REFERENCES[name], size, batch=1)
+    found = difference(reduced(name), REFERENCES[name][0], size, batch=1)
     assert found <= TOLERANCE
 
 
@@ -308,7 +294,7 @@ def test_logits_for_images_of_other_sizes(name, size):
 )
 def test_a_wrong_convention_would_be_noticed(name, layer, options):
     wrong = changed(reduced(name), layer, **options)
-    found = difference(wrong, REFERENCES[name], INPUT_SIZES[name], batch=1)
+    found = difference(wrong, *REFERENCES[name], batch=1)
     assert found > 10 * TOLERANCE
 
 
