@@ -130,8 +130,6 @@ def _convolutions(model: AlexNet) -> str:
 def _activations(model: AlexNet) -> Iterator[Check]:
     extractor = feature_extractor(model, list(ACTIVATIONS))
     images = model.preprocess(synthetic_image())
-    if keras.config.image_data_format() == "channels_first":
-        images = np.moveaxis(images, -1, 1)
     for name, values in extractor(images, training=False).items():
         maps = np.asarray(values[0], np.float64)
         if keras.config.image_data_format() == "channels_last":

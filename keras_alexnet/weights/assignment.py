@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
-
 from keras_alexnet.files import digest_of
 from keras_alexnet.images.preprocessing import Preprocessing, get_preprocessing
 from keras_alexnet.weights.reading import read_weights
@@ -249,9 +247,7 @@ def _preprocessing(model: AlexNet, weight_file: WeightFile) -> Preprocessing | N
         preprocessing = get_preprocessing(weight_file.preprocessing, **changes)
     else:
         return None
-    *sizes, channels = model.input_shape[1:]
-    if keras.config.image_data_format() == "channels_first":
-        channels, *sizes = model.input_shape[1:]
-    if channels != preprocessing.channels or sizes[0] != sizes[1]:
+    height, width, channels = model.image_shape
+    if channels != preprocessing.channels or height != width:
         return None
-    return preprocessing.with_image_size(sizes[0]) if sizes[0] else preprocessing
+    return preprocessing.with_image_size(height) if height else preprocessing
