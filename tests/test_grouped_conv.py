@@ -59,6 +59,10 @@ def with_random_weights(layer, input_shape):
     return layer
 
 
+EACH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+
+
+@EACH
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("padding", ["valid", "same"])
@@ -73,8 +77,16 @@ def with_random_weights(layer, input_shape):
     ],
 )
 def test_forward_is_the_convolution(
-    data_format, groups, padding, kernel_size, strides, dilation
+    implementation,
+    data_format,
+    groups,
+    padding,
+    kernel_size,
+    strides,
+    dilation,
+    monkeypatch,
 ):
+    implement(monkeypatch, "grouped_conv", implementation)
     x, first = images(), data_format == "channels_first"
     layer = GroupedConv2D(
         FILTERS,
@@ -128,33 +140,6 @@ def test_arguments_and_kernel_layout_are_those_of_conv2d(arguments):
     np.testing.assert_allclose(sum(ours.losses), sum(keras_own.losses), rtol=1e-4)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_gradients_are_those_of_two_separate_convolutions(jit_compile):
-    x = tf.constant(images())
-    layer = with_random_weights(GroupedConv2D(FILTERS, 3, padding="same"), x.shape)
-    kernel = tf.constant(layer.get_weights()[0])
-
-    @tf.function(jit_compile=jit_compile)
-    def ours():
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            loss = tf.reduce_sum(layer(x) ** 2)
-        return tape.gradient(loss, [x, layer.kernel.value])
-
-    with tf.GradientTape() as tape:
-        tape.watch([x, kernel])
-        towers = [
-            tf.nn.conv2d(part, weights, 1, "SAME")
-            for part, weights in zip(
-                tf.split(x, 2, -1), tf.split(kernel, 2, -1), strict=True
-            )
-        ]
-        loss = tf.reduce_sum((tf.concat(towers, -1) + layer.bias) ** 2)
-    separate = tape.gradient(loss, [x, kernel])
-    for one, other in zip(ours(), separate, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
-
-
 def test_first_half_of_the_filters_sees_the_first_half_of_the_channels_only():
     a, b = np.split(images(), 2, axis=-1)
     layer = GroupedConv2D(FILTERS, 3)
@@ -181,34 +166,11 @@ def test_filters_that_cannot_be_split_are_refused(filters, groups):
         GroupedConv2D(6, 3).build((None, 7, 6, 3))
 
 
-EACH = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-
-
-@EACH
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("strides, dilations", [((2, 1), (1, 1)), ((1, 1), (1, 2))])
-def test_every_implementation_is_the_convolution(
-    implementation, groups, strides, dilations
-):
-    x = images()
-    kernel = np.random.default_rng(1).normal(size=(3, 2, CHANNELS // groups, FILTERS))
-    y = grouped_convolution(
-        tf.constant(x),
-        tf.constant(kernel, tf.float32),
-        groups=groups,
-        strides=strides,
-        padding="same",
-        dilations=dilations,
-        implementation=implementation,
-    )
-    written_out = expected(x, kernel, 0.0, groups, strides, "same", dilations)
-    np.testing.assert_allclose(y, written_out, rtol=1e-4, atol=1e-4)
-
-
 @EACH
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("jit_compile", [False, True])
 def test_gradients_of_every_implementation_are_the_convolution_transposed(
-    implementation, dtype
+    implementation, dtype, jit_compile
 ):
     """A convolution is linear in both of its arguments, which gives both gradients."""
     rng = np.random.default_rng(2)
@@ -221,14 +183,17 @@ def test_gradients_of_every_implementation_are_the_convolution_transposed(
         return (expected(x, kernel, 0.0, 2, (1, 1), "same", (1, 1)) * dy).sum()
 
     inputs, weights = tf.constant(x, dtype), tf.constant(kernel, dtype)
-    with tf.GradientTape() as tape:
-        tape.watch([inputs, weights])
-        y = grouped_convolution(
-            inputs, weights, groups=2, padding="same", implementation=implementation
-        )
-        products = tf.cast(y, "float32") * tf.constant(dy, tf.float32)
-    gradients = tape.gradient(products, [inputs, weights])
-    for gradient, value in zip(gradients, (x, kernel), strict=True):
+
+    @tf.function(jit_compile=jit_compile)
+    def gradients():
+        options = {"groups": 2, "padding": "same", "implementation": implementation}
+        with tf.GradientTape() as tape:
+            tape.watch([inputs, weights])
+            y = grouped_convolution(inputs, weights, **options)
+            products = tf.cast(y, "float32") * tf.constant(dy, tf.float32)
+        return tape.gradient(products, [inputs, weights])
+
+    for gradient, value in zip(gradients(), (x, kernel), strict=True):
         unit = np.zeros_like(value)
         for place in (0, 7, 11, value.size - 1):
             unit.flat[place] = 1.0
