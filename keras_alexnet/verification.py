@@ -16,7 +16,7 @@ from keras_alexnet.errors import UserError
 from keras_alexnet.evaluation import Evaluation, Evaluator, match_classes
 from keras_alexnet.features import feature_extractor
 from keras_alexnet.features.lpips import LPIPS
-from keras_alexnet.files import sha256
+from keras_alexnet.files import digest_of
 from keras_alexnet.model import AlexNet
 from keras_alexnet.weights.catalog import PublishedFile, get_published, identify
 
@@ -92,7 +92,7 @@ def verify(
     """
     published = identify(path)
     if published is None:
-        got = f"no published file has {sha256(path)[:23]}..."
+        got = f"no published file has {digest_of(path)[:23]}..."
         yield Check("digest of the file", "-", got, None)
     else:
         what, digest = f"digest of {published.name}", f"{published.digest[:23]}..."
@@ -130,8 +130,6 @@ def _convolutions(model: AlexNet) -> str:
 def _activations(model: AlexNet) -> Iterator[Check]:
     extractor = feature_extractor(model, list(ACTIVATIONS))
     images = model.preprocess(synthetic_image())
-    if keras.config.image_data_format() == "channels_first":
-        images = np.moveaxis(images, -1, 1)
     for name, values in extractor(images, training=False).items():
         maps = np.asarray(values[0], np.float64)
         if keras.config.image_data_format() == "channels_last":
