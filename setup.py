@@ -72,6 +72,9 @@ setup(
         "openvino-int8": [ONNX, OPENVINO, NNCF],
         # The HTTP server of `keras-alexnet serve`.
         "serve": [SERVE],
+        # The trackers of `keras-alexnet train --wandb --mlflow`.
+        "wandb": ["wandb>=0.22,<1"],
+        "mlflow": ["mlflow>=3,<4"],
         # What `make bench` compares with; it leaves out what is missing.
         "bench": [ONNX, ONNX_RUNTIME, OPENVINO, "torch>=2.13,<2.14"],
         "dev": [

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 
 import keras
 import numpy as np
@@ -10,10 +11,13 @@ import tensorflow as tf
 from devices import logical_cpus
 
 import keras_alexnet
+from keras_alexnet.errors import UserError
+from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.diagnosis import FlatLossHint
 from keras_alexnet.training.loop import Diverged, SkippedSteps, run
 from keras_alexnet.training.optimizer import DecayedMomentum
 from keras_alexnet.training.strategy import make_deterministic, use_xla
+from keras_alexnet.training.trackers import trackers
 
 STEPS, PER_REPLICA = 6, 2
 
@@ -94,6 +98,21 @@ def test_batches_can_be_prepared_on_the_device():
     _, model = run_with([(0, 0)], prepare=prepare)
     assert len(seen) == 2  # Traced once for each replica.
     np.testing.assert_allclose(model.get_weights()[0].std(axis=0) > 0, True)
+
+
+def test_callbacks_get_of_an_evaluation_what_fit_gives_them():
+    seen = []
+    callback = keras.callbacks.LambdaCallback()
+    callback.on_test_end = lambda logs: seen.append(dict(logs))
+    run_with([], callbacks=[callback], validate=lambda: {"val_loss": 2.0})
+    assert seen == [{"loss": 2.0}]
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=rf'pip install "keras-alexnet\[{name}\]"'):
+        trackers(TrainConfig(), "runs/x", **{name: True})
 
 
 # === Hints ===

@@ -24,6 +24,10 @@ class Train(TrainConfig):
     """Replace the run in the run directory."""
     quiet: bool = False
     """Print one line for each epoch instead of a progress bar."""
+    wandb: bool = False
+    """Log settings and metrics to Weights & Biases."""
+    mlflow: bool = False
+    """Log settings and metrics to MLflow."""
     gpu_memory: float | None = None
     """GiB of each GPU's memory that a process takes at most. By default what it needs,
     as it needs it."""
@@ -67,12 +71,15 @@ class Train(TrainConfig):
     def run(self) -> int:
         """Trains, and prints the result."""
         from keras_alexnet.training.loop import Interrupted
+        from keras_alexnet.training.trackers import trackers
         from keras_alexnet.training.train import train
 
+        config = self.settings()
         try:
             result = train(
-                self.settings(),
+                config,
                 self.run_dir,
+                callbacks=trackers(config, self.run_dir, self.wandb, self.mlflow),
                 resume=self.resume,
                 overwrite=self.overwrite,
                 quiet=self.quiet,

@@ -143,8 +143,10 @@ def run(
             logs["learning_rate"] = float(model.optimizer.learning_rate.numpy())
             if validate:
                 callbacks.on_test_begin()
-                logs.update(validate())
-                callbacks.on_test_end(logs)
+                found = validate()
+                logs.update(found)
+                # By the names that `fit` gives them here.
+                callbacks.on_test_end({n.removeprefix("val_"): found[n] for n in found})
             callbacks.on_epoch_end(epoch, logs)
             if save:
                 save(step, epoch + 1, logs)
