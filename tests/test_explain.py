@@ -17,8 +17,7 @@ IMAGES = CAPTUM["images"].transpose(0, 2, 3, 1)
 TARGET = CAPTUM["target"]
 
 
-@pytest.fixture(scope="module")
-def network():
+def captum_network():
     """The network that captum explained; see fixtures/make_with_captum.py."""
     layers = keras.layers
     model = keras.Sequential(
@@ -41,6 +40,11 @@ def network():
     biases = [CAPTUM[f"bias{index}"] for index in range(3)]
     model.set_weights([a for pair in zip(kernels, biases, strict=True) for a in pair])
     return model
+
+
+@pytest.fixture(scope="module")
+def network():
+    return captum_network()
 
 
 def near(found, expected):

@@ -32,6 +32,7 @@ from keras_alexnet.cli.launch import Launch
 from keras_alexnet.cli.list import List
 from keras_alexnet.cli.lpips import Lpips
 from keras_alexnet.cli.predict import Predict
+from keras_alexnet.cli.robustness import Robustness
 from keras_alexnet.cli.serve import Serve
 from keras_alexnet.cli.train import Train
 from keras_alexnet.cli.tune import Tune
@@ -46,6 +47,7 @@ COMMANDS = {
     "predict": Predict,
     "explain": Explain,
     "features": Features,
+    "robustness": Robustness,
     "lpips": Lpips,
     "verify": Verify,
     "serve": Serve,

@@ -81,6 +81,41 @@ class ClassifierCommand(NetworkCommand):
         return model
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelledCommand(ClassifierCommand):
+    """A command about a network and labelled images."""
+
+    data: str | None = None
+    """Images to evaluate on, as train takes them; by default the run's test images."""
+    split: Literal["train", "val", "test", "all"] | None = None
+    """Which of the images, where they come in splits: by default the test split, or the
+    validation split where there is no other; all images where they are not split."""
+    batch_size: int = 128
+    """Images per pass."""
+
+    def check(self) -> None:
+        """Raises a UserError if there are no images, or no batches of them."""
+        if self.batch_size < 1:
+            raise UserError(
+                f"--batch-size must be at least 1. Received: {self.batch_size}"
+            )
+        if self.data is None and not Path(self.network).is_dir():
+            raise UserError(
+                f"{self.network} has no test images of its own: name some with --data."
+            )
+
+    def dataset(self, channels: int) -> Dataset:
+        """Opens the images that are asked for."""
+        from keras_alexnet.data.opening import open_for_evaluation
+        from keras_alexnet.training.run_directory import RunDirectory
+
+        if Path(self.network).is_dir():
+            run = RunDirectory.open(self.network)
+            if self.data in (None, run.config().data):
+                return run_dataset(run).choose(self.split)
+        return open_for_evaluation(self.data, split=self.split, channels=channels)
+
+
 def named_images(names: Sequence[str]) -> Iterator[str]:
     """Yields the image files that are meant, existing or not.
 

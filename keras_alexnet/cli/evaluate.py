@@ -12,27 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from keras_alexnet.cli.common import ClassifierCommand
-from keras_alexnet.errors import UserError
+from keras_alexnet.cli.common import LabelledCommand
 
 if TYPE_CHECKING:
-    from keras_alexnet.data.dataset import Dataset, Split
+    from keras_alexnet.data.dataset import Split
     from keras_alexnet.evaluation import Evaluation
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate(ClassifierCommand):
+class Evaluate(LabelledCommand):
     """Print the errors of a network on labelled images, class by class."""
 
-    data: str | None = None
-    """Images to evaluate on, as train takes them; by default the run's test images."""
-    split: Literal["train", "val", "test", "all"] | None = None
-    """Which of the images, where they come in splits: by default the test split, or the
-    validation split where there is no other; all images where they are not split."""
     views: Literal[1, 10] = 1
     """Views of each image: its centre; or corners and centre, and these mirrored."""
-    batch_size: int = 128
-    """Images per pass."""
     csv: bool = False
     """Print a line of comma-separated values for each image; everything else goes to
     standard error."""
@@ -42,19 +34,12 @@ class Evaluate(ClassifierCommand):
 
     def run(self) -> int:
         """Prints and draws what a network makes of labelled images."""
-        if self.batch_size < 1:
-            raise UserError(
-                f"--batch-size must be at least 1. Received: {self.batch_size}"
-            )
-        if self.data is None and not Path(self.network).is_dir():
-            raise UserError(
-                f"{self.network} has no test images of its own: name some with --data."
-            )
+        self.check()
         from keras_alexnet.evaluation import evaluate_dataset, match_classes
         from keras_alexnet.files import write_whole
 
         model = self.open()
-        dataset = self._dataset(model.metadata.preprocessing.channels)
+        dataset = self.dataset(model.metadata.preprocessing.channels)
         evaluation, images = evaluate_dataset(
             model, dataset, views=self.views, batch_size=self.batch_size
         )
@@ -73,18 +58,6 @@ class Evaluate(ClassifierCommand):
                 # As file names are, which need not be UTF-8.
                 write_whole(out / "predictions.csv", os.fsencode(lines))
         return 0
-
-    def _dataset(self, channels: int) -> Dataset:
-        """Opens the images that are asked for."""
-        from keras_alexnet.cli.common import run_dataset
-        from keras_alexnet.data.opening import open_for_evaluation
-        from keras_alexnet.training.run_directory import RunDirectory
-
-        if Path(self.network).is_dir():
-            run = RunDirectory.open(self.network)
-            if self.data in (None, run.config().data):
-                return run_dataset(run).choose(self.split)
-        return open_for_evaluation(self.data, split=self.split, channels=channels)
 
     def _print(self, evaluation: Evaluation, classes: dict[str, int]) -> None:
         """Prints recall, precision and F1 of each class, and the errors of all."""

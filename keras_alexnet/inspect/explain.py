@@ -261,6 +261,14 @@ class _Score:
         return [tf.cast(one, tf.float32).numpy() for one in found]
 
 
+def logits_of(model: keras.Model) -> keras.KerasTensor:
+    """Returns what goes into a functional model's last activation, if it has one."""
+    last = model.layers[-1]
+    # What `build` ends with; other networks may end with logits.
+    is_activation = isinstance(last, (keras.layers.Activation, keras.layers.Softmax))
+    return last.input if is_activation else model.outputs[0]
+
+
 # The last ones stay: images are often explained one by one.
 @functools.lru_cache(maxsize=2)
 def _traced(model: keras.Model, layer: str | None) -> tuple[Callable, ...]:
@@ -271,10 +279,7 @@ def _traced(model: keras.Model, layer: str | None) -> tuple[Callable, ...]:
         of these; and from images to all logits. They are taken of the layer's output,
         or of the images.
     """
-    last = model.layers[-1]
-    # What `build` ends with; other networks may end with logits.
-    is_activation = isinstance(last, (keras.layers.Activation, keras.layers.Softmax))
-    outputs = {"logits": last.input if is_activation else model.outputs[0]}
+    outputs = {"logits": logits_of(model)}
     if layer is not None:
         outputs["maps"] = model.get_layer(layer).output
     network = keras.Model(model.inputs[0], outputs)
