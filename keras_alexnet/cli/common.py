@@ -120,3 +120,21 @@ def run_dataset(run: RunDirectory) -> Dataset:
     )
     dataset.check_unchanged(run.read_json("data.json")["fingerprint"])
     return dataset
+
+
+def evaluation_dataset(network: str, data: str | None, channels: int) -> Dataset:
+    """Opens images to evaluate a network by, in all the splits that there are.
+
+    Args:
+        network: A run's directory, or another network.
+        data: Images, as train takes them; None for the run's own.
+        channels: 1 for grey, 3 for RGB.
+    """
+    from keras_alexnet.data.opening import open_for_evaluation
+    from keras_alexnet.training.run_directory import RunDirectory
+
+    if Path(network).is_dir():
+        run = RunDirectory.open(network)
+        if data in (None, run.config().data):
+            return run_dataset(run)
+    return open_for_evaluation(data, split="all", channels=channels)

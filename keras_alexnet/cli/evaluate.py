@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from keras_alexnet.cli.common import ClassifierCommand
+from keras_alexnet.cli.common import ClassifierCommand, evaluation_dataset
 from keras_alexnet.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_alexnet.data.dataset import Dataset, Split
+    from keras_alexnet.data.dataset import Split
     from keras_alexnet.evaluation import Evaluation
 
 
@@ -60,7 +60,8 @@ class Evaluate(ClassifierCommand):
 
         model = self.open()
         preprocessing = model.metadata.preprocessing
-        dataset = self._dataset(preprocessing.channels)
+        dataset = evaluation_dataset(self.network, self.data, preprocessing.channels)
+        dataset = dataset.choose(self.split)
         outputs = match_classes(dataset.class_names, model.metadata)
         evaluator = Evaluator(model, views=self.views, preprocessing=preprocessing)
         splits = list(dataset.splits.values())
@@ -88,18 +89,6 @@ class Evaluate(ClassifierCommand):
             self._print(evaluation, dataset.class_names, outputs)
             self._write(evaluation, names, images)
         return 0
-
-    def _dataset(self, channels: int) -> Dataset:
-        """Opens the images that are asked for."""
-        from keras_alexnet.cli.common import run_dataset
-        from keras_alexnet.data.opening import open_for_evaluation
-        from keras_alexnet.training.run_directory import RunDirectory
-
-        if Path(self.network).is_dir():
-            run = RunDirectory.open(self.network)
-            if self.data in (None, run.config().data):
-                return run_dataset(run).choose(self.split)
-        return open_for_evaluation(self.data, split=self.split, channels=channels)
 
     def _print(
         self, evaluation: Evaluation, class_names: Sequence[str], outputs: np.ndarray
