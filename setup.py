@@ -37,7 +37,13 @@ setup(
         "keras_alexnet.benchmarks": "benchmarks",
     },
     license_files=["LICENSE", "NOTICE"],
-    package_data={"keras_alexnet": ["py.typed", "weights/imagenet_classes.tsv"]},
+    package_data={
+        "keras_alexnet": [
+            "inspect/page.html",
+            "py.typed",
+            "weights/imagenet_classes.tsv",
+        ]
+    },
     install_requires=[
         # The lower bounds are what pip resolves on Python 3.10, the upper bounds the
         # next release that nobody has tried.

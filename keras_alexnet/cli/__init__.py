@@ -32,6 +32,7 @@ from keras_alexnet.cli.launch import Launch
 from keras_alexnet.cli.list import List
 from keras_alexnet.cli.lpips import Lpips
 from keras_alexnet.cli.predict import Predict
+from keras_alexnet.cli.report import Report
 from keras_alexnet.cli.robustness import Robustness
 from keras_alexnet.cli.serve import Serve
 from keras_alexnet.cli.train import Train
@@ -46,6 +47,7 @@ COMMANDS = {
     "export": Export,
     "predict": Predict,
     "explain": Explain,
+    "report": Report,
     "features": Features,
     "robustness": Robustness,
     "lpips": Lpips,

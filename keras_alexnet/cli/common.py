@@ -106,14 +106,7 @@ class LabelledCommand(ClassifierCommand):
 
     def dataset(self, channels: int) -> Dataset:
         """Opens the images that are asked for."""
-        from keras_alexnet.data.opening import open_for_evaluation
-        from keras_alexnet.training.run_directory import RunDirectory
-
-        if Path(self.network).is_dir():
-            run = RunDirectory.open(self.network)
-            if self.data in (None, run.config().data):
-                return run_dataset(run).choose(self.split)
-        return open_for_evaluation(self.data, split=self.split, channels=channels)
+        return evaluation_dataset(self.network, self.data, channels).choose(self.split)
 
 
 def named_images(names: Sequence[str]) -> Iterator[str]:
@@ -152,3 +145,21 @@ def run_dataset(run: RunDirectory) -> Dataset:
     )
     dataset.check_unchanged(run.read_json("data.json")["fingerprint"])
     return dataset
+
+
+def evaluation_dataset(network: str, data: str | None, channels: int) -> Dataset:
+    """Opens images to evaluate a network by, in all the splits that there are.
+
+    Args:
+        network: A run's directory, or another network.
+        data: Images, as train takes them; None for the run's own.
+        channels: 1 for grey, 3 for RGB.
+    """
+    from keras_alexnet.data.opening import open_for_evaluation
+    from keras_alexnet.training.run_directory import RunDirectory
+
+    if Path(network).is_dir():
+        run = RunDirectory.open(network)
+        if data in (None, run.config().data):
+            return run_dataset(run)
+    return open_for_evaluation(data, split="all", channels=channels)

@@ -289,7 +289,7 @@ def extract_features(
         names = {"files": paths, "skipped": [path for path, _ in skipped]}
         shapes = {name: one.shape for name, one in rows.items()}
         about = {
-            **_used(model),
+            **provenance(model),
             "preprocessing": preprocessing.to_config(),
             "layers": shapes,
             "reduction": reduce and {"form": reduce, "seed": seed},
@@ -468,7 +468,7 @@ def _write_table(out: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def _used(model: AlexNet) -> dict[str, Any]:
+def provenance(model: AlexNet) -> dict[str, Any]:
     """Returns what is known of a model's weights, and the versions, for JSON."""
     values = hashlib.sha256()
     for array in model.get_weights():
