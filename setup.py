@@ -12,6 +12,9 @@ ROOT = Path(__file__).parent
 VERSION = {}
 exec((ROOT / "keras_alexnet" / "_version.py").read_text(encoding="utf-8"), VERSION)
 
+ONNX, ONNX_RUNTIME = "onnx>=1.17,<2", "onnxruntime>=1.20,<2"
+OPENVINO, NNCF, SERVE = "openvino>=2026.4,<2027", "nncf>=3.4,<4", "aiohttp>=3.10,<4"
+
 setup(
     name="keras-alexnet",
     version=VERSION["__version__"],
@@ -63,25 +66,18 @@ setup(
         # TensorFlow with the CUDA libraries that it was built against.
         "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
         # What `keras-alexnet export --format onnx` writes with and compares by.
-        "onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2"],
+        "onnx": [ONNX, ONNX_RUNTIME],
         # The same for openvino, which is made of the ONNX graph; and its int8.
-        "openvino": ["onnx>=1.17,<2", "openvino>=2026.4,<2027"],
-        "openvino-int8": ["onnx>=1.17,<2", "openvino>=2026.4,<2027", "nncf>=3.4,<4"],
+        "openvino": [ONNX, OPENVINO],
+        "openvino-int8": [ONNX, OPENVINO, NNCF],
         # The HTTP server of `keras-alexnet serve`.
-        "serve": ["aiohttp>=3.10,<4"],
+        "serve": [SERVE],
         # What `make bench` compares with; it leaves out what is missing.
-        "bench": [
-            "onnx>=1.17,<2",
-            "onnxruntime>=1.20,<2",
-            "openvino>=2026.4,<2027",
-            "torch>=2.13,<2.14",
-        ],
+        "bench": [ONNX, ONNX_RUNTIME, OPENVINO, "torch>=2.13,<2.14"],
         "dev": [
-            "aiohttp>=3.10,<4",
+            *(SERVE, ONNX, ONNX_RUNTIME),
             "build>=1.2",
             "hypothesis>=6.100,<7",
-            "onnx>=1.17",
-            "onnxruntime>=1.20",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.14,<0.18",

@@ -33,7 +33,7 @@ DIRECTIONS = ("forward", "gradient")
 # By kind as in the table of choices; the first is what the others have to agree with.
 IMPLEMENTATIONS = {
     "lrn": ("tf.nn", *lrn_implementations.IMPLEMENTATIONS),
-    "grouped_conv": ("native", "split", "dense"),
+    "grouped_conv": ("native", "split"),
     "strided_conv": grouped_conv.STRIDED_IMPLEMENTATIONS,
 }
 # How names end of what XLA compiles as a whole.

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -262,36 +263,44 @@ def _top(
     )
 
 
-def _two_towers(
-    *, bias: float, norm: Mapping[str, Any], rounding: str, pool_first: bool = False
+def _features(
+    *convolutions: LayerSpec,
+    norm: Callable[[str], LayerSpec] = _no_norm,
+    rounding: str = "floor",
+    pool_first: bool = False,
 ) -> tuple[LayerSpec, ...]:
+    """Five convolutions with ReLU; normalisation and pooling after two, pooling last.
+
+    Args:
+        convolutions: conv1 to conv5.
+        norm: Makes the normalisation of a name.
+        rounding: How pooling rounds.
+        pool_first: Whether pooling stands before normalisation.
+    """
+    layers: list[LayerSpec] = []
+    for number, convolution in enumerate(convolutions, 1):
+        layers += [convolution, _relu(f"relu{number}")]
+        pool = _pool(f"pool{number}", rounding)
+        if number <= 2:
+            both = [norm(f"norm{number}"), pool]
+            layers += both[::-1] if pool_first else both
+    return (*layers, pool)
+
+
+def _two_towers(bias: float, **options: Any) -> tuple[LayerSpec, ...]:
     """The convolutional part of the paper's network and of Caffe's two.
 
     Args:
         bias: What the biases of conv2, conv4 and conv5 start at.
-        norm: The options of the normalisations.
-        rounding: How pooling rounds.
-        pool_first: Whether pooling stands before normalisation.
+        **options: Those of `_features`.
     """
-
-    def block_end(number: int) -> tuple[LayerSpec, ...]:
-        both = _lrn(f"norm{number}", **norm), _pool(f"pool{number}", rounding)
-        return both[::-1] if pool_first else both
-
-    return (
+    return _features(
         _conv("conv1", 96, 11, 0.01, 0.0, strides=4, padding="valid"),
-        _relu("relu1"),
-        *block_end(1),
         _conv("conv2", 256, 5, 0.01, bias, groups=2),
-        _relu("relu2"),
-        *block_end(2),
         _conv("conv3", 384, 3, 0.01, 0.0),
-        _relu("relu3"),
         _conv("conv4", 384, 3, 0.01, bias, groups=2),
-        _relu("relu4"),
         _conv("conv5", 256, 3, 0.01, bias, groups=2),
-        _relu("relu5"),
-        _pool("pool5", rounding),
+        **options,
     )
 
 
@@ -332,7 +341,7 @@ _ALEXNET_2012 = Architecture(
     name="alexnet_2012",
     summary="the network of the 2012 paper, as written",
     input_size=227,
-    features=_two_towers(bias=1.0, norm={"k": 2.0}, rounding="floor"),
+    features=_two_towers(1.0, norm=functools.partial(_lrn, k=2.0)),
     top=_top(4096, 0.01, 1.0),
 )
 
@@ -359,7 +368,7 @@ _ALEXNET_2012_HALF = Architecture(
     top=_top(4096, 0.01, 1.0, dropout="classic_dropout"),
 )
 
-_CAFFE_NORM = {"k": 1.0, "alpha_over_size": True}
+_CAFFE_NORM = functools.partial(_lrn, k=1.0, alpha_over_size=True)
 
 # models/bvlc_alexnet/train_val.prototxt. Biases of 1 left the loss flat, says its
 # readme, hence 0.1. Caffe's pooling rounds up, its convolutions round down.
@@ -367,7 +376,7 @@ _BVLC_ALEXNET = Architecture(
     name="bvlc_alexnet",
     summary="Caffe's AlexNet",
     input_size=227,
-    features=_two_towers(bias=0.1, norm=_CAFFE_NORM, rounding="ceil"),
+    features=_two_towers(0.1, norm=_CAFFE_NORM, rounding="ceil"),
     top=_top(4096, 0.005, 0.1),
 )
 
@@ -377,16 +386,16 @@ _CAFFENET = Architecture(
     name="caffenet",
     summary="Caffe's reference model, which pools before it normalises",
     input_size=227,
-    features=_two_towers(bias=1.0, norm=_CAFFE_NORM, rounding="ceil", pool_first=True),
+    features=_two_towers(1.0, norm=_CAFFE_NORM, rounding="ceil", pool_first=True),
     top=_top(4096, 0.005, 1.0),
 )
 
+
 # PyTorch's defaults: weights and biases uniform within 1 / sqrt(fan-in).
-_PYTORCH_WEIGHTS = ("VarianceScaling", 1 / 3, "fan_in", "uniform")
-
-
-def _pytorch_bias(fan_in: int) -> Initial:
-    return ("RandomUniform", -(fan_in**-0.5), fan_in**-0.5)
+def _pytorch(fan_in: int) -> tuple[Initial, Initial]:
+    bound = fan_in**-0.5
+    weights = ("VarianceScaling", 1 / 3, "fan_in", "uniform")
+    return weights, ("RandomUniform", -bound, bound)
 
 
 # torchvision/models/alexnet.py, after "One weird trick" (arXiv 1404.5997) in the shape
@@ -398,36 +407,24 @@ _ALEXNET_OWT = Architecture(
     input_size=224,
     features=(
         _pad("pad1", 2),
-        _conv(
-            *("conv1", 64, 11, _PYTORCH_WEIGHTS, _pytorch_bias(3 * 121)),
-            strides=4,
-            padding="valid",
+        *_features(
+            _conv("conv1", 64, 11, *_pytorch(3 * 121), strides=4, padding="valid"),
+            _conv("conv2", 192, 5, *_pytorch(64 * 25)),
+            _conv("conv3", 384, 3, *_pytorch(192 * 9)),
+            _conv("conv4", 256, 3, *_pytorch(384 * 9)),
+            _conv("conv5", 256, 3, *_pytorch(256 * 9)),
         ),
-        _relu("relu1"),
-        _no_norm("norm1"),
-        _pool("pool1"),
-        _conv("conv2", 192, 5, _PYTORCH_WEIGHTS, _pytorch_bias(64 * 25)),
-        _relu("relu2"),
-        _no_norm("norm2"),
-        _pool("pool2"),
-        _conv("conv3", 384, 3, _PYTORCH_WEIGHTS, _pytorch_bias(192 * 9)),
-        _relu("relu3"),
-        _conv("conv4", 256, 3, _PYTORCH_WEIGHTS, _pytorch_bias(384 * 9)),
-        _relu("relu4"),
-        _conv("conv5", 256, 3, _PYTORCH_WEIGHTS, _pytorch_bias(256 * 9)),
-        _relu("relu5"),
-        _pool("pool5"),
     ),
     top=(
         _spec("resize", "avgpool", "adaptive_average_pooling", output_size=6),
         _flatten(),
         _dropout("drop5"),
-        _dense("fc6", 4096, _PYTORCH_WEIGHTS, _pytorch_bias(256 * 36)),
+        _dense("fc6", 4096, *_pytorch(256 * 36)),
         _relu("relu6"),
         _dropout("drop6"),
-        _dense("fc7", 4096, _PYTORCH_WEIGHTS, _pytorch_bias(4096)),
+        _dense("fc7", 4096, *_pytorch(4096)),
         _relu("relu7"),
-        _dense("fc8", None, _PYTORCH_WEIGHTS, _pytorch_bias(4096)),
+        _dense("fc8", None, *_pytorch(4096)),
     ),
     pixel_scale=1 / (255 * 0.226),
 )
@@ -441,22 +438,12 @@ _ALEXNET_SLIM_V2 = Architecture(
     name="alexnet_slim_v2",
     summary="TF-slim's alexnet_v2, convolutional to the end",
     input_size=224,
-    features=(
+    features=_features(
         _conv("conv1", 64, 11, "glorot_uniform", 0.1, strides=4, padding="valid"),
-        _relu("relu1"),
-        _no_norm("norm1"),
-        _pool("pool1"),
         _conv("conv2", 192, 5, "glorot_uniform", 0.1),
-        _relu("relu2"),
-        _no_norm("norm2"),
-        _pool("pool2"),
         _conv("conv3", 384, 3, "glorot_uniform", 0.1),
-        _relu("relu3"),
         _conv("conv4", 384, 3, "glorot_uniform", 0.1),
-        _relu("relu4"),
         _conv("conv5", 256, 3, "glorot_uniform", 0.1),
-        _relu("relu5"),
-        _pool("pool5"),
     ),
     top=(
         _conv("fc6", 4096, 5, _SLIM_HIDDEN, 0.1, padding="valid"),
@@ -480,22 +467,13 @@ _ALEXNET_MINI = Architecture(
     summary="the same design for images of 28 to 64 pixels",
     input_size=28,
     classes=10,
-    features=(
+    features=_features(
         _conv("conv1", 32, 5, "he_normal", 0.0),
-        _relu("relu1"),
-        _lrn("norm1", k=2.0),
-        _pool("pool1"),
         _conv("conv2", 64, 5, "he_normal", 0.0, groups=2),
-        _relu("relu2"),
-        _lrn("norm2", k=2.0),
-        _pool("pool2"),
         _conv("conv3", 96, 3, "he_normal", 0.0),
-        _relu("relu3"),
         _conv("conv4", 96, 3, "he_normal", 0.0, groups=2),
-        _relu("relu4"),
         _conv("conv5", 64, 3, "he_normal", 0.0, groups=2),
-        _relu("relu5"),
-        _pool("pool5"),
+        norm=functools.partial(_lrn, k=2.0),
     ),
     top=_top(256, "he_normal", 0.0),
     pixel_scale=1 / 64,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_alexnet.data.dataset import Dataset, Split
+from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.images.preprocessing import Preprocessing
-from keras_alexnet.model import Metadata
+from keras_alexnet.model import AlexNet, Metadata
 from keras_alexnet.weights.labels import imagenet_classes
 
 
@@ -122,39 +124,8 @@ class Evaluation:
         }
 
 
-class RepeatedBatches:
-    """Distributed batches that stay in memory after the first pass, if small.
-
-    An iterator of a `tf.data` pipeline takes up to a second to start, which the small
-    evaluation after each epoch need not pay again.
-
-    Args:
-        batches: The distributed dataset.
-        max_bytes: What is kept at most; larger datasets are read anew in each pass.
-    """
-
-    def __init__(self, batches: Iterable[Any], max_bytes: int = 2**28):
-        self._batches = batches
-        self._max_bytes = max_bytes
-        self._kept: list[Any] | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        if self._kept is not None:
-            yield from self._kept
-            return
-        kept, size = [], 0
-        for batch in self._batches:
-            size += sum(
-                one.dtype.size * math.prod(one.shape)
-                for one in tf.nest.flatten(batch, expand_composites=True)
-            )
-            if size <= self._max_bytes:
-                kept.append(batch)
-            else:
-                kept.clear()
-            yield batch
-        if size <= self._max_bytes:
-            self._kept = kept
+# Of the batches of an evaluation that is repeated, what is kept in memory at most.
+MAX_BYTES = 2**28
 
 
 class Evaluator:
@@ -209,18 +180,30 @@ class Evaluator:
 
         self._step = tf.function(step, autograph=False, reduce_retracing=True)
 
-    def repeated(self, batches: tf.data.Dataset) -> RepeatedBatches:
-        """Returns batches for several evaluations, which need reading once if small.
+    def repeated(self, batches: tf.data.Dataset) -> Iterable[Any]:
+        """Returns batches for several evaluations, read once and kept if small.
+
+        An iterator of a `tf.data` pipeline takes up to a second to start, which a small
+        evaluation after each epoch need not pay again.
 
         Args:
             batches: As for a call; the same each time that they are read.
         """
-        return RepeatedBatches(self._distributed(batches))
+        batches, kept, size = self._distributed(batches), [], 0
+        for batch in batches:
+            size += sum(
+                one.dtype.size * math.prod(one.shape)
+                for one in tf.nest.flatten(batch, expand_composites=True)
+            )
+            if size > MAX_BYTES:
+                return batches
+            kept.append(batch)
+        return kept
 
     def _distributed(self, batches: tf.data.Dataset) -> Iterable[Any]:
         return self._strategy.distribute_datasets_from_function(lambda _: batches)
 
-    def __call__(self, batches: tf.data.Dataset | RepeatedBatches) -> Evaluation:
+    def __call__(self, batches: tf.data.Dataset | Iterable[Any]) -> Evaluation:
         """Evaluates the model.
 
         Args:
@@ -236,7 +219,7 @@ class Evaluator:
         Raises:
             ValueError: There are no images.
         """
-        if not isinstance(batches, RepeatedBatches):
+        if isinstance(batches, tf.data.Dataset):
             batches = self._distributed(batches)
         parts = [[one.numpy() for one in self._step(*batch)] for batch in batches]
         if not parts:
@@ -261,6 +244,37 @@ def evaluate(
         model, strategy=strategy, views=views, preprocessing=preprocessing
     )
     return evaluator(batches)
+
+
+def evaluate_dataset(
+    model: AlexNet, dataset: Dataset, *, views: int = 1, batch_size: int = 128
+) -> tuple[Evaluation, list[tuple[Split, int]]]:
+    """Runs a model over all splits of a dataset.
+
+    Args:
+        model: Knows its preprocessing and the names of its classes.
+        dataset: Its classes are found among the model's by `match_classes`.
+        views: 1 or 10, see `Evaluator`.
+        batch_size: Images per pass.
+
+    Returns:
+        The evaluation, its labels the numbers of the model's outputs; and of each image
+        its split and its index there.
+
+    Raises:
+        ValueError: There are no images, a class is not the model's, or the views are
+            impossible.
+    """
+    preprocessing = model.metadata.preprocessing
+    outputs = match_classes(dataset.class_names, model.metadata)
+    evaluator = Evaluator(model, views=views, preprocessing=preprocessing)
+    options = {"batch_size": batch_size, "whole": views == 10}
+    parts, images = [], []
+    for split in dataset.splits.values():
+        part = evaluator(evaluation_batches(split, preprocessing, **options))
+        parts.append((part.probabilities, outputs[part.labels]))
+        images += [(split, int(index)) for index in part.positions]
+    return Evaluation(*map(np.concatenate, zip(*parts, strict=True))), images
 
 
 def ten_views(

@@ -85,13 +85,13 @@ def discard_unfinished(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def sha256(path: str | Path) -> str:
+def digest_of(path: str | Path, algorithm: str = "sha256") -> str:
     """Returns the digest of a file's content, as `"sha256:..."`."""
-    digest = hashlib.sha256()
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+    return f"{algorithm}:{digest.hexdigest()}"
 
 
 def _flush(path: Path) -> None:

@@ -135,6 +135,13 @@ class AlexNet(keras.Model):
             changes |= {"class_names": tuple(class_names), "class_order": class_order}
         self.metadata = dataclasses.replace(self.metadata, **changes)
 
+    @property
+    def image_shape(self) -> tuple[int | None, int | None, int]:
+        """Height, width and channels of the input, in this order in any data format."""
+        shape = self.input_shape[1:]
+        last = keras.config.image_data_format() == "channels_last"
+        return shape if last else (*shape[1:], shape[0])
+
     def preprocess(self, images: Any) -> tf.Tensor:
         """Turns images into this model's input.
 

@@ -11,12 +11,11 @@ import keras
 import numpy as np
 
 from keras_alexnet.data.opening import open_for_evaluation
-from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.errors import UserError
-from keras_alexnet.evaluation import Evaluation, Evaluator, match_classes
+from keras_alexnet.evaluation import evaluate_dataset
 from keras_alexnet.features import feature_extractor
 from keras_alexnet.features.lpips import LPIPS
-from keras_alexnet.files import sha256
+from keras_alexnet.files import digest_of
 from keras_alexnet.model import AlexNet
 from keras_alexnet.weights.catalog import PublishedFile, get_published, identify
 
@@ -92,7 +91,7 @@ def verify(
     """
     published = identify(path)
     if published is None:
-        got = f"no published file has {sha256(path)[:23]}..."
+        got = f"no published file has {digest_of(path)[:23]}..."
         yield Check("digest of the file", "-", got, None)
     else:
         what, digest = f"digest of {published.name}", f"{published.digest[:23]}..."
@@ -130,8 +129,6 @@ def _convolutions(model: AlexNet) -> str:
 def _activations(model: AlexNet) -> Iterator[Check]:
     extractor = feature_extractor(model, list(ACTIVATIONS))
     images = model.preprocess(synthetic_image())
-    if keras.config.image_data_format() == "channels_first":
-        images = np.moveaxis(images, -1, 1)
     for name, values in extractor(images, training=False).items():
         maps = np.asarray(values[0], np.float64)
         if keras.config.image_data_format() == "channels_last":
@@ -178,7 +175,9 @@ def _accuracies(
     elif folder is None:
         why = "ImageNet's validation images were not given"
     else:
-        found = _evaluated(model, folder)
+        channels = model.metadata.preprocessing.channels
+        dataset = open_for_evaluation(f"folder:{folder}", channels=channels)
+        found, _ = evaluate_dataset(model, dataset)
         if len(found.labels) != IMAGENET_IMAGES:
             why = f"{len(found.labels):,} images in place of {IMAGENET_IMAGES:,}"
     for k, error in {1: published.top1_error, 5: published.top5_error}.items():
@@ -188,13 +187,3 @@ def _accuracies(
             got = f"{1 - actual:.3%}" + (why and f", {why}")
             ok = None if why else bool(abs(actual - error) <= ACCURACY_TOLERANCE)
         yield Check(f"top-{k} accuracy", f"{1 - error:.3%}", got, ok)
-
-
-def _evaluated(model: AlexNet, folder: str | Path) -> Evaluation:
-    preprocessing = model.metadata.preprocessing
-    dataset = open_for_evaluation(f"folder:{folder}", channels=preprocessing.channels)
-    (split,) = dataset.splits.values()
-    evaluator = Evaluator(model, preprocessing=preprocessing)
-    found = evaluator(evaluation_batches(split, preprocessing, 128))
-    labels = match_classes(dataset.class_names, model.metadata)[found.labels]
-    return Evaluation(found.probabilities, labels)

@@ -1,4 +1,4 @@
-"""The layers of AlexNet that Keras lacks, one per file."""
+"""The layers of AlexNet that Keras lacks."""
 
 if not __name__.startswith("keras_alexnet."):
     # In a checkout, `import layers` would find this folder and run every module a
@@ -13,8 +13,10 @@ from keras_alexnet.layers.batch_norm import FusedBatchNormalization
 from keras_alexnet.layers.dropout import ClassicDropout, ScheduledDropout
 from keras_alexnet.layers.grouped_conv import GroupedConv2D
 from keras_alexnet.layers.lrn import LocalResponseNormalization
-from keras_alexnet.layers.non_overlapping_pooling import NonOverlappingMaxPooling2D
-from keras_alexnet.layers.pooling import OverlappingMaxPooling2D
+from keras_alexnet.layers.pooling import (
+    NonOverlappingMaxPooling2D,
+    OverlappingMaxPooling2D,
+)
 from keras_alexnet.layers.spatial_response_norm import SpatialResponseNormalization
 
 __all__ = [

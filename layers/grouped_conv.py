@@ -12,7 +12,7 @@ from keras_alexnet.errors import UserError
 from keras_alexnet.layers.implementations import choose, device_kind
 from keras_alexnet.registry import register_layer
 
-IMPLEMENTATIONS = ("split", "native", "dense")
+IMPLEMENTATIONS = ("split", "native")
 STRIDED_IMPLEMENTATIONS = ("direct", "space_to_depth")
 # Images have few channels, of which a GPU's matrix units make poor use.
 MAX_IMAGE_CHANNELS = 4
@@ -120,10 +120,9 @@ def grouped_convolution(
         channels_last: Whether channels are on the last axis, or else on axis 1.
         implementation: Of a grouped convolution `"split"`: a convolution for each
             group; `"native"`: TensorFlow's grouped convolution, whose gradient on CPUs
-            needs oneDNN; `"dense"`: one convolution with zeros between the groups. Of
-            one with strides over an image, without groups, `"direct"`, or
-            `"space_to_depth"`: blocks of as many pixels as the strides become channels
-            first. By default what `layers/implementations.py` names.
+            needs oneDNN. Of one with strides over an image, without groups,
+            `"direct"`, or `"space_to_depth"`: blocks of as many pixels as the strides
+            become channels first. By default what `layers/implementations.py` names.
 
     Returns:
         `(batch, height, width, filters)`, or with the filters on axis 1.
@@ -169,29 +168,15 @@ def grouped_convolution(
     )
     if groups == 1 or implementation == "native":
         return convolve(x, kernel)
-    if implementation == "split":
-        axis = -1 if channels_last else 1
-        parts = zip(
-            tf.split(x, groups, axis), tf.split(kernel, groups, axis=-1), strict=True
-        )
-        return tf.concat([convolve(*part) for part in parts], axis)
-    return convolve(x, _block_diagonal(kernel, groups))
+    axis = -1 if channels_last else 1
+    parts = zip(tf.split(x, groups, axis), tf.split(kernel, groups, -1), strict=True)
+    return tf.concat([convolve(*part) for part in parts], axis)
 
 
 def _takes_channels_first(x: tf.Tensor) -> bool:
     """Says whether TensorFlow convolves `x` with the channels first."""
     onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
     return device_kind(x) == "GPU" or (onednn and x.dtype in (tf.float32, tf.bfloat16))
-
-
-def _block_diagonal(kernel: tf.Tensor, groups: int) -> tf.Tensor:
-    """Returns the kernel of all channels, with zeros between the groups."""
-    depth = kernel.shape[2]
-    blocks = [
-        tf.pad(part, ((0, 0), (0, 0), (g * depth, (groups - 1 - g) * depth), (0, 0)))
-        for g, part in enumerate(tf.split(kernel, groups, axis=-1))
-    ]
-    return tf.concat(blocks, axis=-1)
 
 
 def _space_to_depth_convolution(

@@ -1,10 +1,11 @@
-"""Max pooling with overlapping windows."""
+"""Max pooling with overlapping windows, and with windows that lie side by side."""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import warnings
+from collections.abc import Sequence
 from typing import Literal
 
 import keras
@@ -73,12 +74,7 @@ class OverlappingMaxPooling2D(keras.layers.MaxPooling2D):
                 "rounding='ceil' is about incomplete windows, and padding='same' "
                 "leaves none. Use padding='valid'."
             )
-        for size, stride in zip(self.pool_size, self.strides, strict=True):
-            if stride > size:
-                raise UserError(
-                    "strides larger than pool_size would skip pixels. Received: "
-                    f"pool_size={self.pool_size}, strides={self.strides}"
-                )
+        _check_strides(self)
         if self.strides == self.pool_size:
             warnings.warn(
                 f"Windows of {self.pool_size} with strides of {self.strides} do not "
@@ -89,15 +85,19 @@ class OverlappingMaxPooling2D(keras.layers.MaxPooling2D):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns the maximum of each window."""
-        if self.rounding == "ceil":
-            inputs = self._pad_to_whole_windows(inputs)
         spatial = (1, 2) if self.data_format == "channels_last" else (2, 3)
         # Only its gradient is faster.
-        if not training or choose("max_pool", inputs, training) == "native":
-            return super().call(inputs)
-        if self.padding == "same":
-            inputs = _pad_same(inputs, self.pool_size, self.strides, spatial)
-        if any(inputs.shape[axis] is None for axis in spatial):
+        positions = training and choose("max_pool", inputs, training) == "argmax"
+        positions = positions and all(inputs.shape[axis] for axis in spatial)
+        if self.rounding == "ceil" or (positions and self.padding == "same"):
+            # Minus infinity loses against every pixel, as if the window were clipped.
+            # No window can lie beyond the image, because less than a stride is added
+            # and a stride is at most a window.
+            shape = tf.unstack(tf.shape(inputs))
+            shape = [n or shape[axis] for axis, n in enumerate(inputs.shape)]
+            padding = self._borders(shape)
+            inputs = tf.pad(inputs, padding, constant_values=float("-inf"))
+        if not positions:
             return super().call(inputs)
         pool = _argmax_pooling(tuple(self.pool_size), tuple(self.strides), spatial)
         return pool(inputs)
@@ -105,10 +105,10 @@ class OverlappingMaxPooling2D(keras.layers.MaxPooling2D):
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns the shape of the output for an input of `input_shape`."""
         if self.rounding == "ceil":
-            padding = self._missing(input_shape)
+            borders = self._borders(input_shape)
             input_shape = tuple(
-                None if size is None else size + extra
-                for size, extra in zip(input_shape, padding, strict=True)
+                None if size is None else size + sum(border)
+                for size, border in zip(input_shape, borders, strict=True)
             )
         return super().compute_output_shape(input_shape)
 
@@ -116,29 +116,96 @@ class OverlappingMaxPooling2D(keras.layers.MaxPooling2D):
         """Returns the constructor's arguments."""
         return {**super().get_config(), "rounding": self.rounding}
 
-    def _missing(self, shape: tuple) -> list:
-        """Pixels that the last window lacks at the end of each axis of `shape`."""
-        missing = [0] * 4
+    def _borders(self, shape: Sequence) -> list[tuple]:
+        """Pixels to add before and after each axis, so that all windows are whole."""
+        borders = [(0, 0)] * 4
         first = 1 if self.data_format == "channels_last" else 2
         for axis, size, stride in zip(
             (first, first + 1), self.pool_size, self.strides, strict=True
         ):
-            if shape[axis] is not None:
-                missing[axis] = (size - shape[axis]) % stride
-        return missing
+            length = shape[axis]
+            if length is not None and self.padding == "same":
+                total = max((-(-length // stride) - 1) * stride + size - length, 0)
+                borders[axis] = (total // 2, total - total // 2)
+            elif length is not None:
+                borders[axis] = (0, (size - length) % stride)
+        return borders
 
-    def _pad_to_whole_windows(self, inputs: tf.Tensor) -> tf.Tensor:
-        # Minus infinity loses against every pixel, as if the window were clipped. No
-        # window can lie beyond the image, because less than a stride is added and a
-        # stride is at most a window.
-        shape = [
-            dynamic if static is None else static
-            for static, dynamic in zip(
-                inputs.shape, tf.unstack(tf.shape(inputs)), strict=True
+
+@register_layer("non_overlapping_max_pooling")
+class NonOverlappingMaxPooling2D(keras.layers.MaxPooling2D):
+    """2D max pooling that the paper compares its overlapping windows with.
+
+    Paper section 3.4: windows of 2x2 with strides of 2 instead of windows of 3x3, for
+    an output of the same size. So each window is as large as its stride, and there are
+    as many windows as those of `pool_size` would be, for images of any size: the layers
+    behind keep their number of weights.
+
+    Args:
+        pool_size: Height and width of the overlapping windows that these stand in for;
+            an int for both. Decides how many windows there are. Defaults to 3.
+        strides: Height and width of the windows, and the step between them; an int for
+            both. Defaults to 2.
+        padding: `"valid"` or `"same"`. Defaults to `"valid"`.
+        data_format: `"channels_last"` or `"channels_first"`. Defaults to
+            `keras.config.image_data_format()`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)`.
+
+    Output shape:
+        Height and width become `(size - pool_size) / strides + 1`, rounded down.
+
+    Raises:
+        ValueError: `strides` is larger than `pool_size`.
+
+    Example:
+    >>> NonOverlappingMaxPooling2D()(np.zeros((1, 55, 55, 96), "float32")).shape
+    TensorShape([1, 27, 27, 96])
+    """
+
+    def __init__(
+        self,
+        pool_size: int | tuple[int, int] = 3,
+        strides: int | tuple[int, int] = 2,
+        padding: Literal["valid", "same"] = "valid",
+        data_format: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            pool_size, strides, padding=padding, data_format=data_format, **kwargs
+        )
+        _check_strides(self)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the maximum of each window."""
+        if self.padding == "valid":
+            # What only the overlapping windows would reach, so that no window more
+            # fits in than there are of those.
+            height, width = (
+                slice(stride - size or None)
+                for size, stride in zip(self.pool_size, self.strides, strict=True)
             )
-        ]
-        padding = [[0, extra] for extra in self._missing(shape)]
-        return tf.pad(inputs, padding, constant_values=float("-inf"))
+            if self.data_format == "channels_last":
+                inputs = inputs[:, height, width, :]
+            else:
+                inputs = inputs[:, :, height, width]
+        return keras.ops.max_pool(
+            inputs,
+            self.strides,
+            self.strides,
+            padding=self.padding,
+            data_format=self.data_format,
+        )
+
+
+def _check_strides(layer: keras.layers.MaxPooling2D) -> None:
+    if any(s > size for s, size in zip(layer.strides, layer.pool_size, strict=True)):
+        raise UserError(
+            "strides larger than pool_size would skip pixels. Received: "
+            f"pool_size={layer.pool_size}, strides={layer.strides}"
+        )
 
 
 # Made once for each kind of window; holds no variables and may be shared by replicas.
@@ -166,7 +233,10 @@ def _argmax_pooling(
 
     @compiled
     def forward(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        counts = _windows(x.shape, pool_size, strides, spatial)
+        counts = [
+            (x.shape[axis] - size) // step + 1
+            for axis, size, step in zip(spatial, pool_size, strides, strict=True)
+        ]
         largest, where = None, None
         for number, offset in enumerate(offsets):
             index = [slice(None)] * 4
@@ -244,21 +314,3 @@ def _scatter_to_maxima(
         index[axis] = slice(length)
     dx = tf.pad(tf.reshape(dx, shape)[tuple(index)], padding)
     return tf.cast(dx, dy.dtype)
-
-
-def _windows(shape, pool_size, strides, spatial) -> list[int]:
-    return [
-        (shape[axis] - size) // step + 1
-        for axis, size, step in zip(spatial, pool_size, strides, strict=True)
-    ]
-
-
-def _pad_same(inputs, pool_size, strides, spatial) -> tf.Tensor:
-    """Pads with minus infinity, which loses against every pixel."""
-    padding = [[0, 0]] * 4
-    for axis, size, step in zip(spatial, pool_size, strides, strict=True):
-        length = inputs.shape[axis]
-        if length is not None:
-            total = max((-(-length // step) - 1) * step + size - length, 0)
-            padding[axis] = [total // 2, total - total // 2]
-    return tf.pad(inputs, padding, constant_values=float("-inf"))

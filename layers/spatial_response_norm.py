@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_alexnet.errors import UserError
+from keras_alexnet.layers.lrn_implementations import inverse_power
 from keras_alexnet.registry import register_layer
 
 
@@ -84,14 +85,19 @@ class SpatialResponseNormalization(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the normalised activations."""
-        return spatial_response_normalization(
-            inputs,
-            size=self.size,
-            alpha=self.alpha,
-            beta=self.beta,
-            k=self.k,
-            channels_last=self.data_format == "channels_last",
-        )
+        wide = tf.cast(inputs, tf.float32)
+        squares = tf.square(wide)
+        if self.data_format == "channels_first":
+            # CPUs pool channels-last images only. No window leaves its map, so every
+            # map may be an image of its own.
+            height, width = tf.shape(inputs)[2], tf.shape(inputs)[3]
+            squares = tf.reshape(squares, (-1, height, width, 1))
+        # Padded here, because TensorFlow's own padding would not count in the mean.
+        border = (self.size // 2, (self.size - 1) // 2)
+        squares = tf.pad(squares, ((0, 0), border, border, (0, 0)))
+        mean = tf.nn.avg_pool2d(squares, self.size, strides=1, padding="VALID")
+        energy = self.k + self.alpha * tf.reshape(mean, tf.shape(inputs))
+        return tf.cast(wide * inverse_power(energy, self.beta), inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Returns `input_shape`."""
@@ -107,44 +113,3 @@ class SpatialResponseNormalization(keras.layers.Layer):
             "k": self.k,
             "data_format": self.data_format,
         }
-
-
-def spatial_response_normalization(
-    x: tf.Tensor,
-    *,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
-    channels_last: bool = True,
-) -> tf.Tensor:
-    """Computes x / (k + alpha * windowed mean of squares) ^ beta.
-
-    The function behind `SpatialResponseNormalization`.
-
-    Args:
-        x: Activations, rank four, any floating dtype.
-        size: Height and width of a window, in pixels.
-        alpha: Scale of the mean of squares.
-        beta: The exponent.
-        k: The additive constant.
-        channels_last: Whether channels are on the last axis, or else on axis 1.
-
-    Returns:
-        The shape and dtype of `x`; computed in float32.
-    """
-    wide = tf.cast(x, tf.float32)
-    squares = tf.square(wide)
-    if not channels_last:
-        # CPUs pool channels-last images only. No window leaves its map, so every map
-        # may be an image of its own.
-        height, width = tf.shape(x)[2], tf.shape(x)[3]
-        squares = tf.reshape(squares, (-1, height, width, 1))
-    # Padded here, because TensorFlow's own padding would not count in the mean.
-    border = (size // 2, (size - 1) // 2)
-    squares = tf.pad(squares, ((0, 0), border, border, (0, 0)))
-    mean = tf.nn.avg_pool2d(squares, size, strides=1, padding="VALID")
-    root = tf.math.rsqrt(k + alpha * tf.reshape(mean, tf.shape(x)))
-    # A general power costs more than the pooling.
-    power = root * tf.sqrt(root) if beta == 0.75 else tf.pow(root, 2 * beta)
-    return tf.cast(wide * power, x.dtype)

@@ -36,6 +36,14 @@ def network(architecture, **options):
     return model, preprocessing, images.astype("uint8")
 
 
+def saved(folder, names="0123456789"):
+    """A network that knows itself, and the file that it is in."""
+    model, preprocessing, _ = network("alexnet_mini")
+    model.bind(preprocessing, class_names=list(names))
+    model.save(folder / "net.keras")
+    return model, folder / "net.keras"
+
+
 def wide_and_tall(folder):
     """Two image files that are no squares."""
     files = [folder / "wide.png", folder / "tall.png"]
@@ -45,14 +53,23 @@ def wide_and_tall(folder):
     return files
 
 
-def check_example(name, out, model, tolerance=2):
-    """Runs an example program, and compares what it prints with the model.
+def check_program(kind, command, folder, *options, tolerance=2):
+    """Exports a network, and compares what an example program prints with the model.
 
     Pillow rounds the pixels that programs resize with it: percentages differ a little.
     """
-    files = wide_and_tall(out.parent)
+    (model, path), out = saved(folder, "äbcdefghij"), folder / "out"
+    export = ("export", path, "--format", kind, "--out", out, *options)
+    code, printed, _ = command(*export)
+    assert code == 0 and f"{kind}, {options[-1] if options else 'float32'}" in printed
+    assert {"labels.txt", "preprocessing.json", "model_card.md"} < {
+        file.name for file in out.iterdir()
+    }
+    assert command(*export)[0] == 2  # It is there already.
+    files = wide_and_tall(folder)
+    example = Path(__file__).parents[1] / "examples" / f"run_{kind}.py"
     printed = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / "examples" / name, out, *files],
+        [sys.executable, example, out, *files],
         check=True,
         capture_output=True,
         text=True,

@@ -33,9 +33,17 @@ def config():
         crop_padding=2,
         horizontal_flip=False,
         rotation=10.0,
-        epochs=2,
+        # Patience ends it after the second.
+        epochs=3,
         global_batch_size=96,
-        learning_rate="cosine(0.01, warmup=0.1)",
+        validation_fraction=0.2,
+        keep="best",
+        patience=1,
+        optimizer="adamw",
+        ema=0.99,
+        class_weights="balanced",
+        # The second epoch is worse than the first.
+        learning_rate="piecewise((0.01, 0.3), (0.34,))",
         dropout="linear(0.5, end=0.1)",
         # Compiled anew at every start, which would be most of a run.
         norm="none",

@@ -10,8 +10,13 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_alexnet.data import augmentation as augmentations
-from keras_alexnet.data.augmentation import Augmentation
-from keras_alexnet.data.color_jitter import BRIGHTNESS, CONTRAST, SATURATION, jitter
+from keras_alexnet.data.augmentation import (
+    BRIGHTNESS,
+    CONTRAST,
+    SATURATION,
+    Augmentation,
+    jitter,
+)
 from keras_alexnet.images.mean_image import MeanImage
 from keras_alexnet.images.preprocessing import MODES, Preprocessing
 
@@ -56,8 +61,9 @@ def many(augmentation, pixels, count):
 
 
 def crop(pixels, size, padding, vertical, horizontal, mirrored=False):
-    places = (tf.reshape(place, (1,)) for place in (vertical, horizontal, mirrored))
-    return augmentations._crop(pixels[None], size, padding, *places)[0]
+    places = tf.stack([[vertical, horizontal]])
+    mirrored = tf.reshape(mirrored, (1,))
+    return augmentations._crop(pixels[None], size, padding, places, mirrored)[0]
 
 
 def rotate_and_zoom(pixels, angle, scale):
@@ -363,9 +369,11 @@ MEAN_IMAGE = np.random.default_rng(3).uniform(90, 140, (240, 240, 3))
 def test_the_network_sees_what_is_normalised_afterwards(augmentation, expected):
     file = tf.constant(encoded(photograph()))
     draws = augmentation.draw((3, 1))[0]
-    afterwards = expected.normalize(augmentation.of_file(file, expected, draws))
-    found = augmentation.input_of_file(file, expected, draws)
-    np.testing.assert_allclose(found, afterwards, rtol=1e-5, atol=1e-4)
+    afterwards = augmentation.of_file(file, expected.geometry, draws)
+    found = augmentation.of_file(file, expected, draws)
+    np.testing.assert_allclose(
+        found, expected.normalize(afterwards), rtol=1e-5, atol=1e-4
+    )
 
 
 # === The modern scheme ===

@@ -82,8 +82,8 @@ def test_files_that_are_not_there_are_named_when_they_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must name the columns path and label. Received: nothing"),
-        ("file,class\n1,a\n", "Received: file, class"),
+        ("", "must name the column path. Received: nothing"),
+        ("path,class\n1,a\n", "the column label. Received: path, class"),
         ("path,label\n", "lists no images"),
         ("path,label\n1,a\n2,a\n", "only one class, 'a'"),
         ("path,label\n1,a\n2,b\n", "cannot be split"),

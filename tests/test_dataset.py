@@ -1,6 +1,5 @@
 """Digits and folders: which images they find, how they split them, how they fail."""
 
-import dataclasses
 import os
 import tracemalloc
 
@@ -10,7 +9,6 @@ import tensorflow as tf
 from image_sources import opened, pixel_examples, two_classes, write
 from PIL import Image
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from keras_alexnet.data.opening import open_for_evaluation
 from keras_alexnet.data.strings import Strings
@@ -271,24 +269,6 @@ def test_a_directory_named_like_an_image_is_no_image(tmp_path):
 
 
 # === Three splits ===
-
-
-@pytest.mark.parametrize("counts", [(10, 10), (7, 30, 3), (2, 5, 9, 40), (20,)])
-@pytest.mark.parametrize("fraction", [0.2, 0.35])
-@pytest.mark.parametrize("known", [True, False])
-def test_test_images_are_those_that_scikit_learn_would_take(counts, fraction, known):
-    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    split = pixel_examples(np.zeros((len(labels), 1, 1, 3), np.uint8), labels)
-    split = dataclasses.replace(split, labels=labels if known else None)
-    found = split.keep_for_test(fraction, seed=5)
-    expected = train_test_split(
-        np.arange(len(labels)),
-        test_size=fraction,
-        random_state=5,
-        stratify=labels if known else None,
-    )
-    for own, other in zip(found, expected, strict=True):
-        assert names(own) == list(map(str, sorted(other)))
 
 
 def test_validation_is_a_part_of_the_training_images_of_each_class():

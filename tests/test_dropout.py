@@ -1,4 +1,4 @@
-"""Dropout whose rate moves: what it does to tensors, and what it does not to graphs."""
+"""Dropout, today's and that of 2012: masks, factors, and a rate that moves."""
 
 import keras
 import numpy as np
@@ -6,32 +6,46 @@ import pytest
 import tensorflow as tf
 from devices import logical_cpus
 
-from keras_alexnet.layers import ScheduledDropout
+import keras_alexnet
+from keras_alexnet.layers import ClassicDropout, ScheduledDropout
 
 MANY = (100, 1000)
+BOTH = pytest.mark.parametrize("cls", [ScheduledDropout, ClassicDropout])
 
 
 def dropped(y) -> float:
     return float(np.mean(np.asarray(y) == 0))
 
 
+def factors(cls, rate):
+    """What is left is multiplied by in training, and everything in inference."""
+    return (1, 1 - rate) if cls is ClassicDropout else (1 / (1 - rate), 1)
+
+
+@BOTH
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("rate", [0.0, 0.3, 0.9])
-def test_inference_is_the_identity(rate, dtype):
-    x = tf.random.normal((3, 4), dtype=dtype)
-    layer = ScheduledDropout(rate, dtype=dtype)
-    np.testing.assert_array_equal(layer(x), x)
-    np.testing.assert_array_equal(layer(x, training=False), x)
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.75])
+def test_inference_is_the_identity_or_multiplies_by_what_is_kept(cls, rate, dtype):
+    x = tf.cast(tf.range(12.0), dtype)
+    layer = cls(rate, dtype=dtype)
+    for y in (layer(x), layer(x, training=False)):
+        assert y.dtype == dtype
+        # Exact: the factors are powers of two, or three of them.
+        np.testing.assert_array_equal(
+            tf.cast(y, "float32"), np.arange(12) * factors(cls, rate)[1]
+        )
 
 
+@BOTH
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.8])
-def test_fraction_of_the_rate_is_dropped_and_the_rest_scaled_up(rate):
-    y = ScheduledDropout(rate, seed=1)(tf.ones(MANY), training=True).numpy()
+def test_fraction_of_the_rate_is_dropped_and_the_rest_is_scaled_or_not(cls, rate):
+    y = cls(rate, seed=1)(tf.ones(MANY), training=True).numpy()
     # Five standard deviations of a binomial fraction.
     tolerance = 5 * np.sqrt(rate * (1 - rate) / y.size)
     assert abs(dropped(y) - rate) < tolerance
-    np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=1e-6)
-    assert abs(y.mean() - 1) < tolerance / (1 - rate)
+    np.testing.assert_allclose(y[y != 0], factors(cls, rate)[0], rtol=1e-6)
+    same = ScheduledDropout(rate, seed=1)(tf.ones(MANY), training=True).numpy()
+    np.testing.assert_array_equal(y == 0, same == 0)
 
 
 def test_mask_is_drawn_for_each_element():
@@ -42,11 +56,6 @@ def test_mask_is_drawn_for_each_element():
     assert len(np.unique(y, axis=0)) == len(y)
 
 
-def test_rate_of_zero_drops_nothing():
-    x = tf.random.normal((3, 4))
-    np.testing.assert_array_equal(ScheduledDropout(0.0)(x, training=True), x)
-
-
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_drops_as_much(dtype):
     layer = ScheduledDropout(0.3, seed=1, dtype=f"mixed_{dtype}")
@@ -55,30 +64,26 @@ def test_half_precision_drops_as_much(dtype):
     assert dropped(y.numpy()) == pytest.approx(0.3, abs=0.01)
 
 
+@BOTH
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_rate_changes_without_retracing(jit_compile):
-    layer = ScheduledDropout(0.2, seed=1)
+def test_rate_changes_without_retracing(cls, jit_compile):
+    layer = cls(0.2, seed=1)
     traces = []
 
     @tf.function(jit_compile=jit_compile)
-    def train(x):
-        traces.append(1)
-        return layer(x, training=True)
+    def apply(x, training):
+        traces.append(training)
+        return layer(x, training=training)
 
     for rate in (0.2, 0.7, 0.0, 0.5):
         layer.rate = rate
-        y = train(tf.ones(MANY)).numpy()
+        kept, factor = factors(cls, rate)
+        y = apply(tf.ones(MANY), True).numpy()
         assert dropped(y) == pytest.approx(rate, abs=0.01)
-        np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=1e-6)
-    assert len(traces) == 1
-
-
-def test_gradient_goes_through_the_elements_that_are_left():
-    x = tf.ones((10, 10))
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = ScheduledDropout(0.5, seed=1)(x, training=True)
-    np.testing.assert_array_equal(tape.gradient(y, x), y)
+        np.testing.assert_allclose(y[y != 0], kept, rtol=1e-6)
+        y = apply(tf.ones(MANY), False)
+        np.testing.assert_allclose(y, np.full(MANY, factor), rtol=1e-6)
+    assert traces == [True, False]
 
 
 def test_every_call_draws_another_mask_and_a_seed_repeats_them():
@@ -90,10 +95,7 @@ def test_every_call_draws_another_mask_and_a_seed_repeats_them():
     assert (masks[0] != masks[1]).any() and (masks[1] != masks[2]).any()
     different = ScheduledDropout(0.5, seed=4)(x, training=True).numpy()
     assert (different != masks[0]).any()
-
-
-def test_without_a_seed_the_global_one_decides():
-    x = tf.ones((10, 10))
+    # Without a seed the global one decides.
     masks = []
     for seed in (1, 1, 2):
         keras.utils.set_random_seed(seed)
@@ -154,28 +156,62 @@ def test_layer_can_be_called_in_the_scope_of_a_strategy(strategy):
     assert dropped(y.numpy()) == pytest.approx(0.5, abs=0.01)
 
 
-def test_rate_is_no_parameter_of_the_model():
-    model = keras.Sequential([keras.Input((4,)), ScheduledDropout(0.5)])
-    assert model.count_params() == 0
-    assert model.weights == []
-    assert model.trainable_variables == []
-
-
-def test_rate_is_saved_as_it_is_now(tmp_path):
-    layer = ScheduledDropout(0.5, seed=1)
+@BOTH
+def test_rate_is_saved_as_it_is_now_and_no_parameter(cls, tmp_path):
+    layer = cls(0.5, seed=1)
     layer.rate = 0.3
-    assert layer.rate == 0.3
-    assert layer.get_config()["rate"] == 0.3
     model = keras.Sequential([keras.Input((4,)), layer])
+    assert model.count_params() == 0 and model.weights == []
     model.save(tmp_path / "model.keras")
-    assert keras.models.load_model(tmp_path / "model.keras").layers[0].rate == 0.3
+    again = keras.models.load_model(tmp_path / "model.keras").layers[0]
+    assert type(again) is cls and again.rate == 0.3
 
 
+@BOTH
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
-def test_rates_outside_zero_to_one_are_refused(rate):
+def test_rates_outside_zero_to_one_are_refused(cls, rate):
     with pytest.raises(ValueError, match=r"rate must be in \[0, 1\)"):
-        ScheduledDropout(rate)
-    layer = ScheduledDropout(0.5)
+        cls(rate)
+    layer = cls(0.5)
     with pytest.raises(ValueError, match=r"rate must be in \[0, 1\)"):
         layer.rate = rate
     assert layer.rate == 0.5
+
+
+# === The dropout of 2012 in a network ===
+
+
+def test_inverted_dropout_is_the_same_network_with_kernels_scaled():
+    # Fact sheet, section 7: kernels of fc7 and fc8 by 1 - rate, biases as they are.
+    shape = {"input_shape": (16, 16, 1), "classifier_activation": None}
+    classic = keras_alexnet.build("alexnet_mini", dropout="classic_dropout", **shape)
+    inverted = keras_alexnet.build("alexnet_mini", **shape)
+    inverted.set_weights(classic.get_weights())
+    for name in ("fc7", "fc8"):
+        kernel, bias = classic.get_layer(name).get_weights()
+        inverted.get_layer(name).set_weights([kernel * 0.5, bias + 0.0])
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 1)).astype("float32")
+    np.testing.assert_allclose(inverted(x), classic(x), rtol=1e-5, atol=1e-6)
+
+
+def test_an_exported_model_keeps_the_factor(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), ClassicDropout(0.5)])
+    model.layers[0].rate = 0.2
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(exported.serve(np.ones((2, 4), "float32")), 0.8)
+
+
+def test_two_replicas_train_and_evaluate_with_it_under_xla(strategy):
+    with strategy.scope():
+        inputs = keras.Input((5,))
+        x = ClassicDropout(0.25)(keras.layers.Dense(8)(inputs))
+        x = keras.layers.Dense(4, activation="softmax")(x)
+        model = keras_alexnet.AlexNet(inputs, x)
+        model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=True)
+    x = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
+    labels = np.arange(4)
+    model.fit(x, labels, batch_size=4, verbose=0)
+    of_label = model.predict(x, verbose=0)[labels, labels]
+    loss = model.evaluate(x, labels, batch_size=4, verbose=0)
+    assert loss == pytest.approx(-np.log(of_label).mean(), rel=1e-5)

@@ -18,7 +18,6 @@ from sklearn import metrics
 from keras_alexnet.evaluation import (
     Evaluation,
     Evaluator,
-    RepeatedBatches,
     evaluate,
     match_classes,
 )
@@ -220,21 +219,25 @@ def test_the_step_is_traced_once_and_sees_new_weights():
     np.testing.assert_allclose(again.probabilities, softmax(vectors(9)), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("max_bytes", "reads"), [(2**20, 1), (8 * 4, 3)])
-def test_small_batches_are_read_once_for_several_evaluations(max_bytes, reads):
+@pytest.mark.parametrize(("max_bytes", "reads"), [(2**20, 1), (300, 4)])
+def test_small_batches_are_read_once_for_several_evaluations(
+    monkeypatch, max_bytes, reads
+):
+    monkeypatch.setattr("keras_alexnet.evaluation.MAX_BYTES", max_bytes)
+    evaluator = Evaluator(
+        keras.Sequential([keras.Input((CLASSES,)), keras.layers.Softmax()])
+    )
     begun = []
 
     def images():
         begun.append(True)
-        for index in range(4):
-            yield np.full(8, index, np.float32)
+        yield from batched(9, 4).as_numpy_iterator()
 
-    signature = tf.TensorSpec(8, tf.float32)
+    signature = batched(9, 4).element_spec
     dataset = tf.data.Dataset.from_generator(images, output_signature=signature)
-    batches = RepeatedBatches(dataset.batch(2), max_bytes)
+    batches = evaluator.repeated(dataset)
     for _ in range(3):
-        first = np.concatenate([batch.numpy()[:, 0] for batch in batches])
-        np.testing.assert_array_equal(first, [0, 1, 2, 3])
+        np.testing.assert_array_equal(evaluator(batches).labels, np.arange(9))
     assert len(begun) == reads
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 import keras_alexnet
 from keras_alexnet.export.artefact import in_precision
 from keras_alexnet.export.comparison import compare, noise
-from keras_alexnet.export.keras_file import KERAS
+from keras_alexnet.export.keras_file import FORMAT
 from keras_alexnet.export.saved_model import export_saved_model, open_saved_model
 from keras_alexnet.images.preprocessing import Preprocessing
 
@@ -61,11 +61,11 @@ def test_the_difference_from_the_model_is_at_most_rounding(exported):
 def test_a_keras_file_is_the_model_in_its_precision(precision, tmp_path):
     model = keras_alexnet.build("alexnet_mini", classes=len(NAMES))
     model.bind(PREPROCESSING, class_names=NAMES)
-    KERAS.write(model, tmp_path, precision, ())
+    FORMAT.write(model, tmp_path, precision, ())
     expected = in_precision(model, precision) if precision else model
     inputs = PREPROCESSING.normalize(images())
     np.testing.assert_array_equal(
-        KERAS.open(tmp_path)(images()), expected.predict_on_batch(inputs)
+        FORMAT.open(tmp_path)(images()), expected.predict_on_batch(inputs)
     )
     opened = keras_alexnet.load_model(tmp_path / "model.keras")
     assert opened.metadata == model.metadata

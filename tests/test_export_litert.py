@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from exported_networks import check_example, network
+from exported_networks import check_program, network, saved
 from reduced import reduced
 
 from keras_alexnet.export.comparison import noise
-from keras_alexnet.export.litert import FILE, LITERT
+from keras_alexnet.export.litert import FILE, FORMAT
 
 NAMES = list("0123456789")
 
@@ -17,11 +17,11 @@ NAMES = list("0123456789")
 def written(folder, model, preprocessing, precision="float32"):
     """Writes an export; returns what runs it, and its operations and their dtypes."""
     model.bind(preprocessing, class_names=NAMES)
-    LITERT.write(model, folder, precision, list(noise(preprocessing)))
+    FORMAT.write(model, folder, precision, list(noise(preprocessing)))
     interpreter = tf.lite.Interpreter(str(folder / FILE))
     operations = [one["op_name"] for one in interpreter._get_ops_details()]
     dtypes = [np.dtype(one["dtype"]) for one in interpreter.get_tensor_details()]
-    return LITERT.open(folder), operations, dtypes
+    return FORMAT.open(folder), operations, dtypes
 
 
 # Normalisation per tower and over pixels, and clipped windows with and without a rest;
@@ -62,22 +62,12 @@ def test_int8_computes_in_int8_and_is_a_quarter_as_large(tmp_path):
 
 
 def test_a_program_without_this_package_uses_the_export(tmp_path, command):
-    model, preprocessing, _ = network("alexnet_mini")
-    model.bind(preprocessing, class_names=NAMES)
-    model.save(tmp_path / "net.keras")
-    out = tmp_path / "out"
-    export = ("export", tmp_path / "net.keras", "--format", "litert", "--out", out)
-    code, printed, _ = command(*export, "--precision", "float16")
-    assert code == 0 and "litert, float16" in printed
-    check_example("run_litert.py", out, model)
+    check_program("litert", command, tmp_path, "--precision", "float16")
 
 
 def test_what_loses_too_much_is_not_written(tmp_path, command):
-    model, preprocessing, _ = network("alexnet_mini")
-    model.bind(preprocessing, class_names=NAMES)
-    model.save(tmp_path / "net.keras")
-    out = tmp_path / "out"
-    export = ("export", tmp_path / "net.keras", "--format", "litert", "--out", out)
+    (_, path), out = saved(tmp_path), tmp_path / "out"
+    export = ("export", path, "--format", "litert", "--out", out)
     code, _, error = command(*export, "--precision", "int8")
     assert code == 2 and "no training images to calibrate int8 by" in error
     data = ("--data", "digits", "--images", 50, "--calibration-data", "digits")

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from exported_networks import check_example, network
+from exported_networks import check_program, network
 from reduced import changed, reduced
 
 import keras_alexnet
@@ -154,19 +154,7 @@ def test_networks_with_branches_are_refused():
 
 
 def test_a_program_without_this_package_uses_the_export(tmp_path, command):
-    model, preprocessing, _ = network("alexnet_mini", classes=5)
-    model.bind(preprocessing, class_names=["ant", "bée", "cat", "dog", "eel"])
-    model.save(tmp_path / "net.keras")
-    out = tmp_path / "out"
-    export = ("export", tmp_path / "net.keras", "--format", "onnx", "--out", out)
-    code, printed, _ = command(*export)
-    assert code == 0 and "onnx, float32" in printed
-    assert {file.name for file in out.iterdir()} == {
-        *("model.onnx", "labels.txt", "preprocessing.json", "model_card.md")
-    }
-    assert command(*export)[0] == 2
-
-    check_example("run_onnx.py", out, model, tolerance=0.11)
+    check_program("onnx", command, tmp_path, tolerance=0.11)
 
 
 def test_a_missing_extra_and_a_wrong_precision_are_one_line(command, monkeypatch):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from exported_networks import check_example, network
+from exported_networks import check_program, network
 from reduced import reduced
 
 from keras_alexnet.export.comparison import noise
@@ -24,14 +24,14 @@ def installed():
     ],
 )
 def test_float32_is_the_model(architecture, tmp_path):
-    from keras_alexnet.export.openvino import OPENVINO
+    from keras_alexnet.export.openvino import FORMAT
 
     model, preprocessing, images = network(architecture)
     model.bind(preprocessing, class_names=NAMES)
-    OPENVINO.write(model, tmp_path, "float32", ())
+    FORMAT.write(model, tmp_path, "float32", ())
     expected = model.predict_on_batch(preprocessing.normalize(images))
     for count in (1, 3):
-        found = OPENVINO.open(tmp_path)(images[:count])
+        found = FORMAT.open(tmp_path)(images[:count])
         np.testing.assert_allclose(found, expected[:count], atol=1e-5)
 
 
@@ -40,7 +40,7 @@ def test_float32_is_the_model(architecture, tmp_path):
     [("float16", 0.52, 0.02), ("bfloat16", 0.52, 0.2), ("int8", 0.3, 0.3)],
 )
 def test_other_precisions_are_smaller_and_near(precision, size, tolerance, tmp_path):
-    from keras_alexnet.export.openvino import OPENVINO
+    from keras_alexnet.export.openvino import FORMAT
 
     if precision == "int8":
         pytest.importorskip("nncf", reason="NNCF is not installed")
@@ -48,20 +48,13 @@ def test_other_precisions_are_smaller_and_near(precision, size, tolerance, tmp_p
     model.bind(preprocessing, class_names=NAMES)
     sizes = {}
     for one in ("float32", precision):
-        OPENVINO.write(model, tmp_path, one, list(noise(preprocessing)))
+        FORMAT.write(model, tmp_path, one, list(noise(preprocessing)))
         sizes[one] = (tmp_path / "model.bin").stat().st_size
     assert sizes[precision] < size * sizes["float32"]
     expected = model.predict_on_batch(preprocessing.normalize(images))
-    found = OPENVINO.open(tmp_path)(images)
+    found = FORMAT.open(tmp_path)(images)
     np.testing.assert_allclose(found, expected, atol=tolerance)
 
 
 def test_a_program_without_this_package_uses_the_export(tmp_path, command):
-    model, preprocessing, _ = network("alexnet_mini")
-    model.bind(preprocessing, class_names=NAMES)
-    model.save(tmp_path / "net.keras")
-    out = tmp_path / "out"
-    export = ("export", tmp_path / "net.keras", "--format", "openvino", "--out", out)
-    code, printed, _ = command(*export)
-    assert code == 0 and "openvino, float32" in printed
-    check_example("run_openvino.py", out, model)
+    check_program("openvino", command, tmp_path)

@@ -273,7 +273,7 @@ def test_a_list_keeps_its_order_and_columns(model, stimuli, tmp_path, ending):
     ("text", "message"),
     [
         ("image\na.png\n", "must name the column path.*Received: image"),
-        ("path\n", "Received: no images"),
+        ("path\n", "lists no images"),
         ("path,x\na.png\n", "Image 1 of .* must have a path, and a value"),
         ("\xff", "no CSV file in UTF-8"),
     ],

@@ -153,7 +153,21 @@ def test_every_registered_layer_has_a_case_in_this_file(name):
 def test_layer_is_a_complete_keras_layer(name, arguments, shape, masking):
     # TensorFlow has no gradient of dilated convolutions in float16 on CPUs.
     dtypes = ("bfloat16",) if "dilation_rate" in arguments else ("bfloat16", "float16")
-    check_layer(keras_alexnet.get_layer(name), arguments, shape, masking, dtypes)
+    cls = keras_alexnet.get_layer(name)
+    check_layer(cls, arguments, shape, masking, dtypes)
+    layer = cls(**arguments)
+    layer(np.zeros(shape, "float32"))
+    # Configuration, symbolic calls, a step of `fit`, dtypes.
+    TestCase().run_layer_test(
+        cls,
+        init_kwargs=arguments,
+        input_shape=shape,
+        expected_output_shape=layer.compute_output_shape(shape),
+        expected_num_trainable_weights=len(layer.trainable_weights),
+        expected_num_non_trainable_weights=len(layer.non_trainable_weights),
+        expected_num_losses=len(layer.losses),
+        supports_masking=masking,
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,20 +222,3 @@ def test_gradients_equal_central_differences(name, arguments, shape, training):
 
         expected = central_differences(loss_of_weight, variable.numpy(), 1e-2)
         np.testing.assert_allclose(gradient, expected, rtol=5e-3, atol=5e-3)
-
-
-@pytest.mark.parametrize("name, arguments, shape, masking", FLAT_CASES)
-def test_keras_finds_nothing_wrong_with_it(name, arguments, shape, masking):
-    cls = keras_alexnet.get_layer(name)
-    layer = cls(**arguments)
-    layer(np.zeros(shape, "float32"))
-    TestCase().run_layer_test(
-        cls,
-        init_kwargs=arguments,
-        input_shape=shape,
-        expected_output_shape=layer.compute_output_shape(shape),
-        expected_num_trainable_weights=len(layer.trainable_weights),
-        expected_num_non_trainable_weights=len(layer.non_trainable_weights),
-        expected_num_losses=len(layer.losses),
-        supports_masking=masking,
-    )

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 import keras_alexnet
 from keras_alexnet.errors import UserError
-from keras_alexnet.files import sha256
+from keras_alexnet.files import digest_of
 from keras_alexnet.images.preprocessing import MODES, Preprocessing
 from keras_alexnet.training.checkpoint import CheckpointStore, snapshot
 from keras_alexnet.training.config import TrainConfig
@@ -120,7 +120,7 @@ def published(own, monkeypatch, tmp_path):
     file = catalog.PublishedFile(
         name="small",
         urls=("http://localhost:1/small.keras",),
-        digest=sha256(own[1]),
+        digest=digest_of(own[1]),
         source="a test",
         architecture="alexnet_mini",
     )

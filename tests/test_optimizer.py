@@ -8,7 +8,7 @@ from devices import logical_cpus
 from layer_checks import implement
 
 import keras_alexnet
-from keras_alexnet.training.optimizer import DecayedMomentum
+from keras_alexnet.training.optimizer import DecayedAdam, DecayedMomentum
 
 MOMENTUM, DECAY = 0.9, 0.1  # A decay that shows within a few steps.
 
@@ -294,18 +294,18 @@ def test_a_multiplier_of_zero_leaves_weight_and_velocity_alone():
     step = tf.function(lambda: step_with_ones(model, ours))
     step()
     before = [w.numpy() for w in model.layers[0].weights]
-    velocity = ours._velocities[0].numpy()
+    velocity = ours._slots[0][0].numpy()
     ours.set_multiplier("conv1", 0.0)
     for _ in range(3):
         step()
     for weight, old in zip(model.layers[0].weights, before, strict=True):
         np.testing.assert_array_equal(weight, old)
-    np.testing.assert_array_equal(ours._velocities[0], velocity)
+    np.testing.assert_array_equal(ours._slots[0][0], velocity)
     ours.set_multiplier("conv1", 1.0)
     step()
     # It goes on from there: v = momentum * v - rate * (g + decay * w).
     expected_velocity = MOMENTUM * velocity - 0.1 * (1 + DECAY * before[0])
-    np.testing.assert_allclose(ours._velocities[0], expected_velocity, rtol=1e-6)
+    np.testing.assert_allclose(ours._slots[0][0], expected_velocity, rtol=1e-6)
 
 
 def test_multipliers_of_unknown_layers_and_bad_factors_are_refused():
@@ -321,6 +321,53 @@ def test_multipliers_survive_saving():
     ours = optimizer(multipliers={"conv1": 0.5}, dynamic_loss_scale=True)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(ours))
     assert again.multipliers == {"conv1": 0.5} and again.dynamic_loss_scale
+
+
+# === AdamW ===
+
+
+@pytest.mark.usefixtures("way")
+def test_adam_is_that_of_keras():
+    rng = np.random.default_rng(1)
+    start = rng.normal(size=(4, 3)).astype("float32")
+    ours, theirs = (keras.Variable(start, name="kernel") for _ in range(2))
+    settings = {"weight_decay": 0.1, "beta_2": 0.99, "epsilon": 1e-5}
+    optimizers = (
+        DecayedAdam(0.05, momentum=0.8, **settings),
+        keras.optimizers.AdamW(0.05, beta_1=0.8, **settings),
+    )
+    for one, variable in zip(optimizers, (ours, theirs), strict=True):
+        one.build([variable])
+        apply = tf.function(one.apply)
+        for step in range(12):
+            one.learning_rate = 0.05 if step < 6 else 0.01
+            gradient = np.random.default_rng(step).normal(size=(4, 3))
+            apply([tf.constant(gradient, tf.float32)])
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
+
+
+@pytest.mark.usefixtures("way")
+def test_a_step_that_was_skipped_is_none_of_adams():
+    gradients = [np.float32([[0.3]]), np.float32([[np.nan]]), np.float32([[-1.0]])]
+    weights = []
+    for some in (gradients, gradients[::2]):
+        kernel = keras.Variable([[1.0]], name="kernel")
+        ours = DecayedAdam(0.1)
+        ours.build([kernel])
+        apply = tf.function(ours.apply)
+        for gradient in some:
+            apply([tf.constant(gradient)])
+        weights.append(float(kernel.numpy()[0, 0]))
+    assert weights[0] == pytest.approx(weights[1], rel=1e-6)
+
+
+def test_adam_has_the_same_multipliers_and_its_settings_survive_saving():
+    ours = DecayedAdam(0.1, multipliers={"conv1": 0.5}, beta_2=0.98, average=0.9)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(ours))
+    assert type(again) is DecayedAdam
+    assert again.get_config() == ours.get_config()
+    with pytest.raises(ValueError, match=r"beta_2 must be in \(0, 1\)"):
+        DecayedAdam(beta_2=1.0)
 
 
 # === What all replicas have in common ===

@@ -115,7 +115,7 @@ def test_all_batches_are_full_and_run_on_over_the_ends_of_epochs():
     assert set(labels[20:23]) == set(range(COUNT)) - set(labels[:20])
 
 
-@pytest.mark.parametrize("first", [1, 4, 5, 11])
+@pytest.mark.parametrize("first", [4, 11])
 def test_a_run_that_starts_late_sees_what_it_would_have_seen(first):
     source = examples()
     options = {"augmentation": RANDOM, "source": source, "seed": 2**32 - 1}
@@ -180,7 +180,7 @@ def test_the_order_is_that_of_tensorflow_with_the_documented_key():
 # === Several devices and hosts ===
 
 
-@pytest.mark.parametrize(("hosts", "replicas"), [(1, 2), (2, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize(("hosts", "replicas"), [(1, 2), (2, 3)])
 def test_replicas_and_hosts_share_what_one_would_see(hosts, replicas):
     source = examples()
     options = {"source": source, "augmentation": RANDOM, "batch": 12}

@@ -1,4 +1,4 @@
-"""Overlapping max pooling against loops over clipped windows."""
+"""Max pooling against loops over windows, overlapping and clipped or side by side."""
 
 import math
 import warnings
@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from layer_checks import central_differences, implement
 
-from keras_alexnet.layers import OverlappingMaxPooling2D
+import keras_alexnet
+from keras_alexnet.layers import NonOverlappingMaxPooling2D, OverlappingMaxPooling2D
 from keras_alexnet.layers.pooling import IMPLEMENTATIONS
 
 
@@ -160,34 +161,59 @@ def test_a_window_with_a_nan_gives_nan(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "pool_size, strides", [(2, 3), ((3, 3), (2, 4)), ((3, 1), (2, 2))]
-)
-def test_strides_that_skip_pixels_are_refused(pool_size, strides):
-    with pytest.raises(ValueError, match="would skip pixels"):
-        OverlappingMaxPooling2D(pool_size, strides)
-
-
-@pytest.mark.parametrize(
     "arguments, message",
     [
+        ({"pool_size": 2, "strides": 3}, "would skip pixels"),
+        ({"pool_size": (3, 1)}, "would skip pixels"),
         ({"rounding": "round"}, "Received: rounding='round'"),
         ({"rounding": "ceil", "padding": "same"}, "Use padding='valid'"),
         ({"data_format": "NHWC"}, "data_format"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        OverlappingMaxPooling2D(**arguments)
+    for cls in (OverlappingMaxPooling2D, NonOverlappingMaxPooling2D):
+        if cls is OverlappingMaxPooling2D or "rounding" not in arguments:
+            with pytest.raises(ValueError, match=message):
+                cls(**arguments)
 
 
-@pytest.mark.parametrize("size", [2, 3, (3, 2)])
-def test_windows_that_do_not_overlap_draw_a_warning(size):
-    with pytest.warns(UserWarning, match="do not overlap"):
-        OverlappingMaxPooling2D(size, size)
-
-
-def test_windows_that_overlap_draw_none():
+def test_windows_that_do_not_overlap_draw_a_warning():
+    for size in (2, 3, (3, 2)):
+        with pytest.warns(UserWarning, match="do not overlap"):
+            OverlappingMaxPooling2D(size, size)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         OverlappingMaxPooling2D()
         OverlappingMaxPooling2D((3, 2), (3, 1))
+
+
+# === Windows side by side ===
+
+
+@pytest.mark.parametrize("size", [(5, 5), (6, 7), (28, 13), (55, 3)])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_there_are_as_many_windows_as_overlapping_ones(size, padding):
+    images = np.zeros((1, *size, 2), "float32")
+    ours = NonOverlappingMaxPooling2D(padding=padding)(images)
+    theirs = OverlappingMaxPooling2D(padding=padding)(images)
+    assert ours.shape == theirs.shape
+
+
+@pytest.mark.parametrize("size", [7, 8])
+def test_each_window_is_as_large_as_its_stride(size):
+    images = -np.random.default_rng(0).uniform(1, 9, (2, size, size, 3))
+    # Three windows of 2x2, as three windows of 3x3 fit into 7 and into 8 pixels.
+    blocks = images[:, :6, :6].reshape(2, 3, 2, 3, 2, 3)
+    pooled = NonOverlappingMaxPooling2D()(images.astype("float32"))
+    np.testing.assert_array_equal(pooled, blocks.max((2, 4)).astype("float32"))
+
+
+@pytest.mark.parametrize("size", [28, 29, 64])
+def test_a_network_keeps_its_number_of_weights(size):
+    options = {"input_shape": (size, size, 1), "classes": 10}
+    overlapping = keras_alexnet.build("alexnet_mini", **options)
+    side_by_side = keras_alexnet.build(
+        "alexnet_mini", pool="non_overlapping_max_pooling", **options
+    )
+    assert isinstance(side_by_side.get_layer("pool5"), NonOverlappingMaxPooling2D)
+    assert side_by_side.count_params() == overlapping.count_params()

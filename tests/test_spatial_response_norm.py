@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import keras_alexnet
 from keras_alexnet.layers import SpatialResponseNormalization
 
 STRONG = {"size": 5, "alpha": 3.0, "beta": 0.75, "k": 1.0}
@@ -114,16 +113,6 @@ def test_large_float16_activations_do_not_overflow():
     x = np.full((1, 5, 5, 1), 1e4, "float16")  # The square is far beyond float16.
     y = SpatialResponseNormalization(dtype="float16")(x)
     np.testing.assert_allclose(y, loops(x, 5, 1e-3, 0.75, 1.0), rtol=1e-3)
-
-
-def test_it_survives_a_config_round_trip():
-    layer = SpatialResponseNormalization(
-        size=3, alpha=0.1, beta=0.5, k=2.0, data_format="channels_first", name="srn"
-    )
-    again = keras.layers.deserialize(keras.layers.serialize(layer))
-    assert type(again) is SpatialResponseNormalization
-    assert again.get_config() == layer.get_config()
-    assert keras_alexnet.get_layer("spatial_response_norm") is type(layer)
 
 
 @pytest.mark.parametrize(

@@ -366,6 +366,24 @@ def test_what_a_killed_run_had_finished_is_finished_alike(tmp_path):
     assert again.metrics == whole.metrics
 
 
+def test_a_longer_run_is_the_one_that_was_longer_from_the_start(tmp_path):
+    whole = train_tiny(tmp_path / "whole", learning_rate="0.01")
+    train_tiny(tmp_path / "run", learning_rate="0.01", epochs=1)
+    result = train_tiny(tmp_path / "run", learning_rate="0.01", resume=True)
+    assert result.history == whole.history and not result.finished_before
+    for path, expected in weights(whole.run_dir).items():
+        np.testing.assert_array_equal(weights(result.run_dir)[path], expected)
+
+
+def test_a_run_can_be_finished_early(tmp_path):
+    train_tiny(tmp_path / "run", epochs=4, until_epoch=1)
+    result = train_tiny(tmp_path / "run", epochs=1, resume=True)
+    assert len(result.history) == 1
+    assert (result.run_dir / "result.json").is_file()
+    written = json.loads((result.run_dir / "config.json").read_text())
+    assert written["epochs"] == 1
+
+
 def test_a_run_that_a_callback_ended_is_not_continued(tmp_path):
     stop = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: setattr(stop.model, "stop_training", True)

@@ -65,7 +65,14 @@ def test_other_weights_differ_and_what_cannot_be_checked_is_said(command, tmp_pa
     assert output.count("these are not torchvision's convolutions") == 2
 
 
-def test_activations_are_those_of_the_network(monkeypatch, tmp_path):
+@pytest.fixture(params=["channels_last", "channels_first"])
+def data_format(request):
+    keras.config.set_image_data_format(request.param)
+    yield request.param
+    keras.config.set_image_data_format("channels_last")
+
+
+def test_activations_are_those_of_the_network(data_format, monkeypatch, tmp_path):
     path = torchvision_shaped(tmp_path / "own.safetensors")
     model = keras_alexnet.open_network(path)
     values = model.preprocess(verification.synthetic_image())
@@ -74,7 +81,8 @@ def test_activations_are_those_of_the_network(monkeypatch, tmp_path):
     for layer in model.layers[1:]:
         values = layer(values)
         if layer.name in verification.ACTIVATIONS:
-            maps = np.moveaxis(np.asarray(values[0], np.float64), -1, 0)
+            maps = np.asarray(values[0], np.float64)
+            maps = np.moveaxis(maps, -1, 0) if data_format == "channels_last" else maps
             place = (3, 5, 7)
             golden[layer.name] = (np.linalg.norm(maps), place, maps[place])
     monkeypatch.setattr(verification, "ACTIVATIONS", golden)

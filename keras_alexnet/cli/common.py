@@ -38,8 +38,6 @@ class NetworkCommand:
         Raises:
             UserError: There is no such network, or nobody says what it expects.
         """
-        import keras
-
         from keras_alexnet.images.preprocessing import get_preprocessing
         from keras_alexnet.networks import open_network
 
@@ -52,8 +50,7 @@ class NetworkCommand:
                 f"{self.network} does not say what its network expects of images. Say "
                 "it with --preprocessing caffe, torch, alexnet_2012 or none."
             )
-        channels_last = keras.config.image_data_format() == "channels_last"
-        if height := model.input_shape[1 if channels_last else 2]:
+        if height := model.image_shape[0]:
             preprocessing = preprocessing.with_image_size(height)
         model.bind(preprocessing)
         return model

@@ -11,6 +11,8 @@ import tyro
 from keras_alexnet.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from keras_alexnet.data.dataset import Dataset
 
 
@@ -65,9 +67,12 @@ class Data:
             test_fraction=self.test_fraction,
             validation_fraction=self.validation_fraction,
         )
-        self._print_summary(source)
+        labels = {k: report.read_labels(split) for k, split in source.splits.items()}
+        self._print_summary(source, labels)
         if self.contact_sheet:
-            rows = report.sample_images(source)
+            rows = report.sample_images(
+                source.train, labels["train"], source.class_names
+            )
             contact_sheet(rows, report.IMAGES_SHOWN, Path(self.contact_sheet))
             print(f"Contact sheet: {self.contact_sheet}")
         if self.check:
@@ -83,14 +88,16 @@ class Data:
         source.skipped.print()
         return 0
 
-    def _print_summary(self, source: Dataset) -> None:
+    def _print_summary(self, source: Dataset, labels: dict[str, np.ndarray]) -> None:
         """Prints the images of each class, and how large they are."""
-        from keras_alexnet.data import report
+        import numpy as np
+
+        from keras_alexnet.data.report import measure_sizes
         from keras_alexnet.inspect.tables import console, make_table
 
         names = source.class_names
         counts = [
-            report.count_labels(split, len(names)) for split in source.splits.values()
+            np.bincount(own[own >= 0], minlength=len(names)) for own in labels.values()
         ]
         headings = {"train": "training", "validation": "validation", "test": "test"}
         table = make_table(
@@ -104,7 +111,7 @@ class Data:
         table.add_section()
         table.add_row("all", *(f"{count.sum():,}" for count in counts))
         console.print(table)
-        if sizes := report.measure_sizes(source.train):
+        if sizes := measure_sizes(source.train):
             print(
                 "Width x height: {} x {} to {} x {}, in the middle {} x {} "
                 "({:,} images measured).".format(

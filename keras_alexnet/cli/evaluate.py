@@ -16,8 +16,6 @@ from keras_alexnet.cli.common import ClassifierCommand
 from keras_alexnet.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from keras_alexnet.data.dataset import Dataset, Split
     from keras_alexnet.evaluation import Evaluation
 
@@ -48,45 +46,32 @@ class Evaluate(ClassifierCommand):
             raise UserError(
                 f"--batch-size must be at least 1. Received: {self.batch_size}"
             )
-        in_run = Path(self.network).is_dir()
-        if not in_run and self.data is None:
+        if self.data is None and not Path(self.network).is_dir():
             raise UserError(
                 f"{self.network} has no test images of its own: name some with --data."
             )
-        import numpy as np
-
-        from keras_alexnet.data.pipeline import evaluation_batches
-        from keras_alexnet.evaluation import Evaluation, Evaluator, match_classes
+        from keras_alexnet.evaluation import evaluate_dataset, match_classes
+        from keras_alexnet.files import write_whole
 
         model = self.open()
-        preprocessing = model.metadata.preprocessing
-        dataset = self._dataset(preprocessing.channels)
-        outputs = match_classes(dataset.class_names, model.metadata)
-        evaluator = Evaluator(model, views=self.views, preprocessing=preprocessing)
-        splits = list(dataset.splits.values())
-        whole = self.views == 10
-        evaluations = [
-            evaluator(
-                evaluation_batches(split, preprocessing, self.batch_size, whole=whole)
-            )
-            for split in splits
-        ]
-        evaluation = Evaluation(
-            np.concatenate([one.probabilities for one in evaluations]),
-            outputs[np.concatenate([one.labels for one in evaluations])],
+        dataset = self._dataset(model.metadata.preprocessing.channels)
+        evaluation, images = evaluate_dataset(
+            model, dataset, views=self.views, batch_size=self.batch_size
         )
-        images = [
-            (split, int(index))
-            for split, one in zip(splits, evaluations, strict=True)
-            for index in one.positions
-        ]
         names = model.metadata.class_names
+        lines = _lines(evaluation, names, images)
         if self.csv:
-            print(_lines(evaluation, names, images), end="")
+            print(lines, end="")
         with contextlib.redirect_stdout(sys.stderr if self.csv else sys.stdout):
             dataset.skipped.print()
-            self._print(evaluation, dataset.class_names, outputs)
-            self._write(evaluation, names, images)
+            outputs = match_classes(dataset.class_names, model.metadata)
+            classes = zip(dataset.class_names, outputs.tolist(), strict=True)
+            self._print(evaluation, dict(classes))
+            if self.out is not None or Path(self.network).is_dir():
+                out = Path(self.out or self.network)
+                self._write(out, evaluation, names, images)
+                # As file names are, which need not be UTF-8.
+                write_whole(out / "predictions.csv", os.fsencode(lines))
         return 0
 
     def _dataset(self, channels: int) -> Dataset:
@@ -101,16 +86,14 @@ class Evaluate(ClassifierCommand):
                 return run_dataset(run).choose(self.split)
         return open_for_evaluation(self.data, split=self.split, channels=channels)
 
-    def _print(
-        self, evaluation: Evaluation, class_names: Sequence[str], outputs: np.ndarray
-    ) -> None:
+    def _print(self, evaluation: Evaluation, classes: dict[str, int]) -> None:
         """Prints recall, precision and F1 of each class, and the errors of all."""
         from keras_alexnet.inspect.tables import console, make_table
 
         scores = evaluation.by_class()
         metrics = {**evaluation.metrics(), **evaluation.balanced_metrics()}
         rows = []
-        for name, output in zip(class_names, outputs, strict=True):
+        for name, output in classes.items():
             values = [scores[one][output] for one in ("recall", "precision", "f1")]
             cells = ["-" if value != value else f"{value:.2%}" for value in values]
             rows.append((name, f"{scores['images'][output]:,}", *cells))
@@ -119,36 +102,27 @@ class Evaluate(ClassifierCommand):
         headings = ("class", ">images", ">recall", ">precision", ">F1")
         console.print(make_table(title, headings, rows))
         print(
-            f"top-1 error {metrics['top1_error']:.2%}, "
-            f"top-5 error {metrics['top5_error']:.2%}, loss {metrics['loss']:.4f}\n"
-            f"balanced accuracy {metrics['balanced_accuracy']:.2%}, "
-            f"macro F1 {metrics['macro_f1']:.2%}"
+            "top-1 error {top1_error:.2%}, top-5 error {top5_error:.2%}, "
+            "loss {loss:.4f}\nbalanced accuracy {balanced_accuracy:.2%}, "
+            "macro F1 {macro_f1:.2%}".format(**metrics)
         )
-        never = set(evaluation.never_predicted().tolist())
-        named = [
-            name
-            for name, output in zip(class_names, outputs, strict=True)
-            if int(output) in never
-        ]
-        if named:
+        never = evaluation.never_predicted()
+        if named := [name for name, output in classes.items() if output in never]:
             more = f" and {len(named) - 10} others" if len(named) > 10 else ""
             print(f"Warning: never predicted: {', '.join(named[:10])}{more}")
 
     def _write(
         self,
+        out: Path,
         evaluation: Evaluation,
         class_names: Sequence[str],
         images: Sequence[tuple[Split, int]],
     ) -> None:
-        """Writes the results, a line per image, and pictures of the mistakes."""
-        from keras_alexnet.files import write_whole
+        """Writes the results, and pictures of the mistakes."""
         from keras_alexnet.images.decoding import decode
         from keras_alexnet.inspect import figures
         from keras_alexnet.training.run_directory import RunDirectory
 
-        if self.out is None and not Path(self.network).is_dir():
-            return
-        out = Path(self.out or self.network)
         counts, directory = evaluation.confusion(), out / "figures"
         figures.confusion(counts, class_names, directory / "confusion.png")
         print(f"Confusion matrix: {directory / 'confusion.png'}")
@@ -164,19 +138,15 @@ class Evaluate(ClassifierCommand):
                 directory / "mistakes.png",
             )
             print(f"Most confident mistakes: {directory / 'mistakes.png'}")
-        # As file names are, which need not be UTF-8.
-        lines = os.fsencode(_lines(evaluation, class_names, images))
-        write_whole(out / "predictions.csv", lines)
-        scores = {
-            name: values.tolist() for name, values in evaluation.by_class().items()
-        }
+        scores = evaluation.by_class()
+        columns = [values.tolist() for values in scores.values()]
         classes = [
             # JSON has no NaN.
-            {
-                "class": name,
-                **{k: v[n] if v[n] == v[n] else None for k, v in scores.items()},
-            }
-            for n, name in enumerate(class_names)
+            {key: None if value != value else value for key, value in row}
+            for row in (
+                zip(("class", *scores), values, strict=True)
+                for values in zip(class_names, *columns, strict=True)
+            )
         ]
         values = {
             **evaluation.metrics(),

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from keras_alexnet.errors import UserError
-
-if TYPE_CHECKING:
-    from keras_alexnet.weights import WeightFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +25,6 @@ class ImportWeights:
     prefix: str | None = None
     """Of a PyTorch checkpoint with several networks, what the keys of one begin with,
     such as teacher."""
-    convert: tuple[Literal["inverted-dropout", "lrn-k1", "lrn-k2"], ...] = ()
-    """Conventions to convert the weights to, from those of 2012 or Caffe."""
 
     def run(self) -> int:
         """Saves published weights as a model.
@@ -41,7 +35,7 @@ class ImportWeights:
         """
         from keras_alexnet.architectures import get_architecture
         from keras_alexnet.builder import build
-        from keras_alexnet.weights import assign_weights, network_of, read_weights
+        from keras_alexnet.weights import load_weights_into, network_of, read_weights
         from keras_alexnet.weights.catalog import find_weights
         from keras_alexnet.weights.recognition import recognise
 
@@ -54,13 +48,11 @@ class ImportWeights:
             get_architecture(self.architecture)
         path = find_weights(self.file, self.architecture)
         weight_file = read_weights(path, mean=self.mean, prefix=self.prefix)
-        for name in self.convert:
-            weight_file = _convert(weight_file, name)
         architecture = self.architecture or network_of(weight_file).architecture
         top = weight_file.layers.get("fc8")
         classes = None if top is None else top.kernel.shape[-1]
         model = build(architecture, include_top=top is not None, classes=classes)
-        assign_weights(model, weight_file)
+        load_weights_into(model, weight_file, strict=True)
         model.save(self.out)
         print(
             f"{self.file} holds {weight_file.count_params():,} weights in the format "
@@ -73,14 +65,3 @@ class ImportWeights:
                 "--architecture."
             )
         return 0
-
-
-def _convert(weight_file: WeightFile, name: str) -> WeightFile:
-    """Applies a conversion by its name."""
-    from keras_alexnet.weights import convert_lrn, to_inverted_dropout
-
-    if name == "inverted-dropout":
-        return to_inverted_dropout(weight_file)
-    # k of 2 as in the paper, or of 1 as in Caffe.
-    from_k, to_k = {"lrn-k1": (2.0, 1.0), "lrn-k2": (1.0, 2.0)}[name]
-    return convert_lrn(weight_file, from_k, to_k)

@@ -7,11 +7,12 @@ seed and a position in training decide everything, on the host and on a device.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
+import keras
 import tensorflow as tf
 
-from keras_alexnet.data.color_jitter import jitter
 from keras_alexnet.data.draws import normal, uniform
 from keras_alexnet.images.mean_image import MeanImage
 from keras_alexnet.images.preprocessing import Preprocessing
@@ -21,6 +22,12 @@ from keras_alexnet.images.resizing import Window, resize_window
 # sides (Inception; torchvision's and timm's defaults too).
 LEAST_AREA = 0.08
 LARGEST_ASPECT = 4 / 3
+
+# Largest change of brightness, as a share of white, and of contrast and saturation, as
+# a factor either way.
+BRIGHTNESS = 0.2
+CONTRAST = 0.4
+SATURATION = 0.4
 
 # How many uniform numbers are drawn for an image, and how many numbers in all: with the
 # colour that is added, and its strength.
@@ -98,7 +105,7 @@ class Augmentation:
     def of_file(
         self, encoded: tf.Tensor, preprocessing: Preprocessing, draws: tf.Tensor
     ) -> tf.Tensor:
-        """Decodes, resizes and changes one image, without work for what is cut away.
+        """Makes a network's input of one image, without work for what is cut away.
 
         Args:
             encoded: The file's bytes, a scalar string.
@@ -106,25 +113,15 @@ class Augmentation:
             draws: From `draw`, a row.
 
         Returns:
-            What `batch` makes of `preprocessing.resize(preprocessing.decode(encoded))`,
-            but for rounding.
+            `preprocessing.normalize` of what `batch` makes of the image when it is
+            decoded and resized, but for rounding.
 
         Raises:
             tf.errors.InvalidArgumentError: The bytes are no image.
         """
         image = self._placed_file(encoded, preprocessing, draws)
-        return self._colors(image[None], draws[None])[0]
-
-    def input_of_file(
-        self, encoded: tf.Tensor, preprocessing: Preprocessing, draws: tf.Tensor
-    ) -> tf.Tensor:
-        """Returns what `preprocessing.normalize` makes of `of_file`, but for rounding.
-
-        Goes over fewer pixels.
-        """
         if self.modern or self.color_mean is not None:
-            return preprocessing.normalize(self.of_file(encoded, preprocessing, draws))
-        image = self._placed_file(encoded, preprocessing, draws)
+            return preprocessing.normalize(self._colors(image[None], draws[None])[0])
         # The mean and the noise's colour are subtracted as one.
         shift = draws[UNIFORM : UNIFORM + 3] if self._has_color_noise else None
         return preprocessing.normalize(image, shift)
@@ -193,12 +190,7 @@ class Augmentation:
             )
         mirrored = draws[:, 4] < (0.5 if self.horizontal_flip else 0.0)
         images = _crop(
-            images,
-            self.image_size,
-            self.crop_padding,
-            draws[:, 2],
-            draws[:, 3],
-            mirrored,
+            images, self.image_size, self.crop_padding, draws[:, 2:4], mirrored
         )
         return tf.cast(images, tf.float32)
 
@@ -225,26 +217,20 @@ class Augmentation:
 
 
 def _crop(
-    images: tf.Tensor,
-    size: int,
-    padding: int,
-    vertical: tf.Tensor,
-    horizontal: tf.Tensor,
-    mirrored: tf.Tensor,
+    images: tf.Tensor, size: int, padding: int, places: tf.Tensor, mirrored: tf.Tensor
 ) -> tf.Tensor:
     """Squares cut out of images with a border of zeros, and mirrored or not.
 
-    `vertical` and `horizontal` say where each lies, from 0 to 1 (exclusive): uniform
-    numbers give each possible offset the same probability.
+    `places`, `(batch, 2)` from 0 to 1 (exclusive), say where each lies: uniform numbers
+    give each possible offset the same probability.
     """
     border = (padding, padding)
     images = tf.pad(images, ((0, 0), border, border, (0, 0)))
-    height, width = tf.unstack(tf.shape(images)[1:3])
-    top = tf.cast(vertical * tf.cast(height - size + 1, tf.float32), tf.int32)
-    left = tf.cast(horizontal * tf.cast(width - size + 1, tf.float32), tf.int32)
+    room = tf.cast(tf.shape(images)[1:3] - size + 1, tf.float32)
+    corners = tf.cast(places * room, tf.int32)
     order = tf.range(size)
-    columns = tf.where(mirrored[:, None], size - 1 - order, order) + left[:, None]
-    images = tf.gather(images, top[:, None] + order, axis=1, batch_dims=1)
+    columns = tf.where(mirrored[:, None], size - 1 - order, order) + corners[:, 1:]
+    images = tf.gather(images, corners[:, :1] + order, axis=1, batch_dims=1)
     return tf.gather(images, columns, axis=2, batch_dims=1)
 
 
@@ -280,3 +266,39 @@ def _rotate_and_zoom(
         interpolation="BILINEAR",
         fill_mode="CONSTANT",
     )
+
+
+# === Colour jitter ===
+
+
+@functools.cache
+def _layers() -> tuple[keras.layers.Layer, ...]:
+    # They make variables for random numbers of their own, which nothing uses here.
+    with tf.init_scope():
+        scale = {"value_range": (0, 1), "data_format": "channels_last"}
+        return (
+            keras.layers.RandomBrightness(BRIGHTNESS, **scale),
+            keras.layers.RandomContrast(CONTRAST, **scale),
+            keras.layers.RandomSaturation((0.3, 0.7), **scale),
+        )
+
+
+def jitter(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Images, 0-255, of other brightness, then contrast, then, of colours, saturation.
+
+    By at least three uniform numbers for each.
+    """
+    brightness, contrast, saturation = _layers()
+    # From -1 to 1, one for each image.
+    draws = 2 * draws[:, :, None, None, None] - 1
+    # Saturation has no unit of its own: the layer works on a scale of 0 to 1.
+    images = brightness.transform_images(
+        images / 255, {"rgb_delta": BRIGHTNESS * draws[:, 0]}
+    )
+    images = contrast.transform_images(
+        images, {"contrast_factor": 1 + CONTRAST * draws[:, 1]}
+    )
+    if images.shape[-1] == 3:
+        factor = 1 + SATURATION * draws[:, 2, 0, 0, 0]
+        images = saturation.transform_images(images, {"factor": factor})
+    return images * 255

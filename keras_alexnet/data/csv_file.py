@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,35 +65,47 @@ def open_csv(path: Path, channels: int) -> Dataset:
     return Dataset(str(path), class_names, channels, splits, skipped, 0, earlier)
 
 
-def _rows(path: Path, skipped: Skipped) -> Iterator[tuple[str, str, str]]:
-    """Yields path, label and split of each image; "" for one that is not said."""
+def read_table(path: Path, columns: Iterable[str]) -> Iterator[tuple[int, dict]]:
+    """Yields the rows of a CSV file, each with the number of its last line.
+
+    Args:
+        path: The file, in UTF-8. Its first row names the columns.
+        columns: Those that there must be.
+
+    Raises:
+        ValueError: There is no such file, it is no table, or has not these columns.
+    """
     try:
         # Spreadsheets put a mark before the first character.
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
-            columns = rows.fieldnames or []
-            if not {"path", "label"} <= set(columns):
+            named = rows.fieldnames or ()
+            if missing := [column for column in columns if column not in named]:
                 raise UserError(
-                    f"The first row of {path} must name the columns path and label. "
-                    f"Received: {', '.join(columns) or 'nothing'}"
+                    f"The first row of {path} must name the column {missing[0]}. "
+                    f"Received: {', '.join(named) or 'nothing'}"
                 )
             for row in rows:
-                image, label = ((row[key] or "").strip() for key in ("path", "label"))
-                if not image or not label:
-                    what = "path" if not image else "label"
-                    skipped.add(f"{path}:{rows.line_num}", f"the row has no {what}")
-                    continue
-                split = ""
-                if "split" in columns:
-                    given = (row["split"] or "").strip()
-                    split = SPLIT_NAMES.get(given.lower(), "")
-                    if not split:
-                        raise UserError(
-                            f"Row {rows.line_num} of {path}: the split must be one of "
-                            f"{', '.join(SPLIT_NAMES)}. Received: {given!r}"
-                        )
-                yield image, label, split
+                yield rows.line_num, row
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no CSV file in UTF-8: {error}") from None
+
+
+def _rows(path: Path, skipped: Skipped) -> Iterator[tuple[str, str, str]]:
+    """Yields path, label and split of each image; "" for one that is not said."""
+    for number, row in read_table(path, ("path", "label")):
+        image, label = ((row[key] or "").strip() for key in ("path", "label"))
+        if not image or not label:
+            what = "path" if not image else "label"
+            skipped.add(f"{path}:{number}", f"the row has no {what}")
+            continue
+        given = (row.get("split", "") or "").strip()
+        split = SPLIT_NAMES.get(given.lower(), "")
+        if "split" in row and not split:
+            raise UserError(
+                f"Row {number} of {path}: the split must be one of "
+                f"{', '.join(SPLIT_NAMES)}. Received: {given!r}"
+            )
+        yield image, label, split

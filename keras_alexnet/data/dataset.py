@@ -120,41 +120,30 @@ class Split:
     def keep_for_test(self, fraction: float, seed: int) -> tuple[Split, Split]:
         """Divides the images into those to train on and those to test by.
 
-        As `sklearn.model_selection.train_test_split` does, stratified by class where
-        labels are known, but without an import of 0.7 s. A class of a single image
-        stays in the training split.
+        By scikit-learn's `train_test_split`, stratified by class where labels are
+        known. A class of a single image stays in the training split.
 
         Raises:
             ValueError: There are too few.
         """
-        random = np.random.RandomState(seed)
+        from sklearn.model_selection import train_test_split
+
         labels = self.labels if self.labels is not None else np.zeros(self.count, int)
         kept = np.flatnonzero(np.bincount(labels, minlength=1)[labels] > 1)
-        _, strata, sizes = np.unique(
-            labels[kept], return_inverse=True, return_counts=True
-        )
-        tested = int(np.ceil(fraction * len(kept)))
-        if not len(sizes) <= tested <= len(kept) - len(sizes) or not tested:
+        try:
+            _, test = train_test_split(
+                kept,
+                test_size=float(fraction),
+                random_state=seed,
+                stratify=None if self.labels is None else labels[kept],
+            )
+        except ValueError:
             raise UserError(
                 f"{self.count} images of {self.classes} classes cannot be split into "
                 f"training and test images with test_fraction {fraction:g}: each split "
                 "needs one of each class."
-            )
-        if self.labels is None:
-            test = random.permutation(self.count)[:tested]
-        else:
-            trained = _apportion(sizes, len(kept) - tested, random)
-            numbers = _apportion(sizes - trained, tested, random)
-            members = np.split(np.argsort(strata, kind="stable"), np.cumsum(sizes)[:-1])
-            test = np.concatenate(
-                [
-                    kept[own[random.permutation(len(own))[skip : skip + take]]]
-                    for own, skip, take in zip(members, trained, numbers, strict=True)
-                ]
-            )
-        test = np.sort(test)
-        train = np.setdiff1d(np.arange(self.count), test)
-        return self.select(train), self.select(test)
+            ) from None
+        return self._without(np.sort(test))
 
     def keep_for_validation(
         self, fraction: float, seed: int
@@ -182,27 +171,12 @@ class Split:
             return self, None
         # Evenly spaced along the classes: each gives its part, to within one.
         places = (np.arange(count) + random.random()) * len(spare) / count
-        validation = np.sort(spare[places.astype(int)])
-        train = np.setdiff1d(np.arange(self.count), validation)
-        return self.select(train), self.select(validation)
+        return self._without(np.sort(spare[places.astype(int)]))
 
-
-def _apportion(
-    sizes: np.ndarray, total: int, random: np.random.RandomState
-) -> np.ndarray:
-    """Divides a total in proportion to sizes, the largest remainders rounded up."""
-    exact = sizes / sizes.sum() * total
-    result = np.floor(exact)
-    remainders = exact - result
-    missing = int(total - result.sum())
-    for remainder in np.unique(remainders)[::-1]:
-        if not missing:
-            break
-        equal = np.flatnonzero(remainders == remainder)
-        more = random.choice(equal, size=min(len(equal), missing), replace=False)
-        result[more] += 1
-        missing -= len(more)
-    return result.astype(int)
+    def _without(self, indices: np.ndarray) -> tuple[Split, Split]:
+        """Returns all other images, and those of sorted indices."""
+        others = np.setdiff1d(np.arange(self.count), indices)
+        return self.select(others), self.select(indices)
 
 
 @dataclasses.dataclass(frozen=True)

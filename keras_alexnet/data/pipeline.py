@@ -84,12 +84,11 @@ def training_batches(
         # Where the replica's batch begins: no other mixing has the same seed.
         position = shard.start(batch_size, first_step, ordinal)
         random = tf.stack([tf.constant(seed, tf.int64), position])
-        images, labels, weights = mixing(images[0], labels, weights, random)
-        return preprocessing.normalize(images), labels, weights
+        return mixing(images[0], labels, weights, random)
 
     items = items.batch(size, drop_remainder=True)
     items = items.map(_drawn(examples, augmentation, seed))
-    steps = preprocessing, augmentation, mixing is not None, on_device
+    steps = preprocessing, augmentation, on_device
     if pixels := examples.decoded(preprocessing):
         kept = _kept(pixels, *steps)
         batches = items.map(kept, num_parallel_calls=tf.data.AUTOTUNE)
@@ -118,7 +117,6 @@ def _example(
     examples: Split,
     preprocessing: Preprocessing,
     augmentation: Augmentation,
-    is_mixed: bool,
     on_device: bool,
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
     """Returns what reads an example, and changes it as far as that is done singly."""
@@ -130,11 +128,8 @@ def _example(
             image = preprocessing.resize(preprocessing.decode(encoded))
             image = tf.cast(tf.round(image), tf.uint8)
             return image, draws, label, tf.constant(1.0)
-        if is_mixed:
-            image = augmentation.of_file(encoded, preprocessing, draws)
-        else:
-            # Here, where the image is in the processor's cache, not by the batch.
-            image = augmentation.input_of_file(encoded, preprocessing, draws)
+        # Normalised here, where it is in the processor's cache, not by the batch.
+        image = augmentation.of_file(encoded, preprocessing, draws)
         return image, label, tf.constant(1.0)
 
     return example
@@ -144,7 +139,6 @@ def _kept(
     pixels: Pixels,
     preprocessing: Preprocessing,
     augmentation: Augmentation,
-    is_mixed: bool,
     on_device: bool,
 ) -> Callable[..., tuple[tf.Tensor, ...]]:
     """Returns what takes a batch of decoded images, and changes it, as `_example`."""
@@ -156,9 +150,7 @@ def _kept(
             if images.dtype != tf.uint8:
                 images = tf.cast(tf.round(images), tf.uint8)
             return images, draws, labels, weights
-        images = augmentation.batch(images, draws)
-        if not is_mixed:
-            images = preprocessing.normalize(images)
+        images = preprocessing.normalize(augmentation.batch(images, draws))
         return _blanked(images, weights), labels, weights
 
     return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -20,18 +21,15 @@ SAMPLE = 1000
 CLASSES_SHOWN, IMAGES_SHOWN = 12, 8
 
 
-def count_labels(examples: Split, classes: int) -> np.ndarray:
-    """Number of images of each class, int64; those that cannot be read do not count."""
-    labels = examples.labels
-    if labels is None:
-
-        def label(index: tf.Tensor) -> tuple[tf.Tensor]:
-            return examples.load(index)[1:]
-
-        items = examples.items().batch(16)
-        batches = read_or_skip(items, label, examples, (np.int32(-1),))
-        labels = np.concatenate([labels for (labels,) in batches.as_numpy_iterator()])
-    return np.bincount(labels[labels >= 0], minlength=classes)
+def read_labels(examples: Split) -> np.ndarray:
+    """Returns the label of each image, int32; -1 where it cannot be read."""
+    if examples.labels is not None:
+        return examples.labels
+    items = examples.items().batch(16)
+    batches = read_or_skip(
+        items, lambda index: examples.load(index)[1:], examples, (np.int32(-1),)
+    )
+    return np.concatenate([labels for (labels,) in batches.as_numpy_iterator()])
 
 
 def measure_sizes(examples: Split) -> list[tuple[int, int]]:
@@ -55,43 +53,39 @@ def measure_sizes(examples: Split) -> list[tuple[int, int]]:
 def check_images(source: Dataset) -> None:
     """Decodes every image, so that `source.skipped` names all that are damaged."""
 
-    def works(part: Split) -> tf.data.Dataset:
-        def pixels(index: tf.Tensor) -> tuple[tf.Tensor]:
-            return (tf.size(decode(part.load(index)[0], source.channels)),)
+    def works(split: Split) -> tf.data.Dataset:
+        def size(index: tf.Tensor) -> tuple[tf.Tensor]:
+            return (tf.size(decode(split.load(index)[0], source.channels)),)
 
-        return read_or_skip(part.items().batch(16), pixels, part, (np.int32(0),))
+        return read_or_skip(split.items().batch(16), size, split, (np.int32(0),))
 
-    for part in source.splits.values():
-        batches = works(part)
-        for _ in track(batches, "Checking", -(-len(part) // 16), transient=True):
+    for split in source.splits.values():
+        batches = works(split)
+        for _ in track(batches, "Checking", -(-len(split) // 16), transient=True):
             pass
 
 
-def sample_images(source: Dataset) -> dict[str, list[np.ndarray]]:
+def sample_images(
+    examples: Split, labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, list[np.ndarray]]:
     """Returns some images of some classes, for a contact sheet.
 
     Args:
-        source: The images.
+        examples: The images.
+        labels: The label of each.
+        class_names: In the order of the labels.
 
     Returns:
-        At most `IMAGES_SHOWN` decoded images of each class, by the class's name.
+        At most `IMAGES_SHOWN` uint8 images of each class, by the class's name.
     """
-    classes = len(source.class_names)
-    shown = np.unique(
-        np.linspace(0, classes - 1, min(classes, CLASSES_SHOWN), dtype=int)
-    )
-    images: dict[int, list[np.ndarray]] = {int(label): [] for label in shown}
-    items = source.train.items(0, SAMPLE, seed=0)
-    if source.train.labels is not None:
-        # More than are needed, for some may be damaged.
-        places = [np.flatnonzero(source.train.labels == label) for label in shown]
-        chosen = np.concatenate([own[: 2 * IMAGES_SHOWN] for own in places])
-        items = tf.data.Dataset.from_tensor_slices(chosen.astype(np.int64))
-    files = items.map(source.train.load, num_parallel_calls=tf.data.AUTOTUNE)
-    for encoded, label in files.ignore_errors():
-        label = int(label)
-        if label in images and len(images[label]) < IMAGES_SHOWN:
-            # What is damaged is not what a picture can show.
-            with contextlib.suppress(tf.errors.OpError):
-                images[label].append(decode(encoded, source.channels).numpy())
-    return {source.class_names[label]: found for label, found in images.items()}
+    classes = len(class_names)
+    shown = np.linspace(0, classes - 1, min(classes, CLASSES_SHOWN), dtype=int)
+    images: dict[str, list[np.ndarray]] = {class_names[label]: [] for label in shown}
+    for label in shown:
+        # More than are needed, for some may be damaged, which is not what this shows.
+        for index in np.flatnonzero(labels == label)[: 2 * IMAGES_SHOWN]:
+            found = images[class_names[label]]
+            if len(found) < IMAGES_SHOWN:
+                with contextlib.suppress(tf.errors.OpError):
+                    found.append(decode(examples.file(index), 3).numpy())
+    return images

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_datasets
 
 from keras_alexnet.data.dataset import Dataset, Split
-from keras_alexnet.data.record_files import Part, RecordFiles
+from keras_alexnet.data.records import Part, RecordFiles
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.errors import UserError
 
@@ -48,25 +48,36 @@ def open_tfds(
     """
     builder = _builder(name, options["dir"] or None)
     image, label = _features(builder)
-    skipped = Skipped()
+    features, skipped, lost = builder.info.features, Skipped(), {}
+    decode = tensorflow_datasets.decode
+    # Images stay encoded, and all other features are left out.
+    decoders = decode.PartialDecoding(
+        {image: True, label: True}, decoders={image: decode.SkipDecoding()}
+    )
+    wanted = decoders.extract_features(features)
 
-    def opened(split: str) -> tuple[Split, int]:
-        return _open_split(builder, split, image, label, skipped)
+    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        row = wanted.deserialize_example(record, decoders=decoders.decoders)
+        return row[image], tf.cast(row[label], tf.int32)
+
+    def opened(split: str, written: str) -> Split:
+        records = _records(builder, written, skipped)
+        lost[split] = records.lost
+        return records.split(parse, features[label].num_classes)
 
     names = _splits(builder, options, test_fraction)
-    found = {split: opened(written) for split, written in names.items()}
-    if len(found) == 3 and not options["test"] and not _has_labels(found["test"][0]):
-        del found["test"]
+    found = {split: opened(split, written) for split, written in names.items()}
+    if len(found) == 3 and not options["test"] and not _has_labels(found["test"]):
+        del found["test"], lost["test"]
         if options["validation"] and "validation" in builder.info.splits:
-            found["test"] = opened("validation")
-    depth = builder.info.features[image].shape[-1]
+            found["test"] = opened("test", "validation")
     return Dataset(
         name,
-        tuple(builder.info.features[label].names),
-        channels or (1 if depth == 1 else 3),
-        {name: split for name, (split, _) in found.items()},
+        tuple(features[label].names),
+        channels or (1 if features[image].shape[-1] == 1 else 3),
+        found,
         skipped,
-        sum(lost for _, lost in found.values()),
+        sum(lost.values()),
     )
 
 
@@ -130,21 +141,10 @@ def _has_labels(split: Split) -> bool:
         return True
 
 
-def _open_split(
-    builder: tensorflow_datasets.core.DatasetBuilder,
-    split: str,
-    image: str,
-    label: str,
-    skipped: Skipped,
-) -> tuple[Split, int]:
-    """Returns a split, and how many more images cannot be found.
-
-    Args:
-        builder: TFDS's own, of a prepared set.
-        split: As TFDS writes it.
-        image: The feature that holds the image.
-        label: The feature that holds its label.
-        skipped: Where to name what is damaged.
+def _records(
+    builder: tensorflow_datasets.core.DatasetBuilder, split: str, skipped: Skipped
+) -> RecordFiles:
+    """Returns the records of a split, which is written as TFDS does.
 
     Raises:
         ValueError: There is no such split, it is empty, or not in TFRecord files.
@@ -166,27 +166,4 @@ def _open_split(
             raise ValueError("it is empty")
     except (AssertionError, KeyError, ValueError) as error:
         raise UserError(f"{builder.name} has no split {split!r}: {error}") from None
-    records = RecordFiles(parts, skipped)
-    decode = tensorflow_datasets.decode
-    # Images stay encoded, and all other features are left out.
-    decoders = decode.PartialDecoding(
-        {image: True, label: True}, decoders={image: decode.SkipDecoding()}
-    )
-    features = decoders.extract_features(info.features)
-
-    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        row = features.deserialize_example(
-            records.record(index), decoders=decoders.decoders
-        )
-        return row[image], tf.cast(row[label], tf.int32)
-
-    classes = info.features[label].num_classes
-    found = Split(
-        len(records),
-        classes,
-        records.name,
-        read,
-        digest=records.digest,
-        skipped=skipped,
-    )
-    return found, records.lost
+    return RecordFiles(parts, skipped)

@@ -17,16 +17,16 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from rich.progress import track
 
-from keras_alexnet.data.dataset import SPLIT_NAMES, Dataset, Split
+from keras_alexnet.data.dataset import SPLIT_NAMES, Dataset
 from keras_alexnet.data.folder import is_irregular, visible_files
-from keras_alexnet.data.record_files import Part, RecordFiles
+from keras_alexnet.data.records import Part, RecordFiles
 from keras_alexnet.data.skipped import Skipped
 from keras_alexnet.errors import UserError
 
@@ -63,10 +63,8 @@ def open_tfrecord(pattern: str, options: dict[str, str], channels: int) -> Datas
         for name, part in _splits(files).items()
     }
     names, first = _classes(files, opened.values(), options, first, classes)
-    splits = {
-        name: _split(records, options, len(names), first, skipped)
-        for name, records in opened.items()
-    }
+    parse = _parser(options, first)
+    splits = {name: one.split(parse, len(names)) for name, one in opened.items()}
     lost = sum(records.lost for records in opened.values())
     return Dataset(pattern, names, channels, splits, skipped, lost)
 
@@ -102,19 +100,15 @@ def _splits(files: list[Path]) -> dict[str, list[Path]]:
     return {"all": files} if None in splits else splits
 
 
-def _split(
-    records: RecordFiles,
-    options: dict[str, str],
-    classes: int,
-    first: int,
-    skipped: Skipped,
-) -> Split:
-    """Records as a split."""
+def _parser(
+    options: dict[str, str], first: int
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Returns what finds image and label in a record."""
     image, label = options["image"], options["label"]
 
-    def read(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def parse(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = tf.io.parse_single_example(
-            records.record(index),
+            record,
             {
                 image: tf.io.FixedLenFeature((), tf.string),
                 label: tf.io.FixedLenFeature((), tf.int64),
@@ -124,14 +118,7 @@ def _split(
         number = tf.clip_by_value(features[label] - first, -1, 2**30)
         return features[image], tf.cast(number, tf.int32)
 
-    return Split(
-        len(records),
-        classes,
-        records.name,
-        read,
-        digest=records.digest,
-        skipped=skipped,
-    )
+    return parse
 
 
 def _read_labels(

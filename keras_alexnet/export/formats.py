@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+
 from keras_alexnet.export.artefact import Format, check_packages
+
+# Format -> module, which brings a runtime, and packages, which an extra brings.
+_FORMATS = {
+    "savedmodel": ("saved_model", ()),
+    "keras": ("keras_file", ()),
+    "litert": ("litert", ()),
+    "onnx": ("onnx", ("onnx", "onnxruntime")),
+    "openvino": ("openvino", ("onnx", "openvino")),
+}
 
 
 def get_format(name: str, precision: str | None = None) -> Format:
@@ -15,27 +26,8 @@ def get_format(name: str, precision: str | None = None) -> Format:
     Raises:
         UserError: It needs a package that is not installed.
     """
-    # Imported where they are asked for: each brings a runtime.
-    if name == "onnx":
-        check_packages("onnx", "onnx", "onnxruntime")
-        from keras_alexnet.export.onnx import ONNX
-
-        return ONNX
-    if name == "openvino":
-        check_packages("openvino", "onnx", "openvino")
-        if precision == "int8":
-            check_packages("openvino-int8", "nncf")
-        from keras_alexnet.export.openvino import OPENVINO
-
-        return OPENVINO
-    if name == "litert":
-        from keras_alexnet.export.litert import LITERT
-
-        return LITERT
-    if name == "keras":
-        from keras_alexnet.export.keras_file import KERAS
-
-        return KERAS
-    from keras_alexnet.export.saved_model import SAVED_MODEL
-
-    return SAVED_MODEL
+    module, packages = _FORMATS[name]
+    check_packages(name, *packages)
+    if (name, precision) == ("openvino", "int8"):
+        check_packages("openvino-int8", "nncf")
+    return importlib.import_module(f"keras_alexnet.export.{module}").FORMAT

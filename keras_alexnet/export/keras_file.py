@@ -29,7 +29,7 @@ def _write(
     in_precision(model, precision, rounded=True).save(folder / FILE)
 
 
-KERAS = Format(
+FORMAT = Format(
     f"`{FILE}` is a Keras model that knows its preprocessing and class names: "
     '`model = keras_alexnet.load_model("model.keras")`, then '
     "`model.predict(model.preprocess(images))`.",

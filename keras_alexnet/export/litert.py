@@ -22,6 +22,7 @@ from keras_alexnet.layers import (
     OverlappingMaxPooling2D,
     SpatialResponseNormalization,
 )
+from keras_alexnet.layers.lrn_implementations import inverse_power
 from keras_alexnet.model import AlexNet
 from keras_alexnet.processor import cores
 from keras_alexnet.startup import silent_stderr
@@ -64,11 +65,11 @@ class _Pooling(OverlappingMaxPooling2D):
     """Max pooling that keeps incomplete windows without padding by infinity."""
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        missing = self._missing(tuple(inputs.shape))[1:3]
-        if self.rounding == "floor" or missing not in ([0, 0], [1, 1]):
+        missing = self._borders(inputs.shape)[1:3]
+        if self.rounding == "floor" or missing not in ([(0, 0)] * 2, [(0, 1)] * 2):
             return super().call(inputs)
         # "SAME" has no padding in front then, and one pixel behind.
-        padding = "SAME" if missing == [1, 1] else "VALID"
+        padding = "SAME" if missing[0] == (0, 1) else "VALID"
         return tf.nn.max_pool2d(inputs, self.pool_size, self.strides, padding)
 
 
@@ -93,10 +94,7 @@ def _inverse_power(base: tf.Tensor, layer: keras.Layer) -> tf.Tensor:
         # Tables of 256 entries; inverse roots would be computed one by one, and take
         # 50 times as long as all the rest.
         return tf.exp(-layer.beta * tf.math.log(base))
-    if layer.beta != 0.75:
-        return tf.pow(base, -layer.beta)
-    root = tf.math.rsqrt(base)
-    return root * tf.sqrt(root)
+    return inverse_power(base, layer.beta)
 
 
 def _delegable(model: AlexNet, in_8_bits: bool) -> keras.Model:
@@ -164,7 +162,7 @@ def open_litert(folder: Path) -> Run:
     return lambda pixels: serve(images=pixels)["probabilities"]
 
 
-LITERT = Format(
+FORMAT = Format(
     f"`{FILE}` takes `images`, uint8 RGB pixels as large as the network's input, "
     "`(batch, height, width, channels)`, and normalises them itself. It returns "
     "`probabilities`, `(batch, classes)`, and the five likeliest classes: "

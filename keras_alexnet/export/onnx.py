@@ -117,7 +117,7 @@ def _write(
     (folder / FILE).write_bytes(graph.SerializeToString())
 
 
-ONNX = Format(
+FORMAT = Format(
     f"`{FILE}` (ONNX opset {OPSET}) takes `images`, uint8 RGB pixels of any size, "
     "`(batch, height, width, channels)`, and resizes and normalises them itself. It "
     "returns `probabilities`, `(batch, classes)`, and the five likeliest classes: "
@@ -249,23 +249,19 @@ def _network(graph: _Graph, model: keras.Model, x: str, dtype: np.dtype) -> None
             )
         output = layer.output
         graph.place = layer.name
-        translate = _translation(layer)
+        # By its very class: one that is derived from it may compute something else.
+        translate = _TRANSLATIONS.get(type(layer))
+        if translate is None:
+            raise UserError(
+                f"No ONNX operator is known for the layer {layer.name}. "
+                f"Received: {type(layer).__name__}"
+            )
         wide = translate in _IN_FLOAT32 or layer is model.layers[-1]
         wanted = np.dtype("float32") if wide else dtype
         if wanted != graph.dtype:
             x = graph.cast(x, wanted)
         graph.dtype = wanted
         x = translate(graph, layer, x)
-
-
-def _translation(layer: keras.Layer) -> Callable[[_Graph, Any, str], str]:
-    # By its very class: one that is derived from it may compute something else.
-    if type(layer) not in _TRANSLATIONS:
-        raise UserError(
-            f"No ONNX operator is known for the layer {layer.name}. "
-            f"Received: {type(layer).__name__}"
-        )
-    return _TRANSLATIONS[type(layer)]
 
 
 def _spatial_shape(layer: keras.Layer) -> tuple[int, int]:
@@ -289,10 +285,9 @@ def _conv(graph: _Graph, layer: keras.layers.Conv2D, x: str) -> str:
         for size, dilation in zip(layer.kernel_size, layer.dilation_rate, strict=True)
     ]
     # (height, width, in / groups, out) to (out, in / groups, height, width).
-    weights = [np.asarray(layer.kernel).transpose(3, 2, 0, 1)]
-    weights += [np.asarray(layer.bias)] if layer.use_bias else []
+    kernel, *bias = layer.get_weights()
     x = graph.add(
-        *("Conv", x, *weights),
+        *("Conv", x, kernel.transpose(3, 2, 0, 1), *bias),
         group=layer.groups,
         kernel_shape=list(layer.kernel_size),
         strides=list(layer.strides),
@@ -307,9 +302,7 @@ def _dense(graph: _Graph, layer: keras.layers.Dense, x: str) -> str:
         raise UserError(
             f"{layer.name} is a dense layer on images, which ONNX's Gemm does not take."
         )
-    weights = [np.asarray(layer.kernel)]
-    weights += [np.asarray(layer.bias)] if layer.use_bias else []
-    return _activation(graph, layer, graph.add("Gemm", x, *weights))
+    return _activation(graph, layer, graph.add("Gemm", x, *layer.get_weights()))
 
 
 def _activation(graph: _Graph, layer: keras.Layer, x: str) -> str:
@@ -375,24 +368,14 @@ def _spatial_norm(graph: _Graph, layer: SpatialResponseNormalization, x: str) ->
     return graph.add("Div", x, graph.add("Pow", base, np.array(float(layer.beta))))
 
 
-def _max_pool(graph: _Graph, layer: keras.layers.MaxPooling2D, x: str) -> str:
+def _pool(graph: _Graph, layer: keras.layers.MaxPooling2D, x: str) -> str:
+    average = isinstance(layer, keras.layers.AveragePooling2D)
     return graph.add(
-        *("MaxPool", x),
+        *("AveragePool" if average else "MaxPool", x),
         kernel_shape=list(layer.pool_size),
         strides=list(layer.strides),
         pads=_pads(layer, layer.pool_size),
         ceil_mode=int(getattr(layer, "rounding", "floor") == "ceil"),
-    )
-
-
-def _average_pool(graph: _Graph, layer: keras.layers.AveragePooling2D, x: str) -> str:
-    # Without what lies beyond the border, as in TensorFlow.
-    return graph.add(
-        *("AveragePool", x),
-        kernel_shape=list(layer.pool_size),
-        strides=list(layer.strides),
-        pads=_pads(layer, layer.pool_size),
-        count_include_pad=0,
     )
 
 
@@ -443,9 +426,9 @@ _TRANSLATIONS: dict[type, Callable[[_Graph, Any, str], str]] = {
     SpatialResponseNormalization: _spatial_norm,
     FusedBatchNormalization: _batch_norm,
     keras.layers.BatchNormalization: _batch_norm,
-    OverlappingMaxPooling2D: _max_pool,
-    keras.layers.MaxPooling2D: _max_pool,
-    keras.layers.AveragePooling2D: _average_pool,
+    OverlappingMaxPooling2D: _pool,
+    keras.layers.MaxPooling2D: _pool,
+    keras.layers.AveragePooling2D: _pool,
     AdaptiveAveragePooling2D: _adaptive_pool,
     keras.layers.GlobalAveragePooling2D: _global_average,
     keras.layers.ZeroPadding2D: _pad,

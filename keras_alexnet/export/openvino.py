@@ -53,7 +53,7 @@ def _quantized(
     return nncf.quantize(network, nncf.Dataset(pixels), subset_size=len(pixels))
 
 
-OPENVINO = Format(
+FORMAT = Format(
     f"`{FILE}` and `model.bin` take `images`, uint8 RGB pixels as large as the "
     "network's input, `(batch, height, width, channels)`, and normalise them "
     "themselves. They return `probabilities`, `(batch, classes)`, and the five "

@@ -102,7 +102,7 @@ def _write(
     export_saved_model(model, folder, known.preprocessing, known.class_names)
 
 
-SAVED_MODEL = Format(
+FORMAT = Format(
     "A SavedModel. Its signatures `serve` (float32) and `serve_uint8` take `images`, "
     "RGB pixels of 0-255 as large as the network's input, `(batch, height, width, "
     "channels)`, and return `probabilities`. `classify` takes `encoded`, the bytes of "

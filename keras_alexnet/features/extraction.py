@@ -28,6 +28,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import Progress
 
+from keras_alexnet.data.csv_file import read_table
 from keras_alexnet.data.folder import (
     IMAGE_SUFFIXES,
     file_split,
@@ -87,22 +88,14 @@ def read_stimuli(where: str | Path) -> tuple[Path, list[dict[str, str]]]:
         return where, rows
     if not where.is_file():
         raise UserError(f"No such folder or list of images: {where}")
-    try:
-        # Spreadsheets put a mark before the first character.
-        with where.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{where} is no CSV file in UTF-8: {error}") from None
-    if not rows or "path" not in rows[0]:
-        raise UserError(
-            f"The first row of {where} must name the column path, and others list "
-            f"images. Received: {', '.join(map(str, rows[0])) if rows else 'no images'}"
-        )
-    for number, row in enumerate(rows, start=2):
+    rows = [row for _, row in read_table(where, ("path",))]
+    if not rows:
+        raise UserError(f"{where} lists no images.")
+    for number, row in enumerate(rows, start=1):
         # A row that is too long or too short has a None.
         if None in row or None in row.values() or not row["path"]:
             raise UserError(
-                f"Image {number - 1} of {where} must have a path, and a value in each "
+                f"Image {number} of {where} must have a path, and a value in each "
                 f"column. Received: {', '.join(map(str, row.values()))}"
             )
     return where.parent, rows

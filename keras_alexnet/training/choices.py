@@ -132,9 +132,11 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
     epochs = round(20 * (50_000 / facts.images) ** 0.35)
     take("epochs", min(max(epochs, 15), 100), images)
     # Proportional to the batch (https://arxiv.org/abs/1706.02677).
-    rate = 0.1 * batch / 128
+    adam = config.optimizer == "adamw"
+    rate = (0.002 if adam else 0.1) * batch / 128
     normalised = architecture in ("alexnet_small", "alexnet_bn")
     rate = rate if normalised else rate / 5
+    take("weight_decay", 0.05 if adam else 0.0005, f"usual with {config.optimizer}")
     why = f"batches of {batch}, {'with' if normalised else 'without'} batch norm"
     take("learning_rate", f"cosine({rate:g}, warmup=0.15)", why)
     flips = "characters have a direction" if facts.characters else "no characters"

@@ -28,7 +28,7 @@ from keras_alexnet.training.setting_types import ScheduleText, conform, hints_of
 # Settings that recipes may leave to be chosen (`choices`), where they are None.
 CHOSEN = (
     *("architecture", "epochs", "global_batch_size", "learning_rate", "class_weights"),
-    *("horizontal_flip", "crop_padding", "zoom", "rate_multipliers"),
+    *("horizontal_flip", "crop_padding", "zoom", "rate_multipliers", "weight_decay"),
 )
 
 # Settings, what their values must be, and that in words.
@@ -202,10 +202,13 @@ class TrainConfig:
     decay_multipliers: tuple[str, ...] = ()
     """What the weight decay is multiplied by in some layers, each LAYER=FACTOR: names
     or patterns, numbers. Of several that fit a layer the last one counts."""
+    optimizer: Literal["momentum", "adamw"] = "momentum"
+    """Stochastic gradient descent with momentum, as in 2012, or AdamW."""
     momentum: float = 0.9
-    """Momentum of stochastic gradient descent."""
-    weight_decay: float = 0.0005
-    """Decay of the kernels: an L2 penalty of half this size on each."""
+    """Momentum; AdamW's decay of the first moment."""
+    weight_decay: float | None = 0.0005
+    """Decay of the kernels: an L2 penalty of half this size on each; with AdamW the
+    part that a rate of 1 would take off in each step."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights, such as 0.999, which is
     evaluated and becomes the model; none by default."""

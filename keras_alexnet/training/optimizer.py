@@ -1,4 +1,4 @@
-"""The 2012 network's optimizer."""
+"""Optimizers: the 2012 network's, and AdamW with the same care."""
 
 from __future__ import annotations
 
@@ -121,14 +121,18 @@ class DecayedMomentum(keras.optimizers.Optimizer):
     # Whether XLA may compile the update.
     jit_compile: bool = False
 
+    # What is kept for each variable.
+    slots: tuple[str, ...] = ("velocity",)
+
     # === Variables ===
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Creates a velocity for each variable, and what counts skipped steps."""
+        """Creates the slots of each variable, and what counts skipped steps."""
         if self.built:
             return
         super().build(variables)
-        self._velocities = self.add_optimizer_variables(variables, "velocity")
+        slots = [self.add_optimizer_variables(variables, name) for name in self.slots]
+        self._slots = list(zip(*slots, strict=True))
         if self.average:
             self._averages = self.add_optimizer_variables(variables, AVERAGE)
             for average, variable in zip(self._averages, variables, strict=True):
@@ -285,17 +289,17 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             grads = self._clip_gradients(self._unscaled(grads))
             for gradient, variable in zip(grads, variables, strict=True):
                 index = self._get_variable_index(variable)
-                velocity, weight = self._velocities[index].value, variable.value
+                weight = variable.value
+                old = (weight, *(slot.value for slot in self._slots[index]))
                 rate = tf.cast(self.learning_rate, weight.dtype)
                 applied = finite
                 for factor in self._factors[index]:
                     rate *= tf.cast(factor.value, weight.dtype)
                     applied &= factor.value != 0
-                total = tf.cast(gradient, weight.dtype) + self._decays[index] * weight
-                momentum = tf.cast(self.momentum, weight.dtype)
-                moved = tf.where(applied, momentum * velocity - rate * total, velocity)
-                weight.assign(tf.where(applied, weight + moved, weight))
-                velocity.assign(moved)
+                gradient = tf.cast(gradient, weight.dtype)
+                new = self._after_step(*old, gradient, rate, self._decays[index])
+                for variable, value in zip(old, new, strict=True):
+                    variable.assign(tf.where(applied, value, variable))
             return finite
 
         return update(grads)
@@ -307,38 +311,47 @@ class DecayedMomentum(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         gradient = tf.cast(gradient, variable.dtype)
         rate = tf.cast(learning_rate, variable.dtype)
-        velocity = self._velocities[index].value
-        decay = self._decays[index]
-        for factor in self._factors[index]:
+        slots = [slot.value for slot in self._slots[index]]
+        factors = self._factors[index]
+        for factor in factors:
             rate *= tf.cast(factor.value, variable.dtype)
 
         def update() -> tf.Tensor:
-            total = gradient
-            if decay and self.momentum:
-                # Into the velocity, in place, divided by what multiplies that next:
-                # two fewer arrays of the weights' size than decay * w + g makes.
-                tf.raw_ops.ResourceApplyGradientDescent(
-                    var=velocity.handle,
-                    alpha=rate * (decay / self.momentum),
-                    delta=variable,
-                )
-            elif decay:
-                total += decay * variable
-            tf.raw_ops.ResourceApplyKerasMomentum(
-                var=variable.handle,
-                accum=velocity.handle,
-                lr=rate,
-                grad=total,
-                momentum=tf.cast(self.momentum, variable.dtype),
-            )
+            self._step_in_place(variable, *slots, gradient, rate, self._decays[index])
             return tf.constant(0)  # A branch must return something.
 
-        if not self._factors[index]:
+        if not factors:
             update()
             return
         # Not the rate itself: where that is 0, the velocity still moves the weight.
-        frozen = tf.reduce_any([factor.value == 0 for factor in self._factors[index]])
+        frozen = tf.reduce_any([factor.value == 0 for factor in factors])
         tf.cond(frozen, lambda: tf.constant(0), update)
+
+    def _after_step(self, weight, velocity, gradient, rate, decay) -> tuple:
+        """Returns a weight and its slots after a step."""
+        momentum = tf.cast(self.momentum, weight.dtype)
+        velocity = momentum * velocity - rate * (gradient + decay * weight)
+        return weight + velocity, velocity
+
+    def _step_in_place(self, weight, velocity, gradient, rate, decay) -> None:
+        """Does the same by TensorFlow's fused operations."""
+        if decay and self.momentum:
+            # Into the velocity, in place, divided by what multiplies that next: two
+            # fewer arrays of the weights' size than decay * w + g makes.
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=velocity.handle,
+                alpha=rate * (decay / self.momentum),
+                delta=weight,
+            )
+        elif decay:
+            gradient += decay * weight
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=weight.handle,
+            accum=velocity.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=tf.cast(self.momentum, weight.dtype),
+        )
 
     def _update_averages(self) -> None:
         step = tf.cast(self.iterations.value, tf.float32)
@@ -404,6 +417,90 @@ class DecayedMomentum(keras.optimizers.Optimizer):
             "dynamic_loss_scale": self.dynamic_loss_scale,
             "average": self.average,
         }
+
+
+@keras.saving.register_keras_serializable("keras_alexnet")
+class DecayedAdam(DecayedMomentum):
+    """AdamW (https://arxiv.org/abs/1711.05101), in all else as `DecayedMomentum`.
+
+    For each weight w with gradient g, in step t of those that were applied
+
+        m <- momentum * m + (1 - momentum) * g
+        v <- beta_2 * v + (1 - beta_2) * g^2
+        a = rate * sqrt(1 - beta_2^t) / (1 - momentum^t)
+        w <- w - rate * weight_decay * w - a * m / (sqrt(v) + epsilon)
+
+    as `keras.optimizers.AdamW`, but for the decay of vectors: there is none here.
+
+    Args:
+        learning_rate: Defaults to 0.001.
+        momentum: Decay of the first moment, Keras's `beta_1`. Defaults to 0.9.
+        weight_decay: Defaults to 0.004.
+        beta_2: Decay of the second moment, in (0, 1). Defaults to 0.999.
+        epsilon: Defaults to 1e-7.
+        name: Defaults to `"decayed_adam"`.
+        **kwargs: As `DecayedMomentum`.
+    """
+
+    slots = ("first_moment", "second_moment")
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        momentum: float = 0.9,
+        weight_decay: float = 0.004,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        name: str = "decayed_adam",
+        **kwargs,
+    ):
+        super().__init__(learning_rate, momentum, weight_decay, name=name, **kwargs)
+        if not 0 < beta_2 < 1:
+            raise UserError(f"beta_2 must be in (0, 1). Received: beta_2={beta_2}")
+        self.beta_2, self.epsilon = beta_2, epsilon
+
+    def _powers(self, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns both decays to the power of the step."""
+        applied = self.iterations.value - tf.cast(
+            self.skipped_steps.value, self.iterations.value.dtype
+        )
+        step = tf.cast(applied + 1, dtype)
+        return tf.pow(tf.cast(self.momentum, dtype), step), tf.pow(
+            tf.cast(self.beta_2, dtype), step
+        )
+
+    def _after_step(self, weight, first, second, gradient, rate, decay) -> tuple:
+        power_1, power_2 = self._powers(weight.dtype)
+        first = first + (gradient - first) * (1 - self.momentum)
+        second = second + (gradient * gradient - second) * (1 - self.beta_2)
+        alpha = rate * tf.sqrt(1 - power_2) / (1 - power_1)
+        weight = weight - weight * (rate * decay)
+        return weight - alpha * first / (tf.sqrt(second) + self.epsilon), first, second
+
+    def _step_in_place(self, weight, first, second, gradient, rate, decay) -> None:
+        if decay:
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=weight.handle, alpha=rate * decay, delta=weight
+            )
+        power_1, power_2 = self._powers(weight.dtype)
+        dtype = weight.dtype
+        tf.raw_ops.ResourceApplyAdam(
+            var=weight.handle,
+            m=first.handle,
+            v=second.handle,
+            beta1_power=power_1,
+            beta2_power=power_2,
+            lr=rate,
+            beta1=tf.cast(self.momentum, dtype),
+            beta2=tf.cast(self.beta_2, dtype),
+            epsilon=tf.cast(self.epsilon, dtype),
+            grad=gradient,
+        )
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        own = {"beta_2": self.beta_2, "epsilon": self.epsilon}
+        return {**super().get_config(), **own}
 
 
 def _are_finite(grads: list[tf.Tensor]) -> tf.Tensor:

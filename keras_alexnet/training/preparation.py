@@ -22,11 +22,13 @@ from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import AlexNet
 from keras_alexnet.schedules import parse_schedule, per_epoch
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.training.optimizer import DecayedMomentum
+from keras_alexnet.training.optimizer import DecayedAdam, DecayedMomentum
 from keras_alexnet.training.precision import POLICIES
 from keras_alexnet.training.rates import decays, dropouts, frozen_layers, multipliers
 from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.strategy import describe, make_deterministic, use_xla
+
+OPTIMIZERS = {"momentum": DecayedMomentum, "adamw": DecayedAdam}
 
 
 def build_network(
@@ -93,7 +95,7 @@ def make_model(config: TrainConfig, source: Dataset, why: str) -> AlexNet:
     if config.deterministic:
         make_deterministic(model, jit_compile)
     model.compile(
-        optimizer=DecayedMomentum(
+        optimizer=OPTIMIZERS[config.optimizer](
             parse_schedule(config.learning_rate)(0.0),
             momentum=config.momentum,
             weight_decay=config.weight_decay,

@@ -150,7 +150,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "global_batch_size": None,
         "learning_rate": None,
         "momentum": 0.9,
-        "weight_decay": 0.0005,
+        "weight_decay": None,
         "dropout": "0.2",
         "precision": "auto",
     },

@@ -39,7 +39,10 @@ MAY_CHANGE_ON_RESUME = {
     "checkpoint_steps",
     "checkpoint_minutes",
     "keep_checkpoints",
+    "patience",
 }
+# Another length gives a run other schedules, from where it is on.
+LENGTH = ("epochs", "steps")
 
 # What a run leaves besides its config.json.
 _OF_RUN = (
@@ -126,7 +129,7 @@ class RunDirectory:
     def claimed(
         self, config: TrainConfig, *, resume: bool = False, overwrite: bool = False
     ) -> Iterator[None]:
-        """Keeps other processes out; writes config.json where the run is new.
+        """Keeps other processes out; writes config.json where it has changed.
 
         The lock is the operating system's, which ends with the process: what a killed
         one leaves behind keeps nobody out.
@@ -150,7 +153,8 @@ class RunDirectory:
                 write_whole(self / OWNER, json.dumps(owner))
                 if overwrite:
                     self._clear()
-                if not resume:
+                if not resume or self.has_other_length(config):
+                    (self / "result.json").unlink(missing_ok=True)
                     write_whole(self / "config.json", config.to_json())
             try:
                 yield
@@ -234,14 +238,21 @@ class RunDirectory:
                 f"The run directory {self.path} cannot be written: {error.strerror}"
             ) from None
 
+    def has_other_length(self, config: TrainConfig) -> bool:
+        """Says whether a configuration makes the run in here longer or shorter."""
+        saved = self.config()
+        wanted = [(getattr(config, name), getattr(saved, name)) for name in LENGTH]
+        by_minutes = config.minutes is not None and config.steps is None
+        return not by_minutes and any(new not in (None, old) for new, old in wanted)
+
     def _check_same(self, config: TrainConfig) -> None:
         saved = dataclasses.asdict(self.config())
         wanted = dataclasses.asdict(config)
-        # Which give both.
-        by_minutes = config.minutes is not None and config.steps is None
         for name in wanted:
             # What is still to be decided was, when the run began.
-            if name in config.left_open or (name == "epochs" and by_minutes):
+            if name in (*config.left_open, *LENGTH):
+                continue
+            if name == "minutes" and self.has_other_length(config):
                 continue
             if name not in MAY_CHANGE_ON_RESUME and saved[name] != wanted[name]:
                 raise UserError(

@@ -101,7 +101,8 @@ class ScheduleCallback(keras.callbacks.Callback):
 
     def _follow(self, step: int) -> None:
         for setting in self._settings:
-            setting.follow(step / self.total_steps)
+            # A run that was made shorter may be beyond its end.
+            setting.follow(min(step / self.total_steps, 1.0))
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Takes note of what a plateau watches.

@@ -49,7 +49,7 @@ from keras_alexnet.training.preparation import (
     unmeasured,
 )
 from keras_alexnet.training.rates import dropouts, multipliers
-from keras_alexnet.training.run_directory import RunDirectory
+from keras_alexnet.training.run_directory import LENGTH, RunDirectory
 from keras_alexnet.training.saver import Saver
 from keras_alexnet.training.schedule_callback import ScheduleCallback
 from keras_alexnet.training.strategy import describe, make_strategy
@@ -102,7 +102,9 @@ def train(
         config: What to train, on what and how.
         run_dir: Directory of the run: configuration, checkpoints, history, figures,
             model. It must be new, unless the run in it is resumed or overwritten.
-        resume: Continue the run in the directory from its last checkpoint.
+        resume: Continue the run in the directory from its last checkpoint. With other
+            `epochs` or `steps` it becomes longer, or ends there if it is that far, and
+            schedules go on as those of a run of the new length.
         overwrite: Delete the run in the directory, if there is one, and begin anew.
         callbacks: More Keras callbacks.
         until_epoch: Pause after this epoch, with a checkpoint but no result.json;
@@ -131,7 +133,8 @@ def train(
     # Before the hosts wait for each other: the others would wait in vain.
     if place_in_cluster()[0] == 0:
         run.check(config, resume=resume, overwrite=overwrite)
-    if resume and (run / "result.json").is_file():
+    changed = resume and run.has_other_length(config)
+    if resume and not changed and (run / "result.json").is_file():
         result = run.read_json("result.json")
         return TrainResult(run.path, result["metrics"], result["history"], True)
     strategy = make_strategy(config.replicas)
@@ -189,7 +192,12 @@ def _completed(
         # As it was chosen when the run began.
         saved, names = run.config(), set(config.left_open)
         names |= {"epochs"} if "steps" in names else set()
-        return config.updated({name: getattr(saved, name) for name in names}), []
+        values = {name: getattr(saved, name) for name in names}
+        if run.has_other_length(config):
+            values["minutes"] = None
+            if config.epochs not in (None, saved.epochs):
+                values["steps"] = None
+        return config.updated(values), []
     if config.is_complete:
         return config, []
     config, choices = choose(config, Facts.of(source))
@@ -282,7 +290,7 @@ class _Training:
         self.first_step, self.history, self.stopped = 0, [], False
         if resume:
             self.first_step, self.history, self.stopped = _restore(
-                self.saver.store, self.hosts, self.model
+                self.config, self.saver.store, self.hosts, self.model
             )
         # A callback that has ended the training has ended it for good.
         self.last_epoch = len(self.history) if self.stopped else until_epoch
@@ -516,7 +524,7 @@ def _circumstances(
 
 
 def _restore(
-    store: CheckpointStore, hosts: Hosts, model: AlexNet
+    config: TrainConfig, store: CheckpointStore, hosts: Hosts, model: AlexNet
 ) -> tuple[int, list[dict[str, float]], bool]:
     """Puts the last checkpoint's state into a model, if there is one.
 
@@ -542,7 +550,9 @@ def _restore(
     if hosts.is_chief:
         print(f"Continuing {store.directory.parent} after step {checkpoint.step}.")
     record = checkpoint.record
-    return checkpoint.step, record["history"], record["stopped"]
+    # A longer run goes on where a callback had ended the shorter one.
+    length = [record["config"][name] == getattr(config, name) for name in LENGTH]
+    return checkpoint.step, record["history"], record["stopped"] and all(length)
 
 
 def _draw(

@@ -4,17 +4,7 @@ No reader runs anything that a file contains. `read_weights()` returns plain arr
 `load_weights_into()` puts them into a model.
 """
 
-from keras_alexnet.weights.assignment import (
-    LoadReport,
-    assign_weights,
-    load_weights_into,
-)
-from keras_alexnet.weights.conversions import (
-    convert_lrn,
-    lrn_alpha,
-    to_classic_dropout,
-    to_inverted_dropout,
-)
+from keras_alexnet.weights.assignment import LoadReport, load_weights_into
 from keras_alexnet.weights.reading import read_mean, read_weights
 from keras_alexnet.weights.recognition import Network, network_of, recognise
 from keras_alexnet.weights.weight_file import (
@@ -31,14 +21,9 @@ __all__ = [
     "Network",
     "WeightFile",
     "WeightFileError",
-    "assign_weights",
-    "convert_lrn",
     "load_weights_into",
-    "lrn_alpha",
     "network_of",
     "read_mean",
     "read_weights",
     "recognise",
-    "to_classic_dropout",
-    "to_inverted_dropout",
 ]

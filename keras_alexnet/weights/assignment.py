@@ -8,13 +8,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
-
-from keras_alexnet.files import sha256
+from keras_alexnet.files import digest_of
 from keras_alexnet.images.preprocessing import Preprocessing, get_preprocessing
 from keras_alexnet.weights.reading import read_weights
 from keras_alexnet.weights.recognition import recognise
@@ -58,28 +56,11 @@ class LoadReport:
         return " ".join(lines)
 
 
-def assign_weights(model: AlexNet, weight_file: WeightFile) -> None:
-    """Gives a model the weights of a file, all of them or none.
-
-    Args:
-        model: A model of `keras_alexnet.build()`.
-        weight_file: The weights; their layers are those of the model.
-
-    Raises:
-        WeightFileError: A layer is missing, or of another shape. The message names the
-            layers, what was found and what was expected; nothing has been assigned.
-    """
-    differences, _, _ = _compare(model, weight_file)
-    _refuse(model, weight_file, differences.values())
-    _assign(model, weight_file, weight_file.layers)
-    bind_weights(model, weight_file)
-
-
 def load_weights_into(
     model: AlexNet,
     weights: str | Path | WeightFile,
     *,
-    convert: Callable[[WeightFile], WeightFile] | None = None,
+    strict: bool = False,
 ) -> LoadReport:
     """Gives a model what fits of a file's weights, and says what does not.
 
@@ -92,25 +73,24 @@ def load_weights_into(
     Args:
         model: A model of `keras_alexnet.build()`.
         weights: A file that `read_weights()` reads, or what it returned.
-        convert: A function of `keras_alexnet.weights.conversions`, say, to apply.
+        strict: Whether all layers must be in both and alike, or else it is an error.
 
     Returns:
         What was loaded and what was not.
 
     Raises:
-        WeightFileError: The file cannot be read, or does not fit. Nothing has been
-            assigned.
+        WeightFileError: The file cannot be read, or does not fit. The message names the
+            layers, what was found and what was expected; nothing has been assigned.
     """
     weight_file = weights if isinstance(weights, WeightFile) else read_weights(weights)
-    if convert is not None:
-        weight_file = convert(weight_file)
     differences, initial, unused = _compare(model, weight_file)
     known = weight_file.arrays()
-    if any(known.get(name) == () for name in initial) and convert is None:
+    if any(known.get(name) == () for name in initial):
         _load_own(model, weight_file.path)
         bind_weights(model, weight_file)
         return LoadReport(tuple(layer.name for layer in model.layers), {}, ())
-    wrong = [text for n, text in differences.items() if n not in (*initial, *unused)]
+    allowed = () if strict else (*initial, *unused)
+    wrong = [text for name, text in differences.items() if name not in allowed]
     _refuse(model, weight_file, wrong)
     loaded = tuple(
         layer.name
@@ -239,7 +219,7 @@ def bind_weights(model: AlexNet, weight_file: WeightFile) -> None:
             order = "wordnet"
     path, origin, digest = weight_file.path, weight_file.name, None
     if path is not None:
-        origin, digest = path.name, sha256(path)
+        origin, digest = path.name, digest_of(path)
     preprocessing = _preprocessing(model, weight_file)
     model.bind(
         preprocessing,
@@ -267,9 +247,7 @@ def _preprocessing(model: AlexNet, weight_file: WeightFile) -> Preprocessing | N
         preprocessing = get_preprocessing(weight_file.preprocessing, **changes)
     else:
         return None
-    *sizes, channels = model.input_shape[1:]
-    if keras.config.image_data_format() == "channels_first":
-        channels, *sizes = model.input_shape[1:]
-    if channels != preprocessing.channels or sizes[0] != sizes[1]:
+    height, width, channels = model.image_shape
+    if channels != preprocessing.channels or height != width:
         return None
-    return preprocessing.with_image_size(sizes[0]) if sizes[0] else preprocessing
+    return preprocessing.with_image_size(height) if height else preprocessing

@@ -9,20 +9,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
-import hashlib
 import http.client
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+import rich.progress
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
 from keras_alexnet.errors import UserError, unknown
+from keras_alexnet.files import digest_of
 
 CACHE_VARIABLE = "KERAS_ALEXNET_CACHE"
 DEFAULT_CACHE = "~/.cache/keras_alexnet/weights"
@@ -62,6 +62,10 @@ class PublishedFile:
     def file_name(self) -> str:
         """What its publisher calls it."""
         return self.urls[0].rpartition("/")[2]
+
+    def digest_of(self, path: Path) -> str:
+        """Returns a file's digest, by the algorithm of the published one."""
+        return digest_of(path, self.digest.partition(":")[0])
 
 
 def _caffe(name: str, model: str, digest: str, *errors: float) -> PublishedFile:
@@ -224,7 +228,7 @@ def find_weights(weights: str | Path, architecture: str | None = None) -> Path:
 def identify(path: str | Path) -> PublishedFile | None:
     """Returns the published file that a file is a copy of, whatever it is called."""
     algorithms = {file.digest.partition(":")[0]: file for file in CATALOG.values()}
-    found = {_digest(Path(path), file) for file in algorithms.values()}
+    found = {file.digest_of(path) for file in algorithms.values()}
     return next((file for file in CATALOG.values() if file.digest in found), None)
 
 
@@ -256,7 +260,7 @@ def fetch_weights(name: str, cache_dir: str | Path | None = None) -> Path:
         with _locked(target):
             if not target.is_file():
                 _download_from_any(file, target)
-    found = _digest(target, file)
+    found = file.digest_of(target)
     if found != file.digest:
         raise UserError(
             f"{target} is not the published {file.file_name}: its digest is {found}, "
@@ -299,7 +303,7 @@ def _download_from_any(file: PublishedFile, target: Path) -> None:
             _download(url, part, file)
         except (OSError, http.client.HTTPException, UserError) as error:
             kind = UserError if isinstance(error, UserError) else kind
-            problems.append(f"{url}: {_reason(error)}")
+            problems.append(f"{url}: {error}")
             continue
         os.replace(part, target)
         return
@@ -313,10 +317,12 @@ def _download_from_any(file: PublishedFile, target: Path) -> None:
 def _download(url: str, part: Path, file: PublishedFile) -> None:
     """Downloads what is missing of a file, in several attempts if need be.
 
+    A connection that breaks off and a server in trouble are tried again; a server that
+    cannot be reached, or refuses, is not.
+
     Raises:
         UserError: The server has another file.
-        OSError: The server cannot be reached, refuses, or every attempt broke off
-            without bringing anything.
+        OSError: No attempt brought anything.
     """
     failures, continued = 0, part.exists()
     while True:
@@ -324,15 +330,16 @@ def _download(url: str, part: Path, file: PublishedFile) -> None:
         try:
             _append(url, part)
         except (OSError, http.client.HTTPException) as error:
-            refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
+            is_over = isinstance(error, urllib.error.URLError)
+            is_over = is_over and getattr(error, "code", 400) < 500
             # An attempt that got further has not failed.
             further = part.exists() and part.stat().st_size > before
             failures = 0 if further else failures + 1
-            if refused or failures >= ATTEMPTS or _unreachable(error):
+            if is_over or failures >= ATTEMPTS:
                 raise
             time.sleep(SECONDS_BETWEEN_ATTEMPTS)
             continue
-        found = _digest(part, file)
+        found = file.digest_of(part)
         if found == file.digest:
             return
         part.unlink()
@@ -359,76 +366,32 @@ def _append(url: str, part: Path) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
+        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        if error.headers.get("Content-Range", "").endswith(f"/{start}"):
-            # All of it was there.
-            return
-        part.unlink()
-        raise ConnectionError("the unfinished download was too long") from None
-    with response:
-        span = response.headers.get("Content-Range", "")
-        if not span.startswith(f"bytes {start}-"):
-            start = 0
-            if response.status == http.HTTPStatus.PARTIAL_CONTENT:
-                part.unlink()
-                raise ConnectionError(f"the server sent another part: {span}")
-        length = response.headers.get("Content-Length")
-        total = None if length is None else start + int(length)
-        if total is not None and total > MOST_BYTES:
-            raise ConnectionError(f"the server announces {total:,} bytes")
-        with (
-            open(part, "ab" if start else "wb") as output,
-            _progress(url, start, total) as advance,
-        ):
-            while chunk := response.read(CHUNK_BYTES):
-                if output.tell() + len(chunk) > MOST_BYTES:
-                    output.truncate(0)
-                    raise ConnectionError(f"more than {MOST_BYTES:,} bytes came")
-                output.write(chunk)
-                advance(len(chunk))
-            os.fsync(output.fileno())
-            if total is not None and output.tell() < total:
-                raise ConnectionError(
-                    f"the connection broke off at {output.tell():,} bytes"
-                )
-
-
-@contextlib.contextmanager
-def _progress(url: str, start: int, total: int | None) -> Iterator[Callable]:
-    """Draws a bar on the error stream, where that is a terminal."""
+        # Nothing is missing: the digest says whether it is this file.
+        return
+    partial = response.status == http.HTTPStatus.PARTIAL_CONTENT
     console = Console(stderr=True)
-    columns = "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    options = {"transient": True, "disable": not console.is_terminal}
-    with Progress(*columns, console=console, **options) as progress:
-        task = progress.add_task(url.rpartition("/")[2], total=total, completed=start)
-        yield lambda count: progress.advance(task, count)
-
-
-def _unreachable(error: Exception) -> bool:
-    """Says whether there is no such server, or no network, to try again with."""
-    reason = getattr(error, "reason", None)
-    # A connection that was broken off is worth another attempt; a name that has no
-    # address, or a port where nobody listens, is not.
-    return (
-        isinstance(error, urllib.error.URLError)
-        and isinstance(reason, OSError)
-        and not isinstance(reason, (ConnectionResetError, TimeoutError))
-    )
-
-
-def _reason(error: Exception) -> str:
-    reason = getattr(error, "reason", None) or error
-    if isinstance(reason, OSError) and reason.strerror:
-        return reason.strerror
-    return str(reason) or type(error).__name__
-
-
-def _digest(path: Path, file: PublishedFile) -> str:
-    """Returns a file's digest, by the algorithm of the published one."""
-    algorithm = file.digest.partition(":")[0]
-    found = hashlib.new(algorithm, usedforsecurity=False)
-    with open(path, "rb") as content:
-        while chunk := content.read(CHUNK_BYTES):
-            found.update(chunk)
-    return f"{algorithm}:{found.hexdigest()}"
+    with response, open(part, "ab" if partial else "wb") as output:
+        missing = int(response.headers.get("Content-Length", 0))
+        total = output.tell() + missing
+        bar = rich.progress.wrap_file(
+            *(response, missing),
+            description=part.stem,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        with bar as content:
+            while chunk := content.read(CHUNK_BYTES):
+                if max(total, output.tell() + len(chunk)) > MOST_BYTES:
+                    output.truncate(0)
+                    raise ConnectionError(
+                        f"the file has more than {MOST_BYTES:,} bytes"
+                    )
+                output.write(chunk)
+        os.fsync(output.fileno())
+        if output.tell() < total:
+            raise ConnectionError(
+                f"the connection broke off at {output.tell():,} bytes"
+            )

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_alexnet.weights.archives import read_member
 from keras_alexnet.weights.arrays import contiguous
-from keras_alexnet.weights.hdf5 import MAGIC, Object
+from keras_alexnet.weights.buffers import read_member
+from keras_alexnet.weights.hdf5 import Object
 from keras_alexnet.weights.weight_file import (
     DENSE,
     LAYER_NAMES,
@@ -24,8 +24,6 @@ from keras_alexnet.weights.weight_file import (
     WeightFile,
     WeightFileError,
 )
-
-__all__ = ["MAGIC", "read_archive", "read_hdf5"]
 
 # A mean image may be in it, as text.
 _MAX_CONFIG = 1 << 24

@@ -84,16 +84,7 @@ def decode_predictions(
 def name_classes(
     predictions: Any, classes: Sequence[tuple[str, str]], top: int
 ) -> list[list[tuple[str, str, float]]]:
-    """Names the likeliest classes, whatever they are.
-
-    Args:
-        predictions: `(batch, classes)`.
-        classes: An id and a name for each output.
-        top: How many for each image.
-
-    Raises:
-        ValueError: The shape is another, or `top` is not in 1 to the number of classes.
-    """
+    """Names the likeliest of `classes`, of which each has an id and a name."""
     predictions = np.asarray(predictions)
     if predictions.ndim != 2 or predictions.shape[1] != len(classes):
         raise UserError(

@@ -3,7 +3,8 @@
 A message is a sequence of fields, each a number, a type and a value. Values of variable
 length stay views of the file, so a message costs nothing until its fields are asked
 for, and no declared size is ever allocated. The wire format is described at
-protobuf.dev/programming-guides/encoding.
+protobuf.dev/programming-guides/encoding. Google's library (7.36) takes 26 bytes for
+each byte of a file that is full of empty messages.
 """
 
 from __future__ import annotations

@@ -20,9 +20,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import safe_open
 
-from keras_alexnet.weights.archives import read_member
 from keras_alexnet.weights.arrays import Read, by_position, channels_first_layers
-from keras_alexnet.weights.buffers import take, view
+from keras_alexnet.weights.buffers import read_member, take, view
 from keras_alexnet.weights.unpickle import ARRAYS, Opaque, load, numpy_array
 from keras_alexnet.weights.weight_file import (
     CONVOLUTIONS,

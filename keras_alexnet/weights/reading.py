@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 
-from keras_alexnet.weights import caffe, keras_file, npy, onnx_graph, pytorch
-from keras_alexnet.weights.archives import open_zip
+from keras_alexnet.weights import caffe, hdf5, keras_file, npy, onnx_graph, pytorch
+from keras_alexnet.weights.buffers import open_zip
 from keras_alexnet.weights.protobuf import Message
 from keras_alexnet.weights.pytorch import StateDict
 from keras_alexnet.weights.weight_file import WeightFile, WeightFileError
@@ -130,7 +130,7 @@ def _read(buffer: memoryview, path: Path) -> WeightFile | StateDict:
     start = bytes(buffer[:16])
     if start.startswith(b"PK\3\4"):
         return _read_zip(buffer)
-    if start.startswith(keras_file.MAGIC):
+    if start.startswith(hdf5.MAGIC):
         return keras_file.read_hdf5(buffer)
     if start.startswith(npy.MAGIC):
         return npy.read(buffer)

@@ -101,15 +101,16 @@ def _fits(architecture: Architecture, weight_file: WeightFile) -> bool:
     own = {name for name in weight_file.others if name.startswith("fc")}
     if own != {name for name in shapes if name not in LAYER_NAMES}:
         return False
-    biases = {
-        spec.name: spec.options.get("use_bias", True) for spec in architecture.features
+    convolutions = {
+        spec.name: (shapes[spec.name], spec.options.get("use_bias", True))
+        for spec in architecture.features
+        if spec.role == "conv"
     }
-    found = {name: layers[name] for name in CONVOLUTIONS if name in layers}
-    if {name: layer.kernel.shape for name, layer in found.items()} != {
-        name: shapes[name] for name in CONVOLUTIONS if name in shapes
+    if convolutions != {
+        name: (layers[name].kernel.shape, layers[name].bias is not None)
+        for name in CONVOLUTIONS
+        if name in layers
     }:
-        return False
-    if any(biases[name] != (layer.bias is not None) for name, layer in found.items()):
         return False
     inputs = math.prod(shapes.get("fc6", (0, 0))[:-1])
     return "fc6" not in layers or layers["fc6"].kernel.shape[0] == inputs

@@ -170,36 +170,32 @@ def mini(g, x, size):
     return hidden(g, x, 2)
 
 
-def source(g, x, size):
-    # layers-145.cfg: per tower, conv1 - rnorm - pool - ReLU, and so on.
+def source(g, x, size, towers=2):
+    # layers-145.cfg: per tower, conv1 - rnorm - pool - ReLU, and so on; with one tower
+    # layers-145-half.cfg.
+    lrn = g.lrn_per_tower if towers == 2 else g.lrn
     x = g.conv(x, "conv1", 4, (0, 0, 3, 3))
-    x = g.relu(g.pool(g.lrn_per_tower(x, alpha=1e-4, k=2.0), ceil=True))
-    x = g.relu(g.conv(x, "conv2", 1, P2, 2))
-    x = g.spatial_norm(g.lrn_per_tower(x, alpha=1e-4, k=2.0))
-    x = g.pool(x, ceil=True)
+    x = g.relu(g.pool(lrn(x, alpha=1e-4, k=2.0), ceil=True))
+    x = g.relu(g.conv(x, "conv2", 1, P2, towers))
+    x = g.pool(g.spatial_norm(lrn(x, alpha=1e-4, k=2.0)), ceil=True)
     x = g.relu(g.conv(x, "conv3", 1, P1))
-    x = g.relu(g.conv(x, "conv4", 1, P1, 2))
-    x = g.relu(g.pool(g.conv(x, "conv5", 1, P1, 2), ceil=True))
+    x = g.relu(g.conv(x, "conv4", 1, P1, towers))
+    x = g.relu(g.pool(g.conv(x, "conv5", 1, P1, towers), ceil=True))
     return hidden(g, x, 6, after=g.halve)
 
 
 def half(g, x, size):
-    # layers-145-half.cfg.
-    x = g.conv(x, "conv1", 4, (0, 0, 3, 3))
-    x = g.relu(g.pool(g.lrn(x, alpha=1e-4, k=2.0), ceil=True))
-    x = g.relu(g.conv(x, "conv2", 1, P2))
-    x = g.pool(g.spatial_norm(g.lrn(x, alpha=1e-4, k=2.0)), ceil=True)
-    x = g.relu(g.conv(x, "conv3", 1, P1))
-    x = g.relu(g.conv(x, "conv4", 1, P1))
-    x = g.relu(g.pool(g.conv(x, "conv5", 1, P1), ceil=True))
-    return hidden(g, x, 6, after=g.halve)
+    return source(g, x, size, towers=1)
 
 
-def bvlc_alexnet(g, x, size):
-    x = g.relu(g.conv(x, "conv1", 4))
-    x = g.pool(g.lrn(x, alpha=1e-4, k=1.0), ceil=True)
-    x = g.relu(g.conv(x, "conv2", 1, P2, 2))
-    x = g.pool(g.lrn(x, alpha=1e-4, k=1.0), ceil=True)
+def bvlc_alexnet(g, x, size, pool_first=False):
+    for block in ("conv1", "conv2"):
+        x = g.conv(x, block, 4) if block == "conv1" else g.conv(x, block, 1, P2, 2)
+        x = g.relu(x)
+        if pool_first:
+            x = g.lrn(g.pool(x, ceil=True), alpha=1e-4, k=1.0)
+        else:
+            x = g.pool(g.lrn(x, alpha=1e-4, k=1.0), ceil=True)
     x = g.relu(g.conv(x, "conv3", 1, P1))
     x = g.relu(g.conv(x, "conv4", 1, P1, 2))
     x = g.pool(g.relu(g.conv(x, "conv5", 1, P1, 2)), ceil=True)
@@ -207,59 +203,43 @@ def bvlc_alexnet(g, x, size):
 
 
 def caffenet(g, x, size):
-    x = g.relu(g.conv(x, "conv1", 4))
-    x = g.lrn(g.pool(x, ceil=True), alpha=1e-4, k=1.0)
-    x = g.relu(g.conv(x, "conv2", 1, P2, 2))
-    x = g.lrn(g.pool(x, ceil=True), alpha=1e-4, k=1.0)
-    x = g.relu(g.conv(x, "conv3", 1, P1))
-    x = g.relu(g.conv(x, "conv4", 1, P1, 2))
-    x = g.pool(g.relu(g.conv(x, "conv5", 1, P1, 2)), ceil=True)
-    return hidden(g, x, 6)
+    return bvlc_alexnet(g, x, size, pool_first=True)
 
 
-def torchvision(g, x, size):
-    x = g.pool(g.relu(g.conv(x, "conv1", 4, P2)))
+def one_tower(g, x, pads):
+    x = g.pool(g.relu(g.conv(x, "conv1", 4, pads)))
     x = g.pool(g.relu(g.conv(x, "conv2", 1, P2)))
     x = g.relu(g.conv(x, "conv3", 1, P1))
     x = g.relu(g.conv(x, "conv4", 1, P1))
-    x = g.pool(g.relu(g.conv(x, "conv5", 1, P1)))
+    return g.pool(g.relu(g.conv(x, "conv5", 1, P1)))
+
+
+def torchvision(g, x, size):
+    x = one_tower(g, x, P2)
     # 224 leaves 6 pixels, 288 leaves 8: 288 -> 71 -> 35 -> 17 -> 8.
     return hidden(g, g.adaptive_average(x, {224: 6, 288: 8}[size]), 6)
 
 
 def slim(g, x, size):
-    x = g.pool(g.relu(g.conv(x, "conv1", 4)))
-    x = g.pool(g.relu(g.conv(x, "conv2", 1, P2)))
-    x = g.relu(g.conv(x, "conv3", 1, P1))
-    x = g.relu(g.conv(x, "conv4", 1, P1))
-    x = g.pool(g.relu(g.conv(x, "conv5", 1, P1)))
-    x = g.relu(g.conv(x, "fc6"))
+    x = g.relu(g.conv(one_tower(g, x, (0, 0, 0, 0)), "fc6"))
     # With global_pool, slim averages over the places before the last layer.
     x = g.mean(g.relu(g.conv(x, "fc7")))
     return g.add("Squeeze", g.conv(x, "fc8"), g.pixels())
 
 
+# The graph, and the size of its images.
 REFERENCES = {
-    "alexnet_2012": paper,
-    "alexnet_2012_source": source,
-    "alexnet_2012_half": half,
-    "bvlc_alexnet": bvlc_alexnet,
-    "caffenet": caffenet,
-    "alexnet_owt": torchvision,
-    "alexnet_slim_v2": slim,
-}
-INPUT_SIZES = {
-    "alexnet_2012": 227,
-    "alexnet_2012_source": 224,
-    "alexnet_2012_half": 224,
-    "bvlc_alexnet": 227,
-    "caffenet": 227,
-    "alexnet_owt": 224,
-    "alexnet_slim_v2": 224,
+    "alexnet_2012": (paper, 227),
+    "alexnet_2012_source": (source, 224),
+    "alexnet_2012_half": (half, 224),
+    "bvlc_alexnet": (bvlc_alexnet, 227),
+    "caffenet": (caffenet, 227),
+    "alexnet_owt": (torchvision, 224),
+    "alexnet_slim_v2": (slim, 224),
 }
 
 
-def difference(architecture, reference, size, batch):
+def difference(architecture, reference, size, batch=2):
     """Largest difference of two logits, of the largest logit."""
     # The spread of pixels whose mean was subtracted: LRN tells its conventions apart.
     rng = np.random.default_rng(1)
@@ -277,26 +257,20 @@ def difference(architecture, reference, size, batch):
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_logits_at_reduced_width(name):
-    size = INPUT_SIZES[name]
-    found = difference(reduced(name), REFERENCES[name], size, batch=2)
-    print(f"{name}: {found:.1e}")
-    assert found <= TOLERANCE
-
-
 @pytest.mark.parametrize(
     ("name", "reference", "size"),
     [("alexnet_2012", paper, 227), ("alexnet_mini", mini, 28)],
 )
 def test_logits_of_the_default_networks(name, reference, size):
-    assert difference(name, reference, size, batch=2) <= TOLERANCE
+    assert difference(name, reference, size) <= TOLERANCE
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "architecture", [reduced, pytest.param(str, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", VARIANTS)
-def test_logits_at_full_width(name):
-    found = difference(name, REFERENCES[name], INPUT_SIZES[name], batch=1)
+def test_logits_at_reduced_and_at_full_width(name, architecture):
+    found = difference(architecture(name), *REFERENCES[name])
     print(f"{name}: {found:.1e}")
     gc.collect()
     assert found <= TOLERANCE
@@ -315,7 +289,7 @@ def test_logits_at_full_width(name):
     ],
 )
 def test_logits_for_images_of_other_sizes(name, size):
-    found = difference(reduced(name), REFERENCES[name], size, batch=1)
+    found = difference(reduced(name), REFERENCES[name][0], size, batch=1)
     assert found <= TOLERANCE
 
 
@@ -338,7 +312,7 @@ def test_logits_for_images_of_other_sizes(name, size):
 )
 def test_a_wrong_convention_would_be_noticed(name, layer, options):
     wrong = changed(reduced(name), layer, **options)
-    found = difference(wrong, REFERENCES[name], INPUT_SIZES[name], batch=1)
+    found = difference(wrong, *REFERENCES[name], batch=1)
     assert found > 10 * TOLERANCE
 
 

@@ -1,6 +1,7 @@
 """From files into models: what fits, what does not, conversions, the command."""
 
 import dataclasses
+import re
 import warnings
 from pathlib import Path
 
@@ -11,20 +12,14 @@ import writers
 from reduced import reduced
 
 import keras_alexnet
-from keras_alexnet.cli.import_weights import ImportWeights
 from keras_alexnet.weights import (
     LAYER_NAMES,
     LayerWeights,
     WeightFile,
     WeightFileError,
-    assign_weights,
-    convert_lrn,
     load_weights_into,
-    lrn_alpha,
     read_weights,
     recognise,
-    to_classic_dropout,
-    to_inverted_dropout,
 )
 from keras_alexnet.weights.assignment import bind_weights
 
@@ -46,17 +41,20 @@ def check_loaded(model, names):
             assert same == (name in names), name
 
 
-def test_everything_fits():
-    model = writers.model()
+@pytest.mark.parametrize("options", [{}, {"dtype": "mixed_bfloat16"}])
+def test_everything_fits(options):
+    model = writers.model(**options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = load_weights_into(model, TINY)
+        report = load_weights_into(model, TINY, strict=True)
     assert report.loaded == LAYER_NAMES and not report.initial and not report.unused
     check_loaded(model, LAYER_NAMES)
 
 
 def test_without_the_top_the_classifier_is_unused():
     model = writers.model(include_top=False)
+    with pytest.raises(WeightFileError, match="fc6: found .*; expected no such layer"):
+        load_weights_into(model, TINY, strict=True)
     report = load_weights_into(model, TINY)
     assert report.unused == ("fc6", "fc7", "fc8") and not report.initial
     check_loaded(model, LAYER_NAMES[:5])
@@ -88,32 +86,24 @@ def test_other_layers_with_weights_are_named():
     assert set(report.initial) == {"norm1", "norm2"}
 
 
-@pytest.mark.parametrize("load", [assign_weights, load_weights_into])
-def test_a_mismatch_names_layer_found_and_expected_and_changes_nothing(load):
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_mismatch_names_layer_found_and_expected_and_changes_nothing(
+    strict, tmp_path
+):
     model = writers.model(groups=1)
     before = snapshot(model)
     with pytest.raises(ValueError) as caught:
-        load(model, TINY if load is load_weights_into else read_weights(TINY))
+        load_weights_into(model, TINY, strict=strict)
     message = str(caught.value)
     assert "conv2: found (5, 5, 1, 4), (4,); expected (5, 5, 2, 4), (4,)" in message
     assert "conv4" in message and "conv3" not in message
-    for now, then in zip(snapshot(model), before, strict=True):
-        np.testing.assert_array_equal(now, then)
-
-
-def test_a_missing_layer_is_a_mismatch():
     weights = read_weights(TINY)
     layers = {n: w for n, w in weights.layers.items() if n not in ("conv3", "fc7")}
     with pytest.raises(ValueError, match="conv3: found no such layer; expected"):
-        assign_weights(writers.model(), dataclasses.replace(weights, layers=layers))
-
-
-def test_a_damaged_file_leaves_the_model_alone(tmp_path):
-    model = writers.model()
-    before = snapshot(model)
-    (tmp_path / "a").write_bytes(TINY.read_bytes()[:-100])
+        load_weights_into(model, dataclasses.replace(weights, layers=layers))
+    (tmp_path / "damaged").write_bytes(TINY.read_bytes()[:-100])
     with pytest.raises(WeightFileError):
-        load_weights_into(model, tmp_path / "a")
+        load_weights_into(model, tmp_path / "damaged", strict=strict)
     for now, then in zip(snapshot(model), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
@@ -125,15 +115,9 @@ def test_dense_layers_written_as_convolutions_are_dense(tmp_path):
     weights = read_weights(tmp_path / "a.keras")
     assert weights.layers["fc6"].kernel.shape == (800, 48)
     again = keras_alexnet.build(reduced("alexnet_slim_v2"))
-    assign_weights(again, weights)
+    load_weights_into(again, weights)
     for now, then in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(now, then)
-
-
-def test_mixed_precision_models_take_weights():
-    model = writers.model(dtype="mixed_bfloat16")
-    load_weights_into(model, TINY)
-    check_loaded(model, LAYER_NAMES)
 
 
 # === Recognition ===
@@ -186,102 +170,42 @@ def test_architectures_are_recognised():
     assert recognise(read_weights(TINY)) == ()
 
 
-# === Conversions ===
-def test_classic_dropout_becomes_inverted():
-    weights = read_weights(TINY)
-    model = writers.model(classifier_activation=None)
-    image = np.random.default_rng(0).normal(size=(2, 28, 28, 3)).astype("float32")
-
-    # The test pass of 2012: activations of fc6 and fc7 are halved.
-    assign_weights(model, weights)
-    tap = keras.Model(model.inputs[0], model.get_layer("flatten").output)
-    x = np.array(tap(image))
-    for name in ("fc6", "fc7", "fc8"):
-        kernel, bias = weights.layers[name]
-        x = x @ kernel + bias
-        x = x if name == "fc8" else 0.5 * np.maximum(x, 0)
-
-    converted = to_inverted_dropout(weights)
-    assign_weights(model, converted)
-    np.testing.assert_allclose(model(image), x, rtol=0, atol=1e-6)
-    for name, layer in to_classic_dropout(converted).layers.items():
-        np.testing.assert_array_equal(layer.kernel, weights.layers[name].kernel)
-        np.testing.assert_array_equal(converted.layers[name].bias, layer.bias)
-
-
-def test_weights_under_one_lrn_run_under_another():
-    weights = read_weights(TINY)
-
-    def net(k, alpha):
-        def norm(name, dtype):
-            return keras_alexnet.get_layer("lrn")(size=5, alpha=alpha, k=k, name=name)
-
-        return writers.model(norm=norm, include_top=False)
-
-    image = np.random.default_rng(0).normal(0, 50, (2, 28, 28, 3)).astype("float32")
-    before, after = net(2.0, 0.02), net(1.0, lrn_alpha(0.02, 2.0, 1.0))
-    load_weights_into(before, TINY)
-    expected = keras.ops.convert_to_numpy(before(image))
-    load_weights_into(after, TINY)
-    assert np.abs(after(image) - expected).max() > 0.01 * expected.max()
-
-    def convert(weight_file):
-        return convert_lrn(weight_file, from_k=2.0, to_k=1.0)
-
-    load_weights_into(after, TINY, convert=convert)
-    np.testing.assert_allclose(after(image), expected, rtol=0, atol=1e-6)
-    # Worked out by hand: 2 ** -0.75, and halves.
-    factor = convert_lrn(weights, 2.0, 1.0).layers["conv2"].kernel
-    kernel = weights.layers["conv2"].kernel
-    np.testing.assert_allclose(factor, kernel * 0.594604, rtol=1e-5)
-
-
 # === The command ===
-@pytest.fixture
-def mini(tmp_path):
+
+
+def test_the_command_saves_a_model_with_the_files_weights(tmp_path, command):
     model = keras_alexnet.build("alexnet_mini", classes=4)
-    model.save_weights(tmp_path / "a.weights.h5")
-    return model, tmp_path / "a.weights.h5"
-
-
-def test_import_saves_a_model_with_the_files_weights(mini, tmp_path, capsys):
-    model, path = mini
-    assert ImportWeights(str(path), str(tmp_path / "b.keras")).run() == 0
-    text = capsys.readouterr().out
-    assert "alexnet_mini" in text and f"{model.count_params():,}" in text
-    loaded = keras_alexnet.load_model(tmp_path / "b.keras")
+    path, out = tmp_path / "a.weights.h5", tmp_path / "b.keras"
+    model.save_weights(path)
+    for options in ((), ("--architecture", "alexnet_mini")):
+        code, said, _ = command("import-weights", path, "--out", out, *options)
+        assert code == 0 and "Saved as alexnet_mini" in said
+        assert f"{model.count_params():,}" in said
+    loaded = keras_alexnet.load_model(out)
     for now, then in zip(loaded.weights, model.weights, strict=True):
         np.testing.assert_array_equal(now, then)
 
 
 @pytest.mark.parametrize(
-    ("options", "match"),
+    ("file", "options", "match"),
     [
-        ({"file": str(TINY)}, "no architecture has these layers .conv1 5x5x3x2"),
-        (
-            {"file": str(TINY), "architecture": "alexnet_mini"},
-            r"conv1: found \(5, 5, 3, 2\)",
-        ),
-        ({"architecture": "resnet"}, "Unknown architecture"),
-        ({"out": "b.h5"}, r"\.keras"),
-        ({"out": "missing/b.keras"}, "directory"),
+        (TINY, {}, "no architecture has these layers .conv1 5x5x3x2"),
+        (TINY, {"architecture": "alexnet_mini"}, r"conv1: found \(5, 5, 3, 2\)"),
+        (TINY, {"architecture": "resnet"}, "Unknown architecture"),
+        (TINY, {"out": "b.h5"}, r"\.keras"),
+        (TINY, {"out": "missing/b.keras"}, "directory"),
+        (__file__, {}, "none of the known formats"),
     ],
 )
-def test_import_refuses_what_cannot_work(options, match, mini, tmp_path, monkeypatch):
+def test_the_command_refuses_what_cannot_work(
+    file, options, match, tmp_path, monkeypatch, command
+):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=match):
-        ImportWeights(**{"file": str(mini[1]), "out": "b.keras", **options}).run()
+    options = {"out": "b.keras", **options}
+    flags = [word for name, value in options.items() for word in (f"--{name}", value)]
+    code, _, said = command("import-weights", file, *flags)
+    assert code == 2 and said.count("\n") == 1 and re.search(match, said)
     assert not (tmp_path / "b.keras").exists()
-
-
-def test_the_command_line_imports(mini, tmp_path, command):
-    out = tmp_path / "b.keras"
-    arguments = mini[1], "--out", out, "--architecture", "alexnet_mini"
-    code, said, _ = command("import-weights", *arguments)
-    assert code == 0 and "Saved as alexnet_mini" in said and out.exists()
-    code, _, said = command("import-weights", __file__, "--out", tmp_path / "c.keras")
-    assert code == 2 and "none of the known formats" in said
-    assert said.count("\n") == 1
 
 
 # === What weights expect ===
