@@ -1,4 +1,4 @@
-"""Interleaved timing: candidates take turns for several rounds; medians, ratios.
+"""Interleaved timing: candidates take turns for several rounds.
 
 A machine that slows down half-way slows all of them down. Candidates run in worker
 processes, whose memory, flags and crashes are their own. On a GPU a step is
@@ -13,20 +13,17 @@ import logging
 import math
 import multiprocessing
 import os
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
-from keras_alexnet.benchmarks.questions import Options
+from keras_alexnet.benchmarks.report import Report
 
 # Executes something so many times, and returns when all of it is done.
 Work = Callable[[int], object]
-# Of one execution in each round, by candidate.
-Seconds = Mapping[str, Sequence[float]]
 
 # Of the largest output: rounding alone stays under it.
 TOLERANCES = {"float32": 1e-4, "TF32": 0.05, "bfloat16": 0.05}
@@ -42,13 +39,13 @@ class WorkFailed(Exception):
 class Comparison:
     """Candidates that are timed in turn; close it, or use it in a `with`.
 
-    Attributes:
-        skipped: Why some candidates are left out, by name.
+    Args:
+        report: Has the options, and is told who is left out.
     """
 
-    def __init__(self, options: Options):
-        self.options = options
-        self.skipped: dict[str, str] = {}
+    def __init__(self, report: Report):
+        self.options = report.options
+        self._skipped, self._case = report.skipped, ""
         self._pools: dict[str, ProcessPoolExecutor] = {}
         # The process of each candidate.
         self._where: dict[str, str] = {}
@@ -60,12 +57,12 @@ class Comparison:
         for pool in self._pools.values():
             pool.shutdown(cancel_futures=True)
 
-    def clear(self) -> None:
-        """Lets go of all candidates, not of the processes."""
+    def begin(self, case: str) -> None:
+        """Lets go of all candidates, not of the processes, for those of a new case."""
         for process in self._pools:
             self.call(process, _clear)
         self._where.clear()
-        self.skipped.clear()
+        self._case = f"{case}: "
 
     def call(self, process: str, function: Callable, **arguments: object) -> object:
         """Calls a function in a process, which the first call starts.
@@ -124,8 +121,8 @@ class Comparison:
         # A peer is not ours: it may raise anything.
         except Exception as error:
             self._where.pop(name, None)
-            self.skipped[name] = _summary(error)
-            print(f"{name} is left out: {self.skipped[name]}", flush=True)
+            self._skipped[self._case + name] = _summary(error)
+            print(f"{name} is left out: {_summary(error)}", flush=True)
 
     def run(self) -> dict[str, list[float]]:
         """Returns the seconds of one execution in each round, by candidate.
@@ -151,31 +148,6 @@ class Comparison:
 
     def _seconds(self, name: str, count: int) -> float:
         return self.call(self._where[name], _time, name=name, count=count)
-
-
-def times_faster(seconds: Seconds, name: str, baseline: str) -> float:
-    """Returns how many times as fast one candidate is as another.
-
-    The median of pairs, because neighbours in time ran on the same machine.
-
-    Args:
-        seconds: From `Comparison.run`.
-        name: The one.
-        baseline: The other.
-    """
-    pairs = zip(seconds[baseline], seconds[name], strict=True)
-    return statistics.median(theirs / ours for theirs, ours in pairs)
-
-
-def fastest(seconds: Seconds, pattern: str = "*") -> str | None:
-    """Returns the candidate with the smallest median, or None if there is none.
-
-    Args:
-        seconds: From `Comparison.run`.
-        pattern: Of the candidates to choose from, of the shell's kind.
-    """
-    names = fnmatch.filter(seconds, pattern)
-    return min(names, key=lambda name: statistics.median(seconds[name]), default=None)
 
 
 def check_outputs(outputs: np.ndarray, expected: np.ndarray, dtype: str) -> None:

@@ -5,27 +5,24 @@ halved while they are decoded, and 500 x 375, which cannot be. The pipeline is t
 of the 2012 scheme: reading, looking for damage, decoding, resizing, a random crop,
 reflection, colour noise, mean subtraction, batches of 128. Its peers: decoding alone,
 and what is usually written with tf.data. From TFRecord files: the same pipeline on the
-same images. From decoded ones (`--decoded 256`), in CPU time: up to the bytes that are
-handed to a device, which crops and changes them.
+same images. From decoded ones (`--decoded 256`): up to the bytes that are handed to a
+device, which crops and changes them. Time by the clock, and CPU time.
 
     keras-alexnet benchmark data_pipeline
 """
 
 from __future__ import annotations
 
-import collections
-import functools
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.data.augmentation import Augmentation
 from keras_alexnet.data.dataset import Split
@@ -41,7 +38,7 @@ STEPS = 16
 # Batches before the clock starts, and beyond the last: at both ends as much is under
 # way, and nothing is counted that was computed before. More than are computed at once.
 STARTING, BEYOND = 8, 8
-IMAGES = (STARTING + STEPS + BEYOND) * BATCH_SIZE
+ALL = STARTING + STEPS + BEYOND
 # As in training.
 PREPROCESSING = get_preprocessing("alexnet_2012", fused_decode=True)
 AUGMENTATION = Augmentation(
@@ -52,56 +49,60 @@ AUGMENTATION = Augmentation(
 )
 
 
-def in_turn_once_started(
-    candidates: dict[str, tuple[Callable[[], Iterable], int]], repetitions: int
-) -> dict[str, list[float]]:
-    """Times each candidate once it is under way, then each again, and so on.
+def run(report: Report) -> None:
+    """Measures and reports."""
+    report.settings["batch_size"] = BATCH_SIZE
+    for size in SIZES:
+        with tempfile.TemporaryDirectory() as temporary:
+            compare(report, Path(temporary), size)
+
+
+def compare(report: Report, folder: Path, size: tuple[int, int]) -> None:
+    """Times the pipeline and its peers on images of one size."""
+    names = write_photographs(
+        folder / "few", 16 if report.options.quick else FILES, size
+    )
+    files = open_dataset(f"folder:{folder / 'few'}", seed=0)
+    write_shards(files, folder / "records", 4)
+    records = open_dataset(f"tfrecord:{folder / 'records'}", seed=0)
+    write_shards(files, folder / "decoded", 4, PREPROCESSING.resize_size)
+    decoded = open_dataset(f"decoded:{folder / 'decoded'}", seed=0)
+    candidates: dict[str, Callable[[], Iterable]] = {
+        "decode_jpeg alone": lambda: decode_only(names),
+        "keras_alexnet, files": lambda: ours(files.train),
+        "keras_alexnet, TFRecords": lambda: ours(records.train),
+        "keras_alexnet, decoded": lambda: ours(decoded.train, on_device=True),
+        "usual tf.data": lambda: usual(names),
+    }
+    clocks = {"": time.perf_counter, ", CPU time": time.process_time}
+    seconds = {kind: {name: [] for name in candidates} for kind in clocks}
+    for _ in range(report.options.repetitions):
+        for name, candidate in candidates.items():
+            for kind, found in zip(clocks, measure(candidate(), clocks), strict=True):
+                seconds[kind][name].append(found)
+    for kind, found in seconds.items():
+        case = f"{size[0]} x {size[1]} pixels{kind}"
+        report.add(case, found, STEPS * BATCH_SIZE, baseline="decode_jpeg alone")
+
+
+def measure(batches: Iterable, clocks: dict[str, Callable]) -> list[float]:
+    """Returns the seconds of `STEPS` batches, by each clock, once they are under way.
 
     Tracing and starting take a second, which a run pays once.
-
-    Args:
-        candidates: What gives results, and how many images are in each result.
-        repetitions: How often each is timed.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(repetitions):
-        for name, (candidate, images) in candidates.items():
-            results = iter(candidate())
-            take(results, STARTING * BATCH_SIZE // images)
-            started = time.perf_counter()
-            take(results, STEPS * BATCH_SIZE // images)
-            seconds[name].append(time.perf_counter() - started)
-            take(results, BEYOND * BATCH_SIZE // images)
-    return seconds
+    iterator = iter(batches)
+    for _ in itertools.islice(iterator, STARTING):
+        pass
+    started = [clock() for clock in clocks.values()]
+    for _ in itertools.islice(iterator, STEPS):
+        pass
+    ended = [clock() for clock in clocks.values()]
+    for _ in iterator:
+        pass
+    return [after - before for before, after in zip(started, ended, strict=True)]
 
 
-def take(results: Iterator, count: int) -> None:
-    """Takes some results and drops them."""
-    collections.deque(itertools.islice(results, count), maxlen=0)
-
-
-def cpu_seconds(batches: Callable[[int], Iterable]) -> float:
-    """CPU time of `STEPS` batches: what they take more than a few, without the start.
-
-    `batches` makes so many of them.
-    """
-
-    def whole(steps: int) -> float:
-        before = time.process_time()
-        for _ in batches(steps):
-            pass
-        return time.process_time() - before
-
-    few = whole(STARTING)
-    return whole(STARTING + STEPS) - few
-
-
-def ours(
-    examples: Split,
-    steps: int = STARTING + STEPS + BEYOND,
-    *,
-    on_device: bool = False,
-) -> tf.data.Dataset:
+def ours(examples: Split, *, on_device: bool = False) -> tf.data.Dataset:
     """The training pipeline."""
     return training_batches(
         examples,
@@ -110,18 +111,19 @@ def ours(
         batch_size=BATCH_SIZE,
         seed=0,
         first_step=0,
-        last_step=steps,
+        last_step=ALL,
         on_device=on_device,
     )
 
 
 def decode_only(names: list[str]) -> tf.data.Dataset:
-    """Decodes as many images, and nothing else."""
-    files = tf.data.Dataset.from_tensor_slices(names).repeat().take(IMAGES)
-    return files.map(
+    """Decodes as many images, and nothing else; the last of each batch is returned."""
+    files = tf.data.Dataset.from_tensor_slices(names).repeat()
+    images = files.take(ALL * BATCH_SIZE).map(
         lambda name: tf.io.decode_jpeg(tf.io.read_file(name), channels=3),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
+    return images.shard(BATCH_SIZE, BATCH_SIZE - 1)
 
 
 def usual(names: list[str]) -> tf.data.Dataset:
@@ -135,7 +137,7 @@ def usual(names: list[str]) -> tf.data.Dataset:
 
     files = tf.data.Dataset.from_tensor_slices(names).shuffle(len(names)).repeat()
     return (
-        files.take(IMAGES)
+        files.take(ALL * BATCH_SIZE)
         .map(load, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(BATCH_SIZE)
         .prefetch(tf.data.AUTOTUNE)
@@ -166,41 +168,3 @@ def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> list[s
         Image.fromarray(pixels).save(path, quality=90)
         names.append(str(path))
     return names
-
-
-def compare(report: Report, folder: Path, size: tuple[int, int]) -> None:
-    """Times the pipeline and its peers on images of one size."""
-    quick = report.options.quick
-    names = write_photographs(folder / "few", 16 if quick else FILES, size)
-    files = open_dataset(f"folder:{folder / 'few'}", seed=0)
-    write_shards(files, folder / "records", 4)
-    records = open_dataset(f"tfrecord:{folder / 'records'}", seed=0)
-    write_shards(files, folder / "decoded", 4, PREPROCESSING.resize_size)
-    decoded = open_dataset(f"decoded:{folder / 'decoded'}", seed=0)
-    candidates: dict[str, tuple[Callable[[], Iterable], int]] = {
-        "decode_jpeg alone": (lambda: decode_only(names), 1),
-        "keras_alexnet, files": (lambda: ours(files.train), BATCH_SIZE),
-        "keras_alexnet, TFRecords": (lambda: ours(records.train), BATCH_SIZE),
-        "usual tf.data": (lambda: usual(names), BATCH_SIZE),
-    }
-    seconds = in_turn_once_started(candidates, report.options.repetitions)
-    case = f"{size[0]} x {size[1]} pixels"
-    report.add(case, seconds, STEPS * BATCH_SIZE, baseline="decode_jpeg alone")
-    seconds = {"keras_alexnet, files": [], "keras_alexnet, decoded": []}
-    for _ in range(report.options.repetitions):
-        for name, values in seconds.items():
-            split = decoded.train if name.endswith("decoded") else files.train
-            on_device = split is decoded.train
-            make = functools.partial(ours, split, on_device=on_device)
-            values.append(cpu_seconds(make))
-    case += ", CPU time"
-    report.add(case, seconds, STEPS * BATCH_SIZE, baseline="keras_alexnet, files")
-
-
-def run(options: Options) -> None:
-    """Measures and reports."""
-    report = Report("data_pipeline", options, batch_size=BATCH_SIZE)
-    for size in SIZES:
-        with tempfile.TemporaryDirectory() as temporary:
-            compare(report, Path(temporary), size)
-    report.write()

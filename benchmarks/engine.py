@@ -8,6 +8,7 @@ is on the device.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 
@@ -17,8 +18,6 @@ import tensorflow as tf
 from keras_alexnet.benchmarks import models
 from keras_alexnet.benchmarks.comparison import Work
 from keras_alexnet.benchmarks.machine import has_gpu
-from keras_alexnet.benchmarks.networks import ALEXNET_2012, ALEXNET_MINI, Network
-from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
@@ -55,7 +54,7 @@ class Alternating(keras.callbacks.Callback):
 
 
 def measure_loop(
-    report: Report, network: Network, precision: str, xla: bool, batch_size: int
+    report: Report, network: str, precision: str, xla: bool, batch_size: int
 ) -> None:
     """Runs the loop, with schedules and progress bar, and reports."""
     strategy = make_strategy(1)
@@ -86,22 +85,20 @@ def measure_loop(
         ],
         prepare=lambda _: data,
     )
-    case = f"{network.architecture}, {precision}{', XLA' if xla else ''}"
-    case = f"{case}, batch {batch_size}"
+    case = f"{network}, {precision}{', XLA' if xla else ''}, batch {batch_size}"
     report.add(case, alternating.seconds, batch_size, baseline="bare step")
 
 
-def run(options: Options) -> None:
+def run(report: Report) -> None:
     """Measures and reports."""
-    gpu = has_gpu()
-    network = ALEXNET_MINI if options.quick else ALEXNET_2012
+    gpu, options = has_gpu(), report.options
+    network = "alexnet_mini" if options.quick else "alexnet_2012"
     default = 8 if options.quick else 512 if gpu else 128
-    report = Report("engine", options)
-    for batch_size in options.batch_sizes or (default,):
-        for precision in ("bfloat16", "float32"):
-            for xla in (False, True) if gpu else (options.quick,):
-                if not options.time_is_up:
-                    measure_loop(report, network, precision, xla, batch_size)
-                    keras.backend.clear_session()
-                    report.save()
-    report.write()
+    compilations = (False, True) if gpu else (options.quick,)
+    for case in itertools.product(
+        options.batch_sizes or (default,), ("bfloat16", "float32"), compilations
+    ):
+        if not options.time_is_up:
+            batch_size, precision, xla = case
+            measure_loop(report, network, precision, xla, batch_size)
+            keras.backend.clear_session()

@@ -15,7 +15,6 @@ from pathlib import Path
 from keras_alexnet import benchmarks
 from keras_alexnet.benchmarks.comparison import TENSORFLOW, Comparison, Work
 from keras_alexnet.benchmarks.data_pipeline import write_photographs
-from keras_alexnet.benchmarks.questions import Options
 from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.builder import build
 from keras_alexnet.features import feature_extractor
@@ -39,20 +38,17 @@ def ours(names: list[str], batch_size: int) -> Work:
     return work
 
 
-def run(options: Options) -> None:
+def run(report: Report) -> None:
     """Measures and reports."""
-    report = Report("features", options)
-    with tempfile.TemporaryDirectory() as folder, Comparison(options) as comparison:
-        count, times, size = (4, 1, 4) if options.quick else (PHOTOGRAPHS, TIMES, 64)
+    quick = report.options.quick
+    count, times, size = (4, 1, 4) if quick else (PHOTOGRAPHS, TIMES, 64)
+    with tempfile.TemporaryDirectory() as folder, Comparison(report) as comparison:
         names = write_photographs(Path(folder), count, (500, 375)) * times
-        for batch_size in options.batch_sizes or (size,):
+        for batch_size in report.options.batch_sizes or (size,):
             arguments = {"names": names, "batch_size": batch_size}
-            comparison.clear()
+            case = f"fc7 of {len(names)} photographs, batch {batch_size}"
+            comparison.begin(case)
             comparison.add("keras_alexnet", ours, TENSORFLOW, **arguments)
             if peers := benchmarks.find_peers():
                 peers.add_features(comparison, **arguments)
-            seconds = comparison.run()
-            report.skip(comparison.skipped)
-            case = f"fc7 of {len(names)} photographs, batch {batch_size}"
-            report.add(case, seconds, len(names), baseline="torchvision")
-    report.write()
+            report.add(case, comparison.run(), len(names), baseline="torchvision")

@@ -9,36 +9,30 @@ take part: Keras's own layers, PyTorch, OpenVINO and ONNX Runtime.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from keras_alexnet.benchmarks import models
-from keras_alexnet.benchmarks.comparison import fastest
 from keras_alexnet.benchmarks.machine import has_gpu
-from keras_alexnet.benchmarks.networks import ALEXNET_2012, ALEXNET_MINI, Network
-from keras_alexnet.benchmarks.questions import Options
-from keras_alexnet.benchmarks.report import Report
+from keras_alexnet.benchmarks.report import Report, fastest
 
 
-def run(options: Options) -> None:
+def run(report: Report) -> None:
     """Measures and reports."""
-    report = Report("inference", options)
-    network = ALEXNET_MINI if options.quick else ALEXNET_2012
-    default = (4,) if options.quick else (1, 512) if has_gpu() else (1, 32)
-    for batch_size in options.batch_sizes or default:
-        if not options.time_is_up:
-            measure(report, network, batch_size)
-            report.save()
-    report.write()
-
-
-def measure(report: Report, network: Network, batch_size: int) -> None:
-    """Compares all on one batch size."""
-    case, forms = f"{network.architecture}, batch {batch_size}", {}
+    quick, gpu = report.options.quick, has_gpu()
+    forms = {}
     for precision in ("bfloat16", "float32"):
         for form in ("traced", "predict_on_batch", "SavedModel"):
             forms[f"{precision}, {form}"] = {"precision": precision, "form": form}
-        if has_gpu() or report.options.quick:
+        if gpu or quick:
             arguments = {"precision": precision, "form": "traced", "xla": True}
             forms[f"{precision}, traced, XLA"] = arguments
-    make = models.inference
-    _, seconds = models.compare(report, case, network, batch_size, make, forms)
-    others = {k: v for k, v in seconds.items() if not k.startswith("keras_alexnet")}
-    report.add(case, seconds, batch_size, baseline=fastest(others))
+    network = "alexnet_mini" if quick else "alexnet_2012"
+    default = (4,) if quick else (1, 512) if gpu else (1, 32)
+    for size in report.options.batch_sizes or default:
+        make = models.inference
+        models.compare(report, network, size, make, forms, peer)
+
+
+def peer(seconds: Mapping) -> str | None:
+    """Returns the fastest peer."""
+    return fastest({k: x for k, x in seconds.items() if "keras_alexnet" not in k})

@@ -9,52 +9,55 @@ memory to its memory; bytes are counted twice, because they are read and written
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from keras_alexnet.benchmarks.comparison import Comparison, Seconds, Work
+from keras_alexnet.benchmarks.comparison import Comparison, Work
 from keras_alexnet.benchmarks.machine import has_gpu
-from keras_alexnet.benchmarks.questions import Options
-from keras_alexnet.benchmarks.report import Report
+from keras_alexnet.benchmarks.report import Report, Seconds
 
 
-class Limits:
-    """The limits as candidates of a comparison.
+def run(report: Report) -> None:
+    """Measures and reports."""
+    with Comparison(report) as comparison:
+        report_limits(report, add_limits(comparison), comparison.run())
+
+
+def add_limits(comparison: Comparison) -> dict[str, float]:
+    """Adds the limits as candidates; returns FLOP or bytes of an execution, by name."""
+    gpu, quick, work = has_gpu(), comparison.options.quick, {}
+    size = 128 if quick else 8192 if gpu else 2048
+    for dtype in ("float32", "bfloat16"):
+        name = f"limit: {dtype} product of {size}"
+        comparison.add(name, product, limit=True, dtype=dtype, size=size)
+        work[name] = 2.0 * size**3
+    size = 1 << (16 if quick else 30 if gpu else 29)
+    comparison.add("limit: copy", memory_copy, limit=True, size=size)
+    return {**work, "limit: copy": 2.0 * size}
+
+
+def report_limits(
+    report: Report, work: Mapping[str, float], seconds: Seconds
+) -> tuple[dict[str, float], dict]:
+    """Reports the limits among what was measured.
 
     Args:
-        comparison: They are added to it.
+        report: Where they are reported.
+        work: From `add_limits`.
+        seconds: From `Comparison.run`.
 
-    Attributes:
-        work: FLOP or bytes of an execution, by name.
+    Returns:
+        FLOP/s by dtype and bytes/s of `"copy"`; what was measured besides.
     """
-
-    def __init__(self, comparison: Comparison):
-        self.work: dict[str, float] = {}
-        gpu, quick = has_gpu(), comparison.options.quick
-        size = 128 if quick else 8192 if gpu else 2048
-        for dtype in ("float32", "bfloat16"):
-            name = f"limit: {dtype} product of {size}"
-            comparison.add(name, product, limit=True, dtype=dtype, size=size)
-            self.work[name] = 2.0 * size**3
-        size = 1 << (16 if quick else 30 if gpu else 29)
-        comparison.add("limit: copy", memory_copy, limit=True, size=size)
-        self.work["limit: copy"] = 2.0 * size
-
-    def report(self, report: Report, seconds: Seconds) -> tuple[dict, dict]:
-        """Reports the limits among what was measured.
-
-        Returns:
-            FLOP/s by dtype and bytes/s of `"copy"`; what was measured besides.
-        """
-        rates: dict[str, float] = {}
-        for name in filter(seconds.__contains__, self.work):
-            unit, factor = ("GB/s", 1e9) if "copy" in name else ("TFLOP/s", 1e12)
-            times = {name: seconds[name]}
-            report.add("limits", times, self.work[name] / factor, unit)
-            _, key, *_ = name.split()
-            rates[key] = self.work[name] / statistics.median(seconds[name])
-        return rates, {k: x for k, x in seconds.items() if k not in self.work}
+    rates: dict[str, float] = {}
+    for name in filter(seconds.__contains__, work):
+        unit, factor = ("GB/s", 1e9) if "copy" in name else ("TFLOP/s", 1e12)
+        report.add("limits", {name: seconds[name]}, work[name] / factor, unit)
+        _, key, *_ = name.split()
+        rates[key] = work[name] / statistics.median(seconds[name])
+    return rates, {k: x for k, x in seconds.items() if k not in work}
 
 
 def product(dtype: str, size: int) -> Work:
@@ -86,13 +89,3 @@ def memory_copy(size: int) -> Work:
         return float(y[0])
 
     return work
-
-
-def run(options: Options) -> None:
-    """Measures and reports."""
-    report = Report("limits", options)
-    with Comparison(options) as comparison:
-        limits = Limits(comparison)
-        limits.report(report, comparison.run())
-        report.skip(comparison.skipped)
-    report.write()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 
@@ -12,13 +13,8 @@ from keras_alexnet.startup import prepare_gpus
 from keras_alexnet.training.precision import read_flags
 
 LIBRARIES = (
-    "keras-alexnet",
-    "tensorflow",
-    "keras",
-    "numpy",
-    "torch",
-    "openvino",
-    "onnxruntime",
+    *("keras-alexnet", "tensorflow", "keras", "numpy"),
+    *("torch", "openvino", "onnxruntime"),
 )
 
 
@@ -30,28 +26,18 @@ def has_gpu() -> bool:
 
 def machine() -> dict[str, object]:
     """Describes processor, GPUs and the versions of all that is compared."""
-    processor = first_processor()
+    processor, versions = first_processor(), {"python": platform.python_version()}
+    for library in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[library] = importlib.metadata.version(library)
+    flags = sorted(read_flags(processor))
     return {
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions,
         "cpu": processor.get("model name") or platform.processor(),
-        "cpu_flags": [
-            flag
-            for flag in sorted(read_flags(processor))
-            if flag.startswith(("avx", "amx", "fma"))
-        ],
+        "cpu_flags": [one for one in flags if one.startswith(("avx", "amx", "fma"))],
         "cores": cores(),
         "gpus": [
             tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
             for gpu in tf.config.list_physical_devices("GPU")
         ],
     }
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for library in LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

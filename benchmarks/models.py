@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 
@@ -11,19 +12,19 @@ import tensorflow as tf
 
 import keras_alexnet
 import keras_alexnet.benchmarks as benchmarks
+from keras_alexnet.architectures import get_architecture
 from keras_alexnet.benchmarks.comparison import (
     TENSORFLOW,
     Comparison,
     Work,
     check_outputs,
 )
-from keras_alexnet.benchmarks.limits import Limits
+from keras_alexnet.benchmarks.limits import add_limits, report_limits
 from keras_alexnet.benchmarks.machine import has_gpu
 from keras_alexnet.benchmarks.networks import (
     LEARNING_RATE,
     MOMENTUM,
     WEIGHT_DECAY,
-    Network,
     sample_images,
     weights_of,
 )
@@ -34,69 +35,79 @@ from keras_alexnet.training.optimizer import DecayedMomentum
 from keras_alexnet.training.precision import POLICIES
 
 
-def ours(network: Network, precision: str = "float32") -> keras.Model:
-    """Builds the network with this package, with the weights of `weights_of`.
+def ours(network: str, precision: str = "float32") -> keras.Model:
+    """Builds a network with this package, with the weights of `weights_of`.
 
     Args:
-        network: What to build.
+        network: The name of an architecture.
         precision: Of the computations, such as `"bfloat16"`.
     """
-    size = network.image_size
-    model = keras_alexnet.build(
-        network.architecture,
-        input_shape=(size, size, 3),
-        classes=network.classes,
-        dtype=POLICIES[precision],
-    )
-    for name, values in weights_of(network).items():
+    has_gpu()  # Before its first use.
+    return with_weights(keras_alexnet.build(network, dtype=POLICIES[precision]))
+
+
+def with_weights(model: keras.Model) -> keras.Model:
+    """Gives a model that is called like an architecture the weights that all have."""
+    for name, values in weights_of(model.name).items():
         model.get_layer(name).set_weights(values)
     return model
 
 
-def expected_outputs(network: Network) -> np.ndarray:
-    """Returns our probabilities of `sample_images`, in float32."""
-    has_gpu()
-    return ours(network).predict_on_batch(sample_images(network))
+def multiply_adds(model: keras.Model) -> int:
+    """Counts the multiply-adds of the forward pass of one image."""
+    return sum(
+        math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:-1])
+        for layer in model.layers
+        if hasattr(layer, "kernel")
+    )
+
+
+def reference(network: str) -> tuple[np.ndarray, int]:
+    """Returns our probabilities of `sample_images`, in float32, and multiply-adds."""
+    model = ours(network)
+    return model.predict_on_batch(sample_images(network)), multiply_adds(model)
 
 
 def compare(
     report: Report,
-    case: str,
-    network: Network,
+    network: str,
     batch_size: int,
     make: Callable[..., Work],
     forms: Mapping[str, Mapping[str, object]],
-) -> tuple[dict, dict]:
+    baseline: Callable[[Mapping], str | None],
+) -> None:
     """Times our forms of some work, and every peer's, beside the limits.
 
     Args:
-        report: Where limits, and who is left out, are reported.
-        case: What is done.
+        report: Where all is reported.
         network: What all build.
         batch_size: Images of a batch.
         make: `training_step` or `inference`.
         forms: Other arguments of `make`, by name.
-
-    Returns:
-        Rates of the limits, and seconds by candidate; see `Limits.report`.
+        baseline: From seconds by candidate to the one that ratios are relative to.
     """
-    with Comparison(report.options) as comparison:
-        limits, expected = Limits(comparison), None
+    if report.options.time_is_up:
+        return
+    with Comparison(report) as comparison:
+        comparison.begin(case := f"{network}, batch {batch_size}")
+        work = add_limits(comparison)
+        expected, adds = None, None
         with comparison.optional("the check of outputs"):
-            expected = comparison.call(TENSORFLOW, expected_outputs, network=network)
+            expected, adds = comparison.call(TENSORFLOW, reference, network=network)
         common = {"network": network, "batch_size": batch_size, "expected": expected}
         for name, arguments in forms.items():
             comparison.add(f"keras_alexnet {name}", make, **arguments, **common)
         if peers := benchmarks.find_peers():
             peers.add(comparison, {"function": make.__name__, **common})
-        seconds = comparison.run()
-        report.skip({f"{case}: {k}": why for k, why in comparison.skipped.items()})
-    return limits.report(report, seconds)
+        rates, seconds = report_limits(report, work, comparison.run())
+    limits = {}
+    if make is training_step and adds:
+        # 6 operations for each multiply-add of the forward pass.
+        limits = {k: rate / (6 * adds) for k, rate in rates.items() if k != "copy"}
+    report.add(case, seconds, batch_size, baseline=baseline(seconds), limits=limits)
 
 
-def check_model(
-    model: keras.Model, network: Network, expected: np.ndarray | None, dtype: str
-) -> None:
+def check_model(model: keras.Model, expected: np.ndarray | None, dtype: str) -> None:
     """Makes sure that a model computes what is expected of `sample_images`, if known.
 
     Raises:
@@ -105,18 +116,16 @@ def check_model(
     if expected is None:
         return
     dtype = "TF32" if dtype == "float32" and has_gpu() else dtype
-    outputs = model.predict_on_batch(sample_images(network))
-    check_outputs(outputs, expected, dtype)
+    check_outputs(model.predict_on_batch(sample_images(model.name)), expected, dtype)
 
 
-def noise(network: Network, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def noise(network: str, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Makes images, float32, and labels, on the device."""
-    shape = (batch_size, network.image_size, network.image_size, 3)
-    images = 60 * tf.random.stateless_normal(shape, (0, 1))
-    classes = network.classes
-    return images, tf.random.stateless_uniform(
-        (batch_size,), (0, 2), 0, classes, "int32"
-    )
+    architecture = get_architecture(network)
+    size, classes = architecture.input_size, architecture.classes
+    images = tf.random.stateless_normal((batch_size, size, size, 3), (0, 1), 0.0, 60.0)
+    labels = tf.random.stateless_uniform((batch_size,), (0, 2), 0, classes, "int32")
+    return images, labels
 
 
 def compiled(model: keras.Model, xla: bool = False) -> keras.Model:
@@ -130,16 +139,15 @@ def compiled(model: keras.Model, xla: bool = False) -> keras.Model:
 
 
 def training_step(
-    network: Network,
+    network: str,
     precision: str,
     batch_size: int,
     expected: np.ndarray | None = None,
     xla: bool = False,
 ) -> Work:
     """Makes training steps of one of our models on a batch that is on the device."""
-    has_gpu()
     model = compiled(ours(network, precision), xla)
-    check_model(model, network, expected, precision)
+    check_model(model, expected, precision)
     return steps_of(model, noise(network, batch_size))
 
 
@@ -166,7 +174,7 @@ def steps_of(model: keras.Model, batch: tuple, xla: bool = False) -> Work:
 
 
 def inference(
-    network: Network,
+    network: str,
     precision: str,
     batch_size: int,
     form: str,
@@ -184,15 +192,14 @@ def inference(
         expected: Probabilities of `sample_images`.
         xla: Whether XLA compiles it.
     """
-    has_gpu()
     model = ours(network, precision)
     model.compile(jit_compile=xla)
-    check_model(model, network, expected, precision)
+    check_model(model, expected, precision)
     images, _ = noise(network, batch_size)
     if form == "predict_on_batch":
         call = model.predict_on_batch
     elif form == "SavedModel":
-        archive = exported(model, network)
+        archive = exported(model)
 
         def call(x: tf.Tensor) -> tf.Tensor:
             return archive.serve(x)["probabilities"]
@@ -207,11 +214,11 @@ def inference(
     return work
 
 
-def exported(model: keras.Model, network: Network):
+def exported(model: keras.Model):
     """Exports a model and loads the SavedModel, which takes mean-free pixels here."""
-    size = network.image_size
+    size = model.input_shape[1]
     neutral = Preprocessing(size, size, 3, (0.0,) * 3, scale=1.0)
     with tempfile.TemporaryDirectory() as folder:
-        names = list(map(str, range(network.classes)))
+        names = list(map(str, range(model.output_shape[-1])))
         export_saved_model(model, folder, neutral, names)
         return tf.saved_model.load(folder)

@@ -19,11 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
-from keras_alexnet.benchmarks.comparison import Comparison, Seconds, Work, check_outputs
-from keras_alexnet.benchmarks.limits import Limits
+from keras_alexnet.benchmarks.comparison import Comparison, Work, check_outputs
+from keras_alexnet.benchmarks.limits import add_limits, report_limits
 from keras_alexnet.benchmarks.machine import has_gpu
-from keras_alexnet.benchmarks.questions import Options
-from keras_alexnet.benchmarks.report import Report, duration
+from keras_alexnet.benchmarks.report import Report, Seconds, duration
 from keras_alexnet.layers import grouped_conv, lrn_implementations
 from keras_alexnet.layers.implementations import CHOICES, device_kind
 from keras_alexnet.layers.lrn import local_response_normalization
@@ -107,16 +106,16 @@ TINY = (
 )
 
 
-def run(options: Options) -> None:
+def run(report: Report) -> None:
     """Measures, reports, and compares with what is chosen."""
+    options = report.options
     default = 2 if options.quick else 512 if has_gpu() else 64
-    images = next(iter(options.batch_sizes), default)
-    report = Report("operations", options, batch_size=images)
+    report.settings["batch_size"] = images = next(iter(options.batch_sizes), default)
     # Seconds of all places, infinite where an implementation is left out in one.
     totals: dict[tuple[str, ...], float] = collections.defaultdict(float)
-    with Comparison(options) as comparison:
-        limits = Limits(comparison)
-        rates, _ = limits.report(report, comparison.run())
+    with Comparison(report) as comparison:
+        work = add_limits(comparison)
+        rates, _ = report_limits(report, work, comparison.run())
         places = TINY if options.quick else OPERATIONS
         for place, *how in itertools.product(places, DTYPES, DIRECTIONS):
             seconds = measure(report, comparison, rates, images, place, *how)
@@ -124,7 +123,6 @@ def run(options: Options) -> None:
                 median = statistics.median(seconds.get(form, [math.inf]))
                 totals[(place.kind, *how, form)] += median
     report.settings["choices"] = choices(totals)
-    report.write()
 
 
 def forms(kind: str) -> dict[str, tuple[str, bool]]:
@@ -145,7 +143,7 @@ def measure(
     direction: str,
 ) -> Seconds:
     """Times and reports all forms of an operation; `rates` are the limits."""
-    comparison.clear()
+    comparison.begin(case := f"{operation.layer}, {dtype}, {direction}")
     arguments = {"operation": operation, "images": images, "dtype": dtype}
     arguments["direction"] = direction
     for form, (name, xla) in forms(operation.kind).items():
@@ -156,10 +154,7 @@ def measure(
         key, unit, factor = "copy", "GB/s", 1e9
     limits = {key: rates[key] / factor} if key in rates else {}
     amount = operation.work(direction, dtype, images) / factor
-    case = f"{operation.layer}, {dtype}, {direction}"
     report.add(case, seconds, amount, unit, limits=limits)
-    report.skip({f"{case}: {k}": why for k, why in comparison.skipped.items()})
-    report.save()
     return seconds
 
 

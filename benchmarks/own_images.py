@@ -23,7 +23,7 @@ from PIL import Image
 
 from keras_alexnet import benchmarks
 from keras_alexnet.benchmarks.questions import Options
-from keras_alexnet.benchmarks.report import write_json
+from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.data.opening import open_dataset
 from keras_alexnet.errors import UserError
 
@@ -32,13 +32,13 @@ OURS, PLAIN = "keras_alexnet", "plain Keras"
 ACCURACY = re.compile(r"accuracy (\d+\.\d+)(%?)")
 
 
-def run(options: Options) -> None:
+def run(report: Report) -> None:
     """Trains, and reports means and standard deviations over the seeds.
 
     Raises:
         UserError: The folder lacks what is needed.
     """
-    rows: dict[str, list[dict[str, float]]] = {}
+    options, rows = report.options, report.results
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "digits")
         kind, _, count = options.data.partition(":")
@@ -48,14 +48,14 @@ def run(options: Options) -> None:
         else:
             folder = Path(options.data).expanduser()
         made = commands(folder, Path(temporary, "run"), options, kind == "digits")
+        report.settings |= {"data": options.data, "minutes": options.minutes}
+        report.settings |= {"epochs": options.epochs, "commands": made}
         for seed in range(1 if options.quick else options.seeds):
             for name, command in made.items():
                 row = measure([*command, "--seed", str(seed)])
                 rows.setdefault(name, []).append(row)
                 print(f"seed {seed} | {name} | {spelled([row])}", flush=True)
-                settings = {"data": options.data, "minutes": options.minutes}
-                settings |= {"epochs": options.epochs, "commands": made}
-                write_json("own_images", options, settings=settings, results=rows)
+                report.save()
     for name, values in rows.items():
         print(f"all | {name} | {spelled(values)}")
     if len(rows) == 2:

@@ -1,10 +1,8 @@
-"""The questions that there are benchmarks for, and how one is asked."""
+"""Questions that there are benchmarks for, and the options that all of them take."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import logging
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from keras_alexnet.errors import UserError, unknown
 
-# Each is a module here with a function `run(options)`.
+# Each is a module here with a function `run(report)`.
 USUAL = {
     "training_step": "How fast is a training step, and which part of the limit is it?",
     "inference": "How fast is inference, over batch sizes?",
@@ -103,20 +101,3 @@ def check(names: Sequence[str], options: Options) -> None:
             f"Results cannot be written to {options.out}: {error.strerror}. Choose "
             "another directory with --out."
         ) from None
-
-
-def ask(name: str, options: Options) -> None:
-    """Measures, prints the answer and writes it.
-
-    Args:
-        name: A question.
-        options: How, and where to.
-
-    Raises:
-        UserError: There is no such question, or its answer cannot be written.
-    """
-    check([name], options)
-    # Functions are traced anew for every case: TensorFlow would warn of it.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    options = dataclasses.replace(options)  # The time begins now.
-    importlib.import_module(f"keras_alexnet.benchmarks.{name}").run(options)

@@ -1,31 +1,55 @@
-"""Report of a benchmark: a line for each row, a JSON file."""
+"""Report of a benchmark: ratios of interleaved timings, a line a row, a JSON file."""
 
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
+import importlib
 import json
+import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from keras_alexnet.benchmarks.comparison import Seconds, times_faster
-from keras_alexnet.benchmarks.machine import machine
 from keras_alexnet.benchmarks.questions import Options
+
+# Of one execution in each round, by candidate.
+Seconds = Mapping[str, Sequence[float]]
+
+
+def ask(question: str, options: Options) -> None:
+    """Measures, prints the answer and writes it.
+
+    Args:
+        question: A module here.
+        options: How, and where to.
+    """
+    # Functions are traced anew for every case: TensorFlow would warn of it.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    report = Report(question, dataclasses.replace(options))  # The time begins now.
+    importlib.import_module(f"keras_alexnet.benchmarks.{question}").run(report)
+    print(f"Written: {report.save()}", flush=True)
 
 
 class Report:
     """The answer to one question, printed and written as it grows.
 
+    Args:
+        question: What the file is called.
+        options: How it is answered.
+
     Attributes:
-        cases: Rows by candidate, by case. A row has `seconds` (of one execution, in
+        settings: What else is to be known of how it was measured.
+        results: Rows by candidate, by case. A row has `seconds` (of one execution, in
             each round), `rate` (in `unit`) and what else is known.
         skipped: Who did not take part, and why.
     """
 
-    def __init__(self, question: str, options: Options, **settings: object):
+    def __init__(self, question: str, options: Options):
         self.question = question
         self.options = options
-        self.settings = settings
-        self.cases: dict[str, dict[str, dict]] = {}
+        self.settings: dict[str, object] = {}
+        self.results: dict[str, object] = {}
         self.skipped: dict[str, str] = {}
 
     def add(
@@ -37,7 +61,7 @@ class Report:
         baseline: str | None = None,
         limits: Mapping[str, float] | None = None,
     ) -> None:
-        """Prints a line for each candidate, and keeps them.
+        """Prints a line for each candidate, keeps and writes them.
 
         Args:
             case: What was done.
@@ -62,36 +86,46 @@ class Report:
             if baseline in seconds:
                 row["ratio"] = times_faster(seconds, name, baseline)
                 line += f" | {row['ratio']:.2f} x {baseline}"
-            self.cases.setdefault(case, {})[name] = row
+            self.results.setdefault(case, {})[name] = row
             print(line, flush=True)
-
-    def skip(self, skipped: Mapping[str, str]) -> None:
-        """Keeps who did not take part, and why."""
-        self.skipped.update(skipped)
+        self.save()
 
     def save(self) -> Path:
         """Writes `QUESTION.json`, so that nothing is lost if the rest fails."""
-        content = {"results": self.cases, "skipped": self.skipped}
-        return write_json(
-            self.question, self.options, settings=self.settings, **content
-        )
+        # The processes of peers do without TensorFlow.
+        from keras_alexnet.benchmarks.machine import machine
 
-    def write(self) -> None:
-        """Writes `QUESTION.json`, and says where."""
-        print(f"Written: {self.save()}", flush=True)
+        content = {
+            "machine": machine(),
+            "quick": self.options.quick,
+            "settings": self.settings,
+            "results": self.results,
+            "skipped": self.skipped,
+        }
+        self.options.out.mkdir(parents=True, exist_ok=True)
+        path = self.options.out / f"{self.question}.json"
+        path.write_text(json.dumps(content, indent=2) + "\n")
+        return path
 
 
-def write_json(question: str, options: Options, **content: object) -> Path:
-    """Writes an answer, with the machine that it was found on.
+def times_faster(seconds: Seconds, name: str, baseline: str) -> float:
+    """Returns how many times as fast one candidate is as another.
 
-    Returns:
-        The file.
+    The median of pairs, because neighbours in time ran on the same machine.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / f"{question}.json"
-    values = {"machine": machine(), "quick": options.quick, **content}
-    path.write_text(json.dumps(values, indent=2) + "\n")
-    return path
+    pairs = zip(seconds[baseline], seconds[name], strict=True)
+    return statistics.median(theirs / ours for theirs, ours in pairs)
+
+
+def fastest(seconds: Seconds, pattern: str = "*") -> str | None:
+    """Returns the candidate with the smallest median, or None if there is none.
+
+    Args:
+        seconds: From `Comparison.run`.
+        pattern: Of the candidates to choose from, of the shell's kind.
+    """
+    names = fnmatch.filter(seconds, pattern)
+    return min(names, key=lambda name: statistics.median(seconds[name]), default=None)
 
 
 def duration(seconds: float) -> str:

@@ -11,15 +11,15 @@ SECONDS = {"keras_alexnet": [1.0, 2.0, 2.5], "peer": [4.0, 4.0, 5.0]}
 
 
 def test_the_answer_holds_what_was_measured_and_what_follows(tmp_path, capsys):
-    report = Report("question", Options(out=tmp_path / "new"), batch_size=10)
+    report = Report("question", Options(out=tmp_path / "new"))
+    report.settings["batch_size"] = 10
     report.add("one", SECONDS, 10, baseline="peer", limits={"peer": 20})
-    report.skip({"another": "not installed"})
-    report.write()
+    report.skipped["another"] = "not installed"
+    report.save()
     assert capsys.readouterr().out.splitlines() == [
         "one | keras_alexnet | 5 images/s | 2.00 s (1.00 s - 2.50 s) | 2.00 x peer",
         "one | peer | 2.5 images/s | 4.00 s (4.00 s - 5.00 s) | 12.5% of peer product"
         " | 1.00 x peer",
-        f"Written: {tmp_path / 'new' / 'question.json'}",
     ]
     written = json.loads((tmp_path / "new" / "question.json").read_text())
     ours = {"seconds": [1.0, 2.0, 2.5], "rate": 5.0, "unit": "images/s", "ratio": 2.0}

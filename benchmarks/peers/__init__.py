@@ -6,10 +6,11 @@ Each file but this needs one of them, and is imported where its candidates run.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Mapping
 
 from keras_alexnet.benchmarks.comparison import TENSORFLOW, Comparison, Work
+
+DTYPES = ("bfloat16", "float32")
 
 
 def make(peer: str, function: str, **arguments: object) -> Work:
@@ -27,24 +28,26 @@ def add(comparison: Comparison, common: Mapping[str, object]) -> None:
             network that they build, the batch size, and our probabilities of
             `sample_images`.
     """
-    if importlib.util.find_spec("torch"):
-        for dtype in ("bfloat16", "float32"):
-            arguments = {"peer": "torch", "dtype": dtype, **common}
-            comparison.add(f"PyTorch {dtype}", make, "PyTorch", **arguments)
-    else:
-        comparison.skipped["PyTorch"] = "it is not installed"
-        print("PyTorch is left out: it is not installed", flush=True)
-    textbook = {"peer": "textbook", **common}
+
+    def peer(name: str, file: str, process: str, **arguments: object) -> None:
+        comparison.add(name, make, process, peer=file, **arguments, **common)
+
+    for dtype in DTYPES:
+        peer(f"PyTorch {dtype}", "torch", "PyTorch", dtype=dtype)
     if common["function"] == "training_step":
-        comparison.add("textbook float32", make, TENSORFLOW, xla=False, **textbook)
-        comparison.add("textbook float32, XLA", make, TENSORFLOW, xla=True, **textbook)
+        peer("textbook float32", "textbook", TENSORFLOW, xla=False)
+        peer("textbook float32, XLA", "textbook", TENSORFLOW, xla=True)
         return
-    comparison.add("textbook float32", make, TENSORFLOW, **textbook)
-    for dtype in ("float32", "bfloat16"):
-        arguments = {"peer": "openvino", "dtype": dtype, **common}
-        comparison.add(f"OpenVINO {dtype}", make, "OpenVINO", **arguments)
-    arguments = {"peer": "onnxruntime", **common}
-    comparison.add("ONNX Runtime float32", make, "ONNX Runtime", **arguments)
+    peer("textbook float32", "textbook", TENSORFLOW)
+    with comparison.optional("the ONNX graph"):
+        graph = comparison.call(TENSORFLOW, _onnx_graph, network=common["network"])
+        for dtype in DTYPES:
+            peer(f"OpenVINO {dtype}", "openvino", "OpenVINO", dtype=dtype, graph=graph)
+        peer("ONNX Runtime float32", "onnxruntime", "ONNX Runtime", graph=graph)
+
+
+def _onnx_graph(network: str) -> bytes:
+    return make("textbook", "onnx_graph", network=network)
 
 
 def add_features(comparison: Comparison, **arguments: object) -> None:

@@ -9,29 +9,25 @@ import openvino
 from openvino import properties
 
 from keras_alexnet.benchmarks.comparison import Work, check_outputs
-from keras_alexnet.benchmarks.networks import SAMPLE, Network, weights_of
-from keras_alexnet.benchmarks.peers.onnx_graph import channels_first, onnx_graph
+from keras_alexnet.benchmarks.networks import MEAN, SAMPLE, sample_images
 from keras_alexnet.processor import cores
 
 PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
 
 def inference(
-    network: Network, batch_size: int, expected: np.ndarray | None, dtype: str
+    network: str,
+    batch_size: int,
+    expected: np.ndarray | None,
+    graph: bytes,
+    dtype: str,
 ) -> Work:
-    """Makes forward passes.
-
-    Args:
-        network: What classifies.
-        batch_size: Images of a batch.
-        expected: Our probabilities of `sample_images`.
-        dtype: `"float32"` or `"bfloat16"`.
+    """Makes forward passes; see `onnxruntime_peer`.
 
     Raises:
         ArithmeticError: The peer computes something else than we do.
     """
     core = openvino.Core()
-    graph = onnx_graph(network, weights_of(network)).SerializeToString()
     settings = {
         properties.hint.inference_precision(): PRECISIONS[dtype],
         properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
@@ -45,7 +41,10 @@ def inference(
         request = core.compile_model(model, "CPU", settings).create_infer_request()
         return lambda: request.infer({"images": images})["probabilities"]
 
-    sample, images = (channels_first(network, n) for n in (SAMPLE, batch_size))
+    sample, images = (
+        (sample_images(network, count) + MEAN).astype("uint8")
+        for count in (SAMPLE, batch_size)
+    )
     if expected is not None:
         check_outputs(compiled(sample)(), expected, dtype)
     classify = compiled(images)

@@ -1,4 +1,4 @@
-"""The network as one writes it from the paper with Keras's own layers.
+"""The network as one writes it from the paper with Keras's own layers, or in ONNX.
 
 That is `Conv2D(groups=2)`, `tf.nn.local_response_normalization` and `SGD`.
 """
@@ -8,24 +8,32 @@ from __future__ import annotations
 import keras
 import numpy as np
 
+import keras_alexnet
+from keras_alexnet.architectures import get_architecture
 from keras_alexnet.benchmarks.comparison import Work
-from keras_alexnet.benchmarks.models import check_model, noise, steps_of
+from keras_alexnet.benchmarks.models import (
+    check_model,
+    noise,
+    ours,
+    steps_of,
+    with_weights,
+)
 from keras_alexnet.benchmarks.networks import (
     LEARNING_RATE,
+    MEAN,
     MOMENTUM,
     WEIGHT_DECAY,
-    Network,
-    weights_of,
 )
 from keras_alexnet.benchmarks.operations import tensorflow_lrn
+from keras_alexnet.images.preprocessing import Preprocessing
 
 
 def training_step(
-    network: Network, batch_size: int, expected: np.ndarray | None, xla: bool
+    network: str, batch_size: int, expected: np.ndarray | None, xla: bool
 ) -> Work:
     """Makes training steps as Keras's own `fit` takes them; see `torch_peer`."""
     model = textbook(network)
-    check_model(model, network, expected, "float32")
+    check_model(model, expected, "float32")
     optimizer = keras.optimizers.SGD(
         LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
     )
@@ -34,41 +42,37 @@ def training_step(
     return steps_of(model, noise(network, batch_size), xla)
 
 
-def inference(network: Network, batch_size: int, expected: np.ndarray | None) -> Work:
+def inference(network: str, batch_size: int, expected: np.ndarray | None) -> Work:
     """Makes forward passes by `predict_on_batch`."""
     model = textbook(network)
-    check_model(model, network, expected, "float32")
+    check_model(model, expected, "float32")
     images, _ = noise(network, batch_size)
     return lambda count: [model.predict_on_batch(images) for _ in range(count)]
 
 
-def textbook(network: Network) -> keras.Model:
-    """Writes the network with Keras's own layers, with the weights that all have."""
-    layers = keras.layers
-    size = network.image_size
-    model = keras.Sequential([keras.Input((size, size, 3))])
-    for role, name, options in network.layers:
-        if role == "conv":
-            padding, stride = options["padding"], options["strides"]
-            if padding and stride > 1:
-                model.add(layers.ZeroPadding2D(padding))
-            same = "same" if padding and stride == 1 else "valid"
-            arguments = {"padding": same, "groups": options["groups"], "name": name}
-            window = options["kernel_size"], stride
-            model.add(layers.Conv2D(options["filters"], *window, **arguments))
-        elif role == "activation":
-            model.add(layers.ReLU())
-        elif role == "norm":
-            model.add(layers.Lambda(tensorflow_lrn))
-        elif role == "pool":
-            model.add(layers.MaxPooling2D(options["pool_size"], options["strides"]))
-        elif role == "flatten":
-            model.add(layers.Flatten())
-        elif role == "dropout":
-            model.add(layers.Dropout(options["rate"]))
-        elif role == "dense":
-            model.add(layers.Dense(options["units"], name=name))
-    model.add(layers.Softmax())
-    for name, values in weights_of(network).items():
-        model.get_layer(name).set_weights(values)
-    return model
+def textbook(network: str) -> keras.Model:
+    """Builds the network with Keras's own layers, with the weights that all have."""
+
+    def norm(name: str, dtype: keras.DTypePolicy) -> keras.Layer:
+        return keras.layers.Lambda(tensorflow_lrn, name=name, dtype=dtype)
+
+    specs = get_architecture(network).features
+    normalises = any(spec.role == "norm" and spec.layer for spec in specs)
+    built = keras_alexnet.build(
+        network,
+        conv=keras.layers.Conv2D,
+        norm=norm if normalises else "default",
+        pool=keras.layers.MaxPooling2D,
+        dropout=keras.layers.Dropout,
+    )
+    return with_weights(keras.Model(built.input, built.output, name=network))
+
+
+def onnx_graph(network: str) -> bytes:
+    """Writes the network in ONNX's own operations; it takes bytes, channels last."""
+    from keras_alexnet.export.onnx import onnx_model  # Where onnx is installed.
+
+    model = ours(network)
+    size = model.input_shape[1]
+    centred = Preprocessing(size, size, 3, (float(MEAN),) * 3, scale=1.0)
+    return onnx_model(model, centred, any_size=False).SerializeToString()

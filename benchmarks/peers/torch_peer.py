@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from keras_alexnet.architectures import get_architecture
 from keras_alexnet.benchmarks.comparison import Work, check_outputs
 from keras_alexnet.benchmarks.networks import (
     LEARNING_RATE,
     MOMENTUM,
     WEIGHT_DECAY,
-    Network,
-    Weights,
     sample_images,
     weights_of,
 )
@@ -25,7 +24,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def training_step(
-    network: Network, batch_size: int, expected: np.ndarray | None, dtype: str
+    network: str, batch_size: int, expected: np.ndarray | None, dtype: str
 ) -> Work:
     """Makes training steps, on a batch that is on the device.
 
@@ -47,7 +46,8 @@ def training_step(
         fused=True,
     )
     x = _noise(network, batch_size)
-    y = torch.randint(network.classes, (batch_size,), device=DEVICE)
+    classes = get_architecture(network).classes
+    y = torch.randint(classes, (batch_size,), device=DEVICE)
 
     def loss_of(x, y):
         with _autocast(dtype):
@@ -69,7 +69,7 @@ def training_step(
 
 
 def inference(
-    network: Network, batch_size: int, expected: np.ndarray | None, dtype: str
+    network: str, batch_size: int, expected: np.ndarray | None, dtype: str
 ) -> Work:
     """Makes forward passes, on a batch that is on the device; see `training_step`."""
     module = _prepared(network, expected, dtype)
@@ -91,13 +91,13 @@ def inference(
     return work
 
 
-def _prepared(network: Network, expected: np.ndarray | None, dtype: str) -> nn.Module:
+def _prepared(network: str, expected: np.ndarray | None, dtype: str) -> nn.Module:
     """Makes the network for evaluation, once it computes what we do."""
     torch.set_num_threads(cores())
     torch.backends.cudnn.benchmark = True
     # TF32 for products; for convolutions it is the default.
     torch.set_float32_matmul_precision("high")
-    module = _module(network, weights_of(network)).eval()
+    module = _module(network).eval()
     module = module.to(DEVICE, memory_format=torch.channels_last)
     if expected is not None:
         sample = sample_images(network).transpose(0, 3, 1, 2)
@@ -114,15 +114,17 @@ def _autocast(dtype: str) -> torch.autocast:
     return torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
-def _noise(network: Network, batch_size: int) -> torch.Tensor:
-    shape = (batch_size, 3, network.image_size, network.image_size)
-    images = 60 * torch.randn(shape, device=DEVICE)
+def _noise(network: str, batch_size: int) -> torch.Tensor:
+    size = get_architecture(network).input_size
+    images = 60 * torch.randn((batch_size, 3, size, size), device=DEVICE)
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _module(network: Network, weights: Weights) -> nn.Module:
+def _module(network: str) -> nn.Module:
     """Writes the network with PyTorch's layers, and gives it our weights."""
+    architecture, weights = get_architecture(network), weights_of(network)
     layers: list[nn.Module] = []
+    channels, zeros = 3, 0
 
     def add(layer: nn.Module, kernel: np.ndarray, bias: np.ndarray) -> None:
         with torch.no_grad():
@@ -130,16 +132,22 @@ def _module(network: Network, weights: Weights) -> nn.Module:
             layer.bias.copy_(torch.from_numpy(bias))
         layers.append(layer)
 
-    channels = 3
-    for role, name, options in network.layers:
-        if role == "conv":
-            window = (options[k] for k in ("kernel_size", "strides", "padding"))
+    for spec in architecture.features + architecture.top:
+        role, options = spec.role, spec.options
+        if not spec.layer:
+            continue
+        if role == "pad":
+            zeros = options["padding"]
+        elif role == "conv":
+            same = options["padding"] == "same"
+            padding = options["kernel_size"] // 2 if same else zeros
+            window = options["kernel_size"], options["strides"], padding
             filters, groups = options["filters"], options["groups"]
             layer = nn.Conv2d(channels, filters, *window, groups=groups)
-            kernel, bias = weights[name]
+            kernel, bias = weights[spec.name]
             # (height, width, in / groups, out) to (out, in / groups, height, width).
             add(layer, kernel.transpose(3, 2, 0, 1), bias)
-            channels = filters
+            channels, zeros = filters, 0
         elif role == "activation":
             layers.append(nn.ReLU(inplace=True))
         elif role == "norm":
@@ -155,8 +163,8 @@ def _module(network: Network, weights: Weights) -> nn.Module:
         elif role == "dropout":
             layers.append(nn.Dropout(options["rate"]))
         elif role == "dense":
-            kernel, bias = weights[name]
-            if name == "fc6":
+            kernel, bias = weights[spec.name]
+            if spec.name == "fc6":
                 # Ours flattens channels last, PyTorch flattens them first.
                 kernel = kernel.reshape(-1, channels, kernel.shape[-1])
                 kernel = kernel.transpose(1, 0, 2).reshape(-1, kernel.shape[-1])

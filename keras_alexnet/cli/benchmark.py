@@ -8,7 +8,7 @@ import sys
 
 import tyro
 
-from keras_alexnet.benchmarks.questions import OTHER, USUAL, Options, ask, check
+from keras_alexnet.benchmarks.questions import OTHER, USUAL, Options, check
 from keras_alexnet.errors import UserError
 
 
@@ -39,7 +39,7 @@ class Benchmark(Options):
         names = self.questions or tuple(USUAL)
         check(names, self)
         if len(names) == 1:
-            ask(names[0], self)
+            _ask(names[0], self)
             return 0
         failed = [name for name in names if self._in_a_process(name)]
         if failed:
@@ -57,6 +57,12 @@ class Benchmark(Options):
 
 def _answer(name: str, options: Options) -> None:
     try:
-        ask(name, options)
+        _ask(name, options)
     except UserError as error:
         sys.exit(f"keras-alexnet: {error}")
+
+
+def _ask(name: str, options: Options) -> None:
+    from keras_alexnet.benchmarks.report import ask
+
+    ask(name, options)

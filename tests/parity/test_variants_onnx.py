@@ -160,6 +160,16 @@ def paper(g, x, size):
     return hidden(g, x, 6)
 
 
+def mini(g, x, size):
+    for block, groups in (("conv1", 1), ("conv2", 2)):
+        x = g.relu(g.conv(x, block, 1, P2, groups))
+        x = g.pool(g.lrn(x, alpha=5e-4, k=2.0))
+    x = g.relu(g.conv(x, "conv3", 1, P1))
+    x = g.relu(g.conv(x, "conv4", 1, P1, 2))
+    x = g.pool(g.relu(g.conv(x, "conv5", 1, P1, 2)))
+    return hidden(g, x, 2)
+
+
 def source(g, x, size, towers=2):
     # layers-145.cfg: per tower, conv1 - rnorm - pool - ReLU, and so on; with one tower
     # layers-145-half.cfg.
@@ -245,6 +255,14 @@ def difference(architecture, reference, size, batch=2):
     expected = graph.run(reference(graph, "x", size), images)
     assert found.shape == expected.shape and np.abs(expected).max() > 0
     return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "size"),
+    [("alexnet_2012", paper, 227), ("alexnet_mini", mini, 28)],
+)
+def test_logits_of_the_default_networks(name, reference, size):
+    assert difference(name, reference, size) <= TOLERANCE
 
 
 @pytest.mark.parametrize(
