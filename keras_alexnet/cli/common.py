@@ -6,7 +6,6 @@ import dataclasses
 import glob
 import os
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -109,26 +108,38 @@ class LabelledCommand(ClassifierCommand):
         return evaluation_dataset(self.network, self.data, channels).choose(self.split)
 
 
-def named_images(names: Sequence[str]) -> Iterator[str]:
-    """Yields the image files that are meant, existing or not.
+@dataclasses.dataclass(frozen=True)
+class ImagesCommand(ClassifierCommand):
+    """A command about a classifier and image files."""
 
-    Args:
-        names: Files, folders, patterns; `-` for those that standard input lists.
-    """
-    from keras_alexnet.features.extraction import image_files
+    images: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Image files, folders of them, or patterns such as "photos/*.jpg"; with - their
+    names are read from standard input, one a line."""
 
-    for name in names:
-        found: list[str] = []
-        if name == "-":
-            yield from sys.stdin.read().splitlines()
-            continue
-        if Path(name).is_dir():
-            found = [os.path.join(name, file) for file in image_files(name)]
-        elif glob.has_magic(name) and not Path(name).exists():
-            matches = sorted(glob.glob(name, recursive=True))
-            found = [match for match in matches if Path(match).is_file()]
-        # What leads to nothing fails like a file that cannot be read.
-        yield from found or [name]
+    def files(self) -> list[str]:
+        """Lists the image files that are meant, existing or not.
+
+        Raises:
+            UserError: There are none.
+        """
+        from keras_alexnet.features.extraction import image_files
+
+        files: list[str] = []
+        for name in self.images:
+            found: list[str] = []
+            if name == "-":
+                files += sys.stdin.read().splitlines()
+                continue
+            if Path(name).is_dir():
+                found = [os.path.join(name, file) for file in image_files(name)]
+            elif glob.has_magic(name) and not Path(name).exists():
+                matches = sorted(glob.glob(name, recursive=True))
+                found = [match for match in matches if Path(match).is_file()]
+            # What leads to nothing fails like a file that cannot be read.
+            files += found or [name]
+        if not files:
+            raise UserError("No image files were given.")
+        return files
 
 
 def run_dataset(run: RunDirectory) -> Dataset:

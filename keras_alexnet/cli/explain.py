@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
-from keras_alexnet.cli.common import ClassifierCommand, named_images
+from keras_alexnet.cli.common import ImagesCommand
 from keras_alexnet.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -20,11 +18,9 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Explain(ClassifierCommand):
+class Explain(ImagesCommand):
     """Draw on which pixels a network's answers depend."""
 
-    images: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Image files, folders of them, or patterns such as "photos/*.jpg"."""
     method: tuple[
         Literal[
             "saliency", "smooth-grad", "integrated-gradients", "grad-cam", "occlusion"
@@ -43,9 +39,7 @@ class Explain(ClassifierCommand):
         """Draws attributions of images."""
         from keras_alexnet.features.extraction import image_batches
 
-        files = list(named_images(self.images))
-        if not files:
-            raise UserError("No image files were given.")
+        files = self.files()
         model = self.open()
         target = self._target(model)
         # Pixels, 0-255, to be drawn too.

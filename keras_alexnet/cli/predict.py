@@ -9,9 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import tyro
-
-from keras_alexnet.cli.common import ClassifierCommand, named_images
+from keras_alexnet.cli.common import ImagesCommand
 from keras_alexnet.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,12 +19,9 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Predict(ClassifierCommand):
+class Predict(ImagesCommand):
     """Print the likeliest classes of images."""
 
-    images: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Image files, folders of them, or patterns such as "photos/*.jpg"; with - their
-    names are read from standard input, one a line."""
     top: int = 5
     """How many classes to print for each."""
     csv: bool = False
@@ -44,21 +39,19 @@ class Predict(ClassifierCommand):
                 raise UserError(f"{flag} must be at least 1. Received: {value}")
         if self.csv and self.json:
             raise UserError("Give only one of --csv and --json.")
-        files = list(named_images(self.images))
-        if not files:
-            raise UserError("No image files were given.")
+        files = self.files()
         model = self.open()
         failed = 0
 
         def found() -> Iterator[tuple[str, list[tuple[str, float]]]]:
             nonlocal failed
+            names = model.metadata.class_names
             for file, result in self._results(model, files):
                 if isinstance(result, str):
                     failed += 1
                     print(f"{file} cannot be read: {result}", file=sys.stderr)
                 else:
                     best = result.argsort()[::-1][: self.top]
-                    names = model.metadata.class_names
                     yield file, [(names[i], float(result[i])) for i in best]
 
         write = _write_csv if self.csv else _write_json if self.json else _write_table

@@ -9,6 +9,7 @@ int32, and then n little-endian uint32, CRC-32 of each image's pixels and label.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -70,11 +71,7 @@ def open_decoded(folder: Path, channels: int | None) -> Dataset:
     skipped = Skipped()
     splits = {
         split: _open_split(
-            [
-                folder / file
-                for file in index["checksums"]
-                if Path(file).parts[0] == split
-            ],
+            [folder / f for f in index["checksums"] if Path(f).parts[0] == split],
             shape,
             len(names),
             digest([index["fingerprint"].encode(), split.encode()]),
@@ -107,33 +104,30 @@ def _open_split(
     def name(number: int) -> str:
         return "{}:{}".format(*place(number))
 
-    def is_read(number: int, image: np.ndarray) -> bool:
+    def read(number: int) -> np.ndarray | None:
         path, position = place(number)
-        try:
-            with path.open("rb", buffering=0) as file:
-                file.seek(position * size)
-                file.readinto(image.reshape(-1))
-        except OSError:
-            return False
-        return _checksum(image, labels[number]) == checksums[number]
+        with contextlib.suppress(OSError):
+            image = np.fromfile(path, np.uint8, size, offset=position * size)
+            if _checksum(image, labels[number]) == checksums[number]:
+                return image.reshape(shape)
+        return None
 
     def take(numbers: np.ndarray) -> Batch:
-        images = np.empty((len(numbers), *shape), np.uint8)
-        weights = np.ones(len(numbers), np.float32)
-        for image, number, row in zip(
-            images, numbers, range(len(numbers)), strict=True
-        ):
-            # A fault of a file server may pass.
-            if not is_read(number, image) and not is_read(number, image):
+        images = np.zeros((len(numbers), *shape), np.uint8)
+        weights = np.zeros(len(numbers), np.float32)
+        for row, number in enumerate(numbers):
+            image = read(number)
+            if image is None:  # A fault of a file server may pass.
+                image = read(number)
+            if image is None:
                 skipped.add(name(number), "the pixels do not fit their checksum")
-                image[:], weights[row] = 0, 0
+            else:
+                images[row], weights[row] = image, 1
         return images, np.where(weights > 0, labels[numbers], 0), weights
 
     pixels = Pixels(shape[0], shape[2], take)
-
-    count = int(begins[-1])
     return Split(
-        count,
+        int(begins[-1]),
         classes,
         name,
         functools.partial(_read_file, pixels),

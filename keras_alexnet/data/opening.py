@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from keras_alexnet.data import tfrecord
 from keras_alexnet.data.csv_file import open_csv
 from keras_alexnet.data.dataset import Dataset
+from keras_alexnet.data.decoded import open_decoded
 from keras_alexnet.data.digits import open_digits
 from keras_alexnet.data.folder import open_folder
 from keras_alexnet.errors import UserError, unknown
@@ -72,23 +74,22 @@ def _open(
 ) -> Dataset:
     """Opens a dataset in the splits that it comes in."""
     kind, _, argument = spec.partition(":")
+    path = Path(argument).expanduser()
     if spec == "digits":
         return open_digits(channels or 1)
-    if kind == "folder" and argument:
-        return open_folder(Path(argument).expanduser(), channels or 3)
-    if kind == "csv" and argument:
-        return open_csv(Path(argument).expanduser(), channels or 3)
-    # Imported where they are asked for: TFDS takes a second.
-    if kind == "tfrecord" and argument:
-        from keras_alexnet.data import tfrecord
-
+    if not argument:
+        kind = ""
+    if kind == "folder":
+        return open_folder(path, channels or 3)
+    if kind == "csv":
+        return open_csv(path, channels or 3)
+    if kind == "tfrecord":
         pattern, options = parse_options(argument, tfrecord.OPTIONS)
         return tfrecord.open_tfrecord(pattern, options, channels or 3)
-    if kind == "decoded" and argument:
-        from keras_alexnet.data.decoded import open_decoded
-
-        return open_decoded(Path(argument).expanduser(), channels)
-    if kind == "tfds" and argument:
+    if kind == "decoded":
+        return open_decoded(path, channels)
+    if kind == "tfds":
+        # Imported where it is asked for, for it takes a second.
         from keras_alexnet.data import tfds
 
         name, options = parse_options(argument, tfds.OPTIONS)

@@ -7,7 +7,7 @@ checksums, and `skipped.csv` if anything could not be read. `tfrecord:FOLDER` re
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from keras_alexnet.data.decoded import SUFFIX, write_decoded
 from keras_alexnet.data.pixels import Batch
 from keras_alexnet.data.tfrecord import CLASSES_FILE
 from keras_alexnet.errors import UserError
-from keras_alexnet.files import replacing, write_whole
+from keras_alexnet.files import replacing, sha256, write_whole
 from keras_alexnet.images.preprocessing import get_preprocessing
 
 # As many as ImageNet's 1,024 customary shards hold: 140 MB of photographs.
@@ -73,30 +73,31 @@ def write_shards(
         described |= {"decoded": decoded, "channels": source.channels}
     index = _begin(folder, described)
     write_whole(folder / CLASSES_FILE, "\n".join(source.class_names) + "\n")
+    suffix = ".tfrecord" if decoded is None else SUFFIX
     with Progress(transient=True) as progress:
         task = progress.add_task("Writing", total=sum(counts.values()))
-        for part, examples in source.splits.items():
+        for split, examples in source.splits.items():
             # The first ones are longer by one where it does not come out even.
             ends = [
-                len(examples) * number // numbers[part]
-                for number in range(numbers[part] + 1)
+                len(examples) * number // numbers[split]
+                for number in range(numbers[split] + 1)
             ]
-            for number, (begin, end) in enumerate(zip(ends, ends[1:], strict=False)):
-                name = f"{part}/{part}-{number:05d}-of-{numbers[part]:05d}"
-                name += ".tfrecord" if decoded is None else SUFFIX
+            for number, (begin, end) in enumerate(itertools.pairwise(ends)):
+                name = f"{split}/{split}-{number:05d}-of-{numbers[split]:05d}{suffix}"
                 if not _is_written(folder, name, index):
                     items = examples.items(begin, end, seed=0).batch(16)
                     with replacing(folder / name) as partial:
                         if decoded is None:
-                            _write(partial, _records(examples, items, source))
+                            with tf.io.TFRecordWriter(str(partial)) as writer:
+                                for record in _records(examples, items, source):
+                                    writer.write(record)
                         else:
                             pixels = _decoded(examples, items, decoded, source.channels)
                             write_decoded(partial, pixels)
                         index["checksums"][name] = _checksum(partial)
                     if len(source.skipped):
                         source.skipped.write(folder / "skipped.csv")
-                    text = json.dumps(index, indent=2) + "\n"
-                    write_whole(folder / "index.json", text)
+                    _write_index(folder, index)
                 progress.advance(task, end - begin)
 
 
@@ -120,8 +121,12 @@ def _begin(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{folder} is there and holds other things.")
     for part in described["images"]:
         (folder / part).mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "index.json", json.dumps(index, indent=2) + "\n")
+    _write_index(folder, index)
     return index
+
+
+def _write_index(folder: Path, index: dict[str, Any]) -> None:
+    write_whole(folder / "index.json", json.dumps(index, indent=2) + "\n")
 
 
 def _is_written(folder: Path, name: str, index: dict[str, Any]) -> bool:
@@ -130,11 +135,7 @@ def _is_written(folder: Path, name: str, index: dict[str, Any]) -> bool:
 
 
 def _checksum(path: Path) -> str:
-    result = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            result.update(piece)
-    return result.hexdigest()
+    return sha256(path).removeprefix("sha256:")
 
 
 def _decoded(
@@ -166,32 +167,22 @@ def _records(
     def read(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return *examples.load(number), number
 
-    files = read_or_skip(
-        items,
-        read,
-        examples,
-        (np.array(b"", object), np.int32(0), np.int64(-1)),
-    )
+    blank = np.array(b"", object), np.int32(0), np.int64(-1)
+    files = read_or_skip(items, read, examples, blank)
     for encoded, label, number in files.unbatch().as_numpy_iterator():
         if number >= 0:
-            values = {
-                "image/encoded": encoded,
-                "image/class/label": int(label),
-                "image/class/text": source.class_names[label].encode(),
-                "image/filename": examples.name(int(number)).encode("utf-8", "replace"),
+            name = examples.name(int(number)).encode("utf-8", "replace")
+            features = {
+                "image/encoded": _feature(encoded),
+                "image/class/label": tf.train.Feature(
+                    int64_list=tf.train.Int64List(value=[label])
+                ),
+                "image/class/text": _feature(source.class_names[label].encode()),
+                "image/filename": _feature(name),
             }
-            features = {name: _feature(value) for name, value in values.items()}
             example = tf.train.Example(features=tf.train.Features(feature=features))
             yield example.SerializeToString()
 
 
-def _feature(value: bytes | int) -> tf.train.Feature:
-    if isinstance(value, bytes):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-
-def _write(path: Path, records: Iterator[bytes]) -> None:
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in records:
-            writer.write(record)
+def _feature(value: bytes) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
