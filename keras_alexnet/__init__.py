@@ -14,23 +14,28 @@ from typing import TYPE_CHECKING, Any
 from keras_alexnet._version import __version__
 
 if TYPE_CHECKING:
-    from keras_alexnet.architectures import (
-        Architecture,
-        LayerSpec,
-        get_architecture,
-        list_architectures,
-    )
-    from keras_alexnet.builder import build
-    from keras_alexnet.features import feature_extractor
-    from keras_alexnet.features.lpips import LPIPS
-    from keras_alexnet.images.preprocessing import Preprocessing, preprocess_input
-    from keras_alexnet.model import AlexNet
-    from keras_alexnet.networks import load_model, open_network
-    from keras_alexnet.registry import get_layer, list_layers, register_layer
-    from keras_alexnet.training.config import TrainConfig, get_recipe
-    from keras_alexnet.training.train import TrainResult, train
-    from keras_alexnet.weights.catalog import fetch_weights, list_weights
-    from keras_alexnet.weights.labels import decode_predictions
+    from keras_alexnet.architectures import Architecture as Architecture
+    from keras_alexnet.architectures import LayerSpec as LayerSpec
+    from keras_alexnet.architectures import get_architecture as get_architecture
+    from keras_alexnet.architectures import list_architectures as list_architectures
+    from keras_alexnet.builder import build as build
+    from keras_alexnet.features import feature_extractor as feature_extractor
+    from keras_alexnet.features.lpips import LPIPS as LPIPS
+    from keras_alexnet.images.preprocessing import Preprocessing as Preprocessing
+    from keras_alexnet.images.preprocessing import preprocess_input as preprocess_input
+    from keras_alexnet.model import AlexNet as AlexNet
+    from keras_alexnet.networks import load_model as load_model
+    from keras_alexnet.networks import open_network as open_network
+    from keras_alexnet.registry import get_layer as get_layer
+    from keras_alexnet.registry import list_layers as list_layers
+    from keras_alexnet.registry import register_layer as register_layer
+    from keras_alexnet.training.config import TrainConfig as TrainConfig
+    from keras_alexnet.training.config import get_recipe as get_recipe
+    from keras_alexnet.training.train import TrainResult as TrainResult
+    from keras_alexnet.training.train import train as train
+    from keras_alexnet.weights.catalog import fetch_weights as fetch_weights
+    from keras_alexnet.weights.catalog import list_weights as list_weights
+    from keras_alexnet.weights.labels import decode_predictions as decode_predictions
 
 _HOME = {
     "AlexNet": "model",
@@ -57,31 +62,7 @@ _HOME = {
     "TrainResult": "training.train",
 }
 
-__all__ = [
-    "AlexNet",
-    "Architecture",
-    "LayerSpec",
-    "LPIPS",
-    "Preprocessing",
-    "TrainConfig",
-    "TrainResult",
-    "__version__",
-    "build",
-    "decode_predictions",
-    "feature_extractor",
-    "fetch_weights",
-    "get_architecture",
-    "get_layer",
-    "get_recipe",
-    "list_architectures",
-    "list_layers",
-    "list_weights",
-    "load_model",
-    "open_network",
-    "preprocess_input",
-    "register_layer",
-    "train",
-]
+__all__ = ["__version__", *_HOME]
 
 
 _backend = os.environ.get("KERAS_BACKEND", "tensorflow")
