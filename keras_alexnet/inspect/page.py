@@ -352,7 +352,7 @@ def _kernel_picture(kernel: np.ndarray) -> dict[str, str]:
         tiles = 2 * means[None] / max(float(means.max()), 1e-12) - 1
         return {
             "picture": _mosaic(tiles),
-            "shows": "mean size of the weights: a row for inputs, a column for outputs",
+            "shows": "mean absolute weights: a row for inputs, a column for outputs",
         }
     filters = np.moveaxis(kernel, -1, 0)
     if filters.shape[-1] in (1, 3):
