@@ -87,7 +87,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(error, arguments, expected)
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        ([], "{train, evaluate, export, predict, explain, features"),
+        ([], "{train, evaluate, export, predict, explain, report, features"),
         (["trian"], "train, evaluate, export, predict"),
         (["train", "--run-dir"], "'--run-dir'"),
         (["evaluate"], "A run's directory, a .keras file"),

@@ -320,7 +320,7 @@ def _mosaic(tiles: np.ndarray, columns: int | None = None) -> str:
     """Returns images, `(n, height, width[, 3])` from -1 to 1, as one picture."""
     columns = columns or math.ceil(math.sqrt(len(tiles)))
     rows = -(-len(tiles) // columns)
-    gap = 1 if tiles.shape[1] > 1 else 0
+    gap = 1 if tiles.shape[1] > 1 and len(tiles) > 1 else 0
     height, width = tiles.shape[1] + gap, tiles.shape[2] + gap
     whole = np.zeros((rows * height, columns * width, *tiles.shape[3:]), np.float32)
     for number, tile in enumerate(tiles):
@@ -352,7 +352,7 @@ def _kernel_picture(kernel: np.ndarray) -> dict[str, str]:
         tiles = 2 * means[None] / max(float(means.max()), 1e-12) - 1
         return {
             "picture": _mosaic(tiles),
-            "shows": "mean size of the weights: a row for inputs, a column for outputs",
+            "shows": "mean absolute weights: a row for inputs, a column for outputs",
         }
     filters = np.moveaxis(kernel, -1, 0)
     if filters.shape[-1] in (1, 3):
@@ -365,7 +365,7 @@ def _kernel_picture(kernel: np.ndarray) -> dict[str, str]:
         shows = f"{len(tiles)} of {len(filters)} filters, in their strongest input"
     # Each filter on a scale of its own, with zero in the middle.
     limits = np.abs(tiles).max(axis=tuple(range(1, tiles.ndim)), keepdims=True)
-    return {"picture": _mosaic(tiles / np.maximum(limits, 1e-12), 16), "shows": shows}
+    return {"picture": _mosaic(tiles / np.maximum(limits, 1e-12)), "shows": shows}
 
 
 def _activations(maps: np.ndarray) -> dict[str, Any]:

@@ -35,7 +35,7 @@ CHOSEN = (
 _COUNTS = (
     *("epochs", "steps", "patience", "global_batch_size", "image_size", "resize_size"),
     *("micro_batches", "max_skipped_steps", "checkpoint_steps", "keep_checkpoints"),
-    *("groups", "replicas"),
+    *("groups", "replicas", "adversarial_steps"),
 )
 _FRACTIONS = (
     *("test_fraction", "validation_fraction", "max_skipped", "momentum", "zoom"),
@@ -167,6 +167,12 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of a label's probability that is spread over all classes
     (arXiv:1512.00567)."""
+    adversarial: str | None = None
+    """Adversarial training: how far the numbers of images may be moved, before each
+    step, to where the network errs most; a fraction of the range of pixels, such as
+    8/255."""
+    adversarial_steps: int = 1
+    """Gradient steps by which they are moved."""
     rotation: float = 0.0
     """Largest random rotation, in degrees."""
     zoom: float | None = 0.0

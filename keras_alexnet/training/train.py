@@ -32,6 +32,7 @@ from keras_alexnet.inspect import figures
 from keras_alexnet.model import AlexNet
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
+from keras_alexnet.training.adversarial import make_attack
 from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restore
 from keras_alexnet.training.choices import Facts, choose, open_images
 from keras_alexnet.training.config import TrainConfig
@@ -247,6 +248,9 @@ class _Training:
         self.augmentation = make_augmentation(
             config, self.preprocessing, data["color_axes"]
         )
+        self.attack = None
+        if config.adversarial:
+            self.attack = make_attack(config, model, self.preprocessing)
         self.shard = Shard(hosts.index, hosts.count, hosts.local_replicas)
         self.saver = Saver(
             CheckpointStore(run / "checkpoints", config.keep_checkpoints),
@@ -318,6 +322,8 @@ class _Training:
         images, labels, weights = batch
         if self.config.label_probabilities and labels.shape.rank == 1:
             labels = tf.one_hot(labels, len(self.source.class_names))
+        if self.attack:
+            images = self.attack(images, labels)
         return images, labels, weights
 
     def plan(self, seconds: float) -> list[int]:
