@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 # What a file is called while it is written.
@@ -69,6 +71,19 @@ def write_whole(path: Path, content: bytes | str) -> None:
         content = content.encode()
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Writes rows as a CSV file, whole or not at all.
+
+    Columns are those of all rows, in the order in which they come up.
+    """
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(k for row in rows for k in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def is_unfinished(path: Path) -> bool:

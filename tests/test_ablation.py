@@ -11,12 +11,11 @@ from rich.console import Console
 import keras_alexnet
 from keras_alexnet.errors import UserError
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.training.loop import Diverged
+from keras_alexnet.training.loop import Diverged, Interrupted
 from keras_alexnet.tuning import ablation
 from keras_alexnet.tuning.ablation import ABLATIONS, ablate, table_of
 from keras_alexnet.tuning.trial_process import (
     Outcome,
-    SearchInterrupted,
     check,
     failure,
     train_in_process,
@@ -42,7 +41,7 @@ class FakeTraining:
     def __call__(self, config, run_dir):
         key = run_dir.name
         self.configs[key] = config
-        if isinstance(self.failing.get(key), SearchInterrupted):
+        if isinstance(self.failing.get(key), Interrupted):
             raise self.failing[key]
         if key in self.failing:
             return failure(self.failing[key])
@@ -174,8 +173,8 @@ def test_a_failure_is_recorded_and_the_grid_goes_on(tmp_path):
 
 
 def test_an_interruption_leaves_what_there_is(tmp_path):
-    failing = {"no-overlap-0": SearchInterrupted(2)}
-    with pytest.raises(SearchInterrupted):
+    failing = {"no-overlap-0": Interrupted(2)}
+    with pytest.raises(Interrupted):
         ablate(DIGITS, tmp_path, (0, 1), FakeTraining(failing.items()))
     rows = list(csv.DictReader((tmp_path / "ablation.csv").open()))
     assert [row["key"] for row in rows if row["top1_error"]] == ["base", "no-lrn"]

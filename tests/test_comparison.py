@@ -10,6 +10,7 @@ from scipy.stats import ttest_rel
 
 import keras_alexnet
 from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.loop import Interrupted
 from keras_alexnet.tuning.compare import (
     Paired,
     Runs,
@@ -17,7 +18,6 @@ from keras_alexnet.tuning.compare import (
 )
 from keras_alexnet.tuning.trial_process import (
     Outcome,
-    SearchInterrupted,
     failure,
     train_in_process,
 )
@@ -41,7 +41,7 @@ class FakeTraining:
         self.asked.append((config.learning_rate, config.seed))
         self.directories.append(run_dir)
         error = self.errors[config.learning_rate, config.seed]
-        if isinstance(error, SearchInterrupted):
+        if isinstance(error, Interrupted):
             raise error
         if isinstance(error, Exception):
             return failure(error)
@@ -83,8 +83,6 @@ def test_differences_are_paired_by_seed(tmp_path):
     assert paired.deviation == pytest.approx(0.01)
     assert paired.is_clear
     written = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
-    assert written["top1_error_difference"]["mean"] == pytest.approx(-0.02)
-    assert written["loss_difference"]["standard_deviation"] == pytest.approx(0.02)
     assert written["best"]["metrics"]["1001"]["top1_error"] == 0.06
 
 
@@ -126,8 +124,8 @@ def test_a_run_that_fails_is_recorded_and_its_seed_does_not_count(tmp_path):
 
 
 def test_an_interruption_ends_it(tmp_path):
-    errors = {**ERRORS, ("0.02", 1001): SearchInterrupted(15)}
-    with pytest.raises(SearchInterrupted):
+    errors = {**ERRORS, ("0.02", 1001): Interrupted(15)}
+    with pytest.raises(Interrupted):
         compare(BEST, DEFAULT, tmp_path, train=FakeTraining(errors))
 
 
@@ -156,12 +154,12 @@ def test_a_real_comparison_is_continued_where_it_stopped(tmp_path, capfd):
 
     def interrupted_after_one(config, run_dir):
         if done:
-            raise SearchInterrupted(15)
+            raise Interrupted(15)
         done.append(train_in_process(config, run_dir))
         return done[-1]
 
     arguments = (tiny, tiny, tmp_path, (1000,))
-    with pytest.raises(SearchInterrupted):
+    with pytest.raises(Interrupted):
         compare(*arguments, interrupted_after_one)
     (finished,) = tmp_path.glob("comparison/*/result.json")
     when = finished.stat().st_mtime_ns

@@ -118,7 +118,7 @@ def test_the_report_does_not_sell_luck(written):
 
 def test_all_figures_are_drawn_and_linked(written):
     directory, text = written
-    names = ["curves.png", "importance.png", "objective.png"]
+    names = ["curves.png", "objective.png"]
     assert pictures(directory) == names
     assert all(f"](figures/{name})" in text for name in names)
 
@@ -170,7 +170,7 @@ def test_many_settings_and_odd_values_are_drawn(tmp_path):
     ]
     text = write(tmp_path, trials)
     assert "a\\|b" in text
-    assert len(pictures(tmp_path)) == 3
+    assert len(pictures(tmp_path)) == 2
 
 
 def test_noise_is_not_called_importance(tmp_path):

@@ -24,9 +24,10 @@ import keras_alexnet
 from keras_alexnet import files
 from keras_alexnet.errors import TrainingFailed
 from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.loop import Interrupted
 from keras_alexnet.tuning import Choice, Range, SearchSpace, oracles, search
 from keras_alexnet.tuning.oracles import make_oracle
-from keras_alexnet.tuning.trial_process import SearchInterrupted, failure
+from keras_alexnet.tuning.trial_process import failure
 from keras_alexnet.tuning.trials import Trial, ranked, repeated_error
 
 TINY = TrainConfig(
@@ -347,7 +348,7 @@ def test_a_search_that_is_asked_to_stop_saves_and_goes_on(tmp_path):
 
     config = dataclasses.replace(TINY, epochs=6)
     threading.Thread(target=ask, daemon=True).start()
-    with pytest.raises(SearchInterrupted, match="SIGTERM"):
+    with pytest.raises(Interrupted, match="SIGTERM"):
         search(config, RATES, trials=1, run_dir=tmp_path / "s")
     assert not (tmp_path / "s" / "trials" / "0" / "result.json").exists()
     result = search(config, RATES, trials=1, run_dir=tmp_path / "s")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from rich.text import Text
 
 from keras_alexnet.architectures import LayerSpec, get_architecture
 from keras_alexnet.errors import UserError
-from keras_alexnet.files import write_whole
+from keras_alexnet.files import write_table
 from keras_alexnet.schedules import Constant, parse_schedule
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.tuning.compare import (
@@ -225,7 +223,7 @@ def ablate(
     Raises:
         UserError: There are no seeds, the directory is a run's, the data cannot be
             opened, or the base cannot be trained.
-        SearchInterrupted: Training was asked to stop.
+        keras_alexnet.training.loop.Interrupted: Training was asked to stop.
     """
     check_seeds("An ablation", seeds)
     if (directory / "config.json").is_file():
@@ -302,12 +300,7 @@ def _remarks(row: Row) -> str:
 def _write(result: AblationResult, directory: Path) -> None:
     """Writes ablation.csv, as far as the grid has come."""
     directory.mkdir(parents=True, exist_ok=True)
-    records = [_record(result, row) for row in result.rows]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(records[0]))
-    writer.writeheader()
-    writer.writerows(records)
-    write_whole(directory / "ablation.csv", text.getvalue())
+    write_table(directory / "ablation.csv", (_record(result, x) for x in result.rows))
 
 
 def _record(result: AblationResult, row: Row) -> dict[str, Any]:

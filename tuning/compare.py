@@ -192,7 +192,7 @@ def compare(
     Raises:
         UserError: A seed was used by the search, is given twice, or there is none; the
             two have different data, which would not be comparable.
-        SearchInterrupted: Training was asked to stop.
+        keras_alexnet.training.loop.Interrupted: Training was asked to stop.
     """
     _check(best, default, seeds)
     directory = directory / "comparison"
@@ -202,13 +202,6 @@ def compare(
             run_dir = directory / f"{name}-{seed}-{_digest(config)}"
             getattr(comparison, name).train(name, config, seed, run_dir, train)
     values = dataclasses.asdict(comparison)
-    for metric in METRICS:
-        paired = comparison.paired(metric)
-        values[f"{metric}_difference"] = {
-            "mean": paired.mean,
-            "standard_deviation": paired.deviation,
-            "is_clear": paired.is_clear,
-        }
     directory.mkdir(parents=True, exist_ok=True)
     write_whole(directory / "comparison.json", json.dumps(values, indent=2) + "\n")
     return comparison

@@ -1,4 +1,4 @@
-"""Figures of a search: objectives, curves, importance.
+"""Figures of a search: objectives and curves.
 
 Trials as parallel coordinates are in TensorBoard, for which each run has its
 hyperparameters.
@@ -16,7 +16,6 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from keras_alexnet.schedules import Plateau, parse_schedule
-from keras_alexnet.tuning.importance import Importance
 from keras_alexnet.tuning.trials import Trial, ranked
 
 # Figures are made without pyplot, which would choose a window system and keep them.
@@ -123,32 +122,6 @@ def curves(trials: Sequence[Trial], objective: str) -> Figure:
         figure.colorbar(
             scale, ax=panels, label=f"{objective} (lower is better)", aspect=30
         )
-    return figure
-
-
-def importances(found: Importance) -> Figure:
-    """Draws how much each hyperparameter mattered.
-
-    Args:
-        found: At least one hyperparameter.
-    """
-    height = 1.4 + 0.32 * len(found.names)
-    figure = Figure(figsize=(8, height), layout="constrained")
-    axes = figure.subplots()
-    axes.barh(
-        found.names,
-        np.maximum(found.means, 0),
-        xerr=found.deviations,
-        color="tab:blue" if found.is_reliable else "lightgray",
-        error_kw={"elinewidth": 1, "capsize": 2},
-    )
-    axes.invert_yaxis()
-    axes.set_xlim(0, max(1.0, max(found.means) * 1.1))
-    doubt = "" if found.is_reliable else ": too little to trust any bar"
-    title = f"{max(0.0, found.explained):.0%} of the order of {found.trials} trials "
-    axes.set_title(f"{title}explained{doubt}", fontsize=10)
-    axes.set_xlabel("fraction of the order of trials that hangs on it (0 none, 1 all)")
-    axes.grid(alpha=0.3, axis="x")
     return figure
 
 

@@ -24,9 +24,7 @@ Needed = tuple[str, Value] | None
 
 def _condition(needed: Needed) -> dict[str, Any]:
     """Returns arguments of Keras Tuner's hyperparameters."""
-    if needed is None:
-        return {}
-    return {"parent_name": needed[0], "parent_values": [needed[1]]}
+    return dict(parent_name=needed[0], parent_values=[needed[1]]) if needed else {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_alexnet.files import replacing, write_whole
+from keras_alexnet.files import replacing, write_table, write_whole
 from keras_alexnet.tuning import figures
 from keras_alexnet.tuning.compare import METRICS, Comparison, Paired, amount, mean
 from keras_alexnet.tuning.importance import Importance, importance
@@ -22,7 +20,6 @@ CAPTIONS = {
     "objective.png": "The result of every trial, in order, and the best so far.",
     "curves.png": "Learning rate and dropout of every trial, as far as it was trained, "
     "in the colour of its result.",
-    "importance.png": "How much each setting mattered.",
 }
 
 
@@ -52,15 +49,14 @@ def write_report(
     """
     directory.mkdir(parents=True, exist_ok=True)
     best_first = ranked(trials)
-    write_whole(directory / LEADERBOARD, _leaderboard(trials, best_first))
-    found = importance(trials)
-    drawn = _draw(directory / FIGURES, trials, objective, found)
+    write_table(directory / LEADERBOARD, _leaderboard(trials, best_first))
+    drawn = _draw(directory / FIGURES, trials, objective)
     sections = [
         [f"# Search for the lowest {objective}", _summary(trials)],
         _best(best_first, objective),
         _against_default(comparison) if best_first else [],
         _leaders(best_first, objective),
-        _importance(found),
+        _importance(importance(trials)),
         _failures(trials),
         _figures(drawn),
     ]
@@ -69,37 +65,34 @@ def write_report(
     return directory / REPORT
 
 
-def _leaderboard(trials: Sequence[Trial], best_first: Sequence[Trial]) -> str:
-    """Returns a table of all trials, the ranked ones first."""
+def _leaderboard(
+    trials: Sequence[Trial], best_first: Sequence[Trial]
+) -> Iterator[dict[str, Any]]:
+    """Yields a row for each trial, the ranked ones first."""
     others = [trial for trial in trials if not trial.has_result]
-    names = list(dict.fromkeys(name for trial in trials for name in trial.values))
-    text = io.StringIO()
-    writer = csv.writer(text)
-    heading = ["rank", "name", "status", "objective", *names]
-    writer.writerow([*heading, "epochs", "seconds", "error"])
+    names = dict.fromkeys(name for trial in trials for name in trial.values)
     for rank, trial in enumerate([*best_first, *others], 1):
-        row: list[Any] = [rank if trial.has_result else None, trial.name]
-        row += [trial.status, trial.objective]
-        row += [trial.values.get(name) for name in names]
-        row += [len(trial.history), round(trial.seconds, 1), trial.error]
-        writer.writerow(row)
-    return text.getvalue()
+        yield {
+            "rank": rank if trial.has_result else None,
+            "name": trial.name,
+            "status": trial.status,
+            "objective": trial.objective,
+            **{name: trial.values.get(name) for name in names},
+            "epochs": len(trial.history),
+            "seconds": round(trial.seconds, 1),
+            "error": trial.error,
+        }
 
 
-def _draw(
-    directory: Path, trials: Sequence[Trial], objective: str, found: Importance
-) -> list[str]:
+def _draw(directory: Path, trials: Sequence[Trial], objective: str) -> list[str]:
     """Draws what there is something to draw of; returns the files' names."""
-    drawings = {}
-    if any(trial.has_result for trial in trials):
-        drawings["objective.png"] = figures.objectives, trials, objective
-        drawings["curves.png"] = figures.curves, trials, objective
-    if found.names:
-        drawings["importance.png"] = figures.importances, found
-    for name, (draw, *arguments) in drawings.items():
-        directory.mkdir(exist_ok=True)
+    if not any(trial.has_result for trial in trials):
+        return []
+    directory.mkdir(exist_ok=True)
+    drawings = {"objective.png": figures.objectives, "curves.png": figures.curves}
+    for name, draw in drawings.items():
         with replacing(directory / name) as partial:
-            draw(*arguments).savefig(partial, dpi=120)
+            draw(trials, objective).savefig(partial, dpi=120)
     return list(drawings)
 
 

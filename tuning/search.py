@@ -104,7 +104,7 @@ def search(
             different trials in a row failed by the same mistake in their settings.
         keras_alexnet.errors.TrainingFailed: Three different trials in a row failed with
             the same error, or no trial succeeded.
-        keras_alexnet.tuning.trial_process.SearchInterrupted: SIGINT or SIGTERM came;
+        keras_alexnet.training.loop.Interrupted: SIGINT or SIGTERM came;
             the same call continues.
         OSError: The disk is full, or the directory cannot be written.
     """

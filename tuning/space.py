@@ -305,60 +305,42 @@ def _configured(config: TrainConfig, values: Mapping[str, Value]) -> TrainConfig
         UserError: They contradict each other or the configuration.
     """
     changes = {name: one for name, one in values.items() if name in SETTINGS}
-    if "learning_rate.kind" in values:
-        changes["learning_rate"] = _learning_rate_text(values, config.epochs)
+    for name in ("learning_rate", "dropout"):
+        if f"{name}.kind" in values:
+            changes[name] = _schedule_text(name, values, config.epochs)
     if "dropout.kind" in values:
-        changes["dropout"] = _dropout_text(values)
         changes["dropout_by_layer"] = ()
     if "augmentation_magnitude" in values:
         changes = {**_augmented(config, values["augmentation_magnitude"]), **changes}
     return config.updated(changes)
 
 
-def _learning_rate_text(values: Mapping[str, Value], epochs: int) -> str:
-    """Writes a learning-rate schedule, such as `"cosine(0.02, warmup=0.05)"`.
+def _schedule_text(prefix: str, values: Mapping[str, Value], epochs: int) -> str:
+    """Writes a schedule, such as `"cosine(0.02, warmup=0.05)"`, to six digits.
 
     Args:
-        values: `learning_rate.kind`, `.value` and the attributes of the kind.
+        prefix: `"learning_rate"` or `"dropout"`.
+        values: Of the prefix, `.kind`, `.value` and the attributes of the kind.
         epochs: Length of the run, which a plateau's patience is a fraction of.
     """
-    kind, start, its = _schedule_of("learning_rate", values)
-    match kind:
-        case "step":
+    kind, start = values[f"{prefix}.kind"], values[f"{prefix}.value"]
+    own = f"{prefix}.{kind}."
+    its = {k.removeprefix(own): v for k, v in values.items() if k.startswith(own)}
+    match prefix, kind:
+        case "dropout", "step":
+            its["boundaries"] = [its.pop("boundary")]
+        case _, "step":
             # Evenly spaced, the last followed by half a step.
             drops = its.pop("drops")
             its["boundaries"] = [(n + 1) / (drops + 0.5) for n in range(drops)]
-        case "exponential":
+        case _, "exponential":
             its = {"end": start / its["fall"]}
-        case "dexp":
+        case _, "dexp":
             its = {"target_factor": its["fall"], "levels": its["levels"]}
-        case "linear":
+        case "learning_rate", "linear":
             its = {"end": start * its["end"]}
-        case "plateau":
+        case _, "plateau":
             its["patience"] = max(1, round(its["patience"] * epochs))
-    return _text(kind, start, its)
-
-
-def _dropout_text(values: Mapping[str, Value]) -> str:
-    """Writes a dropout schedule, such as `"linear(0.5, end=0.2)"`."""
-    kind, start, its = _schedule_of("dropout", values)
-    if kind == "step":
-        its["boundaries"] = [its.pop("boundary")]
-    return _text(kind, start, its)
-
-
-def _schedule_of(
-    prefix: str, values: Mapping[str, Value]
-) -> tuple[str, float, dict[str, Any]]:
-    """Returns a schedule's kind, its value, and the attributes of its kind."""
-    kind = values[f"{prefix}.kind"]
-    start = f"{prefix}.{kind}."
-    its = {k.removeprefix(start): v for k, v in values.items() if k.startswith(start)}
-    return kind, values[f"{prefix}.value"], its
-
-
-def _text(kind: str, start: float, its: Mapping[str, Any]) -> str:
-    """Writes a schedule, with numbers rounded to six digits."""
     if kind == "constant":
         return _number(start)
     attributes = (f"{name}={_number(one)}" for name, one in its.items())

@@ -53,18 +53,6 @@ OUT_OF_MEMORY = (
 )
 
 
-class SearchInterrupted(Exception):
-    """A search was asked to stop; the runs under way have saved their state.
-
-    Attributes:
-        signal_number: The signal that asked.
-    """
-
-    def __init__(self, signal_number: int):
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
-
-
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What came of a function in a process.
@@ -168,7 +156,7 @@ def run_here(log: Path, function: Callable[..., Outcome], *arguments) -> Outcome
     """Calls a function in a process, which SIGINT and SIGTERM end after a checkpoint.
 
     Raises:
-        SearchInterrupted: SIGINT or SIGTERM came.
+        Interrupted: SIGINT or SIGTERM came.
     """
     stopping, received = threading.Event(), []
     process = TrialProcess(stopping)
@@ -181,7 +169,7 @@ def run_here(log: Path, function: Callable[..., Outcome], *arguments) -> Outcome
     with forwarded_signals(stop):
         outcome = process.run(log, function, *arguments)
     if outcome.signal_number is not None:
-        raise SearchInterrupted(received[0] if received else outcome.signal_number)
+        raise Interrupted(received[0] if received else outcome.signal_number)
     return outcome
 
 
@@ -191,7 +179,7 @@ def train_in_process(config: TrainConfig, run_dir: Path) -> Outcome:
     What it prints is beside the run's directory, in a file called like it.
 
     Raises:
-        SearchInterrupted: SIGINT or SIGTERM came; the run has saved its state.
+        Interrupted: SIGINT or SIGTERM came; the run has saved its state.
     """
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     return run_here(run_dir.with_suffix(".txt"), train_trial, config, run_dir)

@@ -19,11 +19,11 @@ from keras_tuner.engine.trial import TrialStatus
 from keras_alexnet.errors import TrainingFailed, UserError
 from keras_alexnet.files import write_whole
 from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.loop import Interrupted
 from keras_alexnet.tuning.oracles import DurableOracle, is_chief, is_distributed
 from keras_alexnet.tuning.space import SearchSpace
 from keras_alexnet.tuning.trial_process import (
     Outcome,
-    SearchInterrupted,
     TrialProcess,
     forwarded_signals,
     train_trial,
@@ -93,7 +93,7 @@ class ScheduleTuner(BaseTuner):
         """Searches until there is nothing more to try.
 
         Raises:
-            SearchInterrupted: SIGINT or SIGTERM came.
+            Interrupted: SIGINT or SIGTERM came.
             UserError, keras_alexnet.errors.TrainingFailed: Three different trials in a
                 row failed with the same error.
             OSError: The disk is full, or the directory cannot be written.
@@ -223,7 +223,7 @@ class ScheduleTuner(BaseTuner):
     def _report(self, trial: Assignment, outcome: Outcome) -> None:
         """Tells the oracle what came of a trial."""
         if outcome.signal_number is not None:
-            self._stop(SearchInterrupted(outcome.signal_number))
+            self._stop(Interrupted(outcome.signal_number))
             return
         if outcome.ends_search:
             raise OSError(
@@ -311,9 +311,9 @@ class ScheduleTuner(BaseTuner):
 
     def _interrupt(self, number: int) -> None:
         """Ends the search after the steps under way, at a signal."""
-        self._stop(SearchInterrupted(number))
+        self._stop(Interrupted(number))
         if is_chief():
-            raise SearchInterrupted(number)
+            raise Interrupted(number)
 
 
 def _last(assignment: Assignment, metric: str) -> float:

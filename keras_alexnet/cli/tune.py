@@ -67,7 +67,7 @@ class Tune:
 
     def run(self) -> int:
         """Searches, or ablates, and prints what was found."""
-        from keras_alexnet.tuning.trial_process import SearchInterrupted
+        from keras_alexnet.training.loop import Interrupted
 
         values = read_settings(self.config) if self.config else {}
         names = ("data", "recipe", "epochs", "seed", "precision", "replicas")
@@ -79,7 +79,7 @@ class Tune:
             raise UserError(f"--seeds must be at least {least}. Received: {self.seeds}")
         try:
             return self._ablate(config) if self.ablation else self._search(config)
-        except SearchInterrupted as stop:
+        except Interrupted as stop:
             print(
                 f"Stopped by {stop}; everything is saved. The same command continues."
             )
