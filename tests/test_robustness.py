@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from image_sources import opened, two_classes
 from scipy import stats
 from test_explain import captum_network
@@ -14,6 +16,9 @@ from keras_alexnet.images.preprocessing import get_preprocessing
 from keras_alexnet.inspect import robustness
 from keras_alexnet.inspect.corruptions import CORRUPTIONS, corrupt
 from keras_alexnet.inspect.robustness import Accuracy, fgsm, parse_epsilon, pgd
+from keras_alexnet.training.adversarial import make_attack
+from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.optimizer import DecayedMomentum
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FOOLBOX = np.load(FIXTURES / "foolbox.npz")
@@ -306,3 +311,41 @@ def test_the_command_prints_writes_and_draws(tmp_path, command):
 def test_mistakes_are_said_before_the_network_is_read(command, options, message):
     code, _, errors = command("robustness", "none", "--data", "digits", *options)
     assert code == 2 and message in errors and "No such" not in errors
+
+
+# === Adversarial training ===
+
+
+@pytest.mark.parametrize("steps", [1, 8])
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_training_images_go_to_the_corner_of_a_linear_networks_ball(
+    steps, probabilities
+):
+    """Its gradient has the same signs everywhere: those of the weights' difference."""
+    inputs = keras.Input((4, 4, 3))
+    features = keras.layers.Flatten()(inputs)
+    logits = keras.layers.Dense(2, name="fc8")(features)
+    model = keras.Model(inputs, keras.layers.Softmax()(logits))
+    model.compile(DecayedMomentum())
+    random = np.random.default_rng(0)
+    kernel = random.normal(size=(48, 2)).astype("float32")
+    model.get_layer("fc8").set_weights([kernel, np.zeros(2, "float32")])
+    preprocessing = get_preprocessing("torch", image_size=4, resize_size=4)
+    config = TrainConfig(adversarial="8/255", adversarial_steps=steps)
+    attack = make_attack(config, model, preprocessing)
+    pixels = random.integers(0, 256, (6, 4, 4, 3)).astype("float32")
+    labels = np.array([0, 1] * 3)
+    given = tf.one_hot(labels, 2) if probabilities else tf.constant(labels)
+    moved = attack(preprocessing.normalize(tf.constant(pixels)), given).numpy()
+    uphill = np.sign(kernel[:, 1] - kernel[:, 0]).reshape(4, 4, 3)
+    uphill = np.where(labels[:, None, None, None] == 0, uphill, -uphill)
+    corner = np.clip(pixels + 8 * uphill, 0, 255)
+    found = moved * np.float32([0.229, 0.224, 0.225]) * 255
+    found += np.float32([0.485, 0.456, 0.406]) * 255  # torchvision's numbers.
+    assert np.abs(found - pixels).max() <= 8.001
+    if steps > 1:
+        np.testing.assert_allclose(found, corner, atol=2e-3)
+    else:
+        # From the far side of the ball a step of 10 grey levels does not reach it.
+        assert (np.abs(found - corner) < 2e-3).mean() > 0.5
+        assert (np.sign(found - pixels) * np.sign(corner - pixels) >= 0).mean() > 0.7

@@ -98,6 +98,8 @@ DIFFERENT = {
     "mixup": 0.2,
     "cutmix": 0.2,
     "label_smoothing": 0.1,
+    "adversarial": "8/255",
+    "adversarial_steps": 2,
     "rotation": 1.0,
     "zoom": 0.1,
     "minutes": 2.0,

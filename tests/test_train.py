@@ -119,6 +119,18 @@ def test_a_run_that_crashed_ends_as_one_that_did_not(finished, tmp_path):
     ).read_text()
 
 
+def test_adversarial_training_resumes_where_it_stopped(tmp_path):
+    settings = {"adversarial": "8/255", "width": 0.25, "image_size": 16}
+    settings |= {"resize_size": 16, "replicas": 2}
+    whole = train_tiny(tmp_path / "whole", **settings)
+    with pytest.raises(RuntimeError, match="killed"):
+        train_tiny(tmp_path / "run", KilledAtEpoch(1), **settings)
+    result = train_tiny(tmp_path / "run", resume=True, **settings)
+    assert result.history == whole.history
+    with pytest.raises(ValueError, match="such as 8/255 or 0.03. Received: 8"):
+        train_tiny(tmp_path / "other", adversarial="8")
+
+
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished, tmp_path):
     with pytest.raises(RuntimeError, match="killed"):
         train_tiny(tmp_path / "run", KilledAtEpoch(3), epochs=4)

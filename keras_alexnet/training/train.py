@@ -29,6 +29,7 @@ from keras_alexnet.files import replacing, write_whole
 from keras_alexnet.images.decoding import decode
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.inspect import figures
+from keras_alexnet.inspect.robustness import parse_epsilon
 from keras_alexnet.model import AlexNet
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
@@ -181,6 +182,8 @@ def _check(config: TrainConfig, until_epoch: int | None) -> None:
             "The recipe fine-tune starts from trained weights: name their file with "
             "--weights."
         )
+    if config.adversarial is not None:
+        parse_epsilon(config.adversarial)
     if until_epoch is not None and until_epoch < 1:
         raise UserError(f"until_epoch must be at least 1. Received: {until_epoch}")
 
