@@ -21,7 +21,7 @@ from keras_alexnet.benchmarks.machine import has_gpu
 from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
-from keras_alexnet.training.schedule_callback import ScheduleCallback
+from keras_alexnet.training.callbacks import ScheduleCallback
 from keras_alexnet.training.strategy import make_strategy
 
 

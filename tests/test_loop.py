@@ -12,8 +12,8 @@ from devices import logical_cpus
 
 import keras_alexnet
 from keras_alexnet.errors import UserError
+from keras_alexnet.training.callbacks import FlatLossHint
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.training.diagnosis import FlatLossHint
 from keras_alexnet.training.loop import Diverged, SkippedSteps, run
 from keras_alexnet.training.optimizer import DecayedMomentum
 from keras_alexnet.training.strategy import make_deterministic, use_xla

@@ -17,8 +17,8 @@ from keras_alexnet.schedules import (
     Plateau,
     Step,
 )
-from keras_alexnet.training import schedule_callback
-from keras_alexnet.training.schedule_callback import ScheduleCallback
+from keras_alexnet.training import callbacks
+from keras_alexnet.training.callbacks import ScheduleCallback
 
 STEPS, PER_EPOCH = 40, 4
 ERRORS = [0.9, 0.8, 0.8, 0.8, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]
@@ -85,7 +85,7 @@ def follow(callback, network, first=0, last=STEPS):
 
 @pytest.mark.parametrize("ahead", [7, 256])
 def test_each_step_has_the_values_of_its_progress(monkeypatch, ahead):
-    monkeypatch.setattr(schedule_callback, "STEPS_AHEAD", ahead)
+    monkeypatch.setattr(callbacks, "STEPS_AHEAD", ahead)
     rate, dropout, factor = Cosine(0.1, warmup=0.1), Curriculum(0.5), Linear(2.0)
     callback = ScheduleCallback(STEPS, rate, dropout, multipliers={"biases": factor})
     for step, values in enumerate(follow(callback, model())):

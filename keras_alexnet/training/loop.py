@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_alexnet.errors import TrainingFailed
+from keras_alexnet.training.callbacks import Logs, ProgressBar
 from keras_alexnet.training.hosts import Hosts
-from keras_alexnet.training.progress import Logs, ProgressBar
 from keras_alexnet.training.strategy import MULTIPLE
 
 

@@ -34,11 +34,14 @@ from keras_alexnet.model import AlexNet
 from keras_alexnet.schedules import parse_schedule
 from keras_alexnet.training import loop
 from keras_alexnet.training.adversarial import make_attack
+from keras_alexnet.training.callbacks import (
+    DamageReport,
+    FlatLossHint,
+    ScheduleCallback,
+)
 from keras_alexnet.training.checkpoint import CheckpointStore, best_step, restore
 from keras_alexnet.training.choices import Facts, choose, open_images
 from keras_alexnet.training.config import TrainConfig
-from keras_alexnet.training.damage import DamageReport
-from keras_alexnet.training.diagnosis import FlatLossHint
 from keras_alexnet.training.hosts import Hosts, place_in_cluster
 from keras_alexnet.training.precision import choose_precision
 from keras_alexnet.training.preparation import (
@@ -53,7 +56,6 @@ from keras_alexnet.training.preparation import (
 from keras_alexnet.training.rates import dropouts, multipliers
 from keras_alexnet.training.run_directory import LENGTH, RunDirectory
 from keras_alexnet.training.saver import Saver
-from keras_alexnet.training.schedule_callback import ScheduleCallback
 from keras_alexnet.training.strategy import describe, make_strategy
 
 METRICS = ("loss", "top1_error", "top5_error")

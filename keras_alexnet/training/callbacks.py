@@ -1,14 +1,22 @@
-"""The Keras callback that sets what schedules say, before every step."""
+"""Callbacks: schedules, damaged images, a loss that stays flat, the progress bar.
+
+They work in `fit` and in `loop.run`.
+"""
 
 from __future__ import annotations
 
 import functools
+import math
+import sys
+import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from keras_alexnet.data.dataset import Dataset
 from keras_alexnet.errors import UserError, unknown
 from keras_alexnet.layers import ScheduledDropout
 from keras_alexnet.schedules import Plateau, Schedule
@@ -22,7 +30,7 @@ STEPS_AHEAD = 256
 class ScheduleCallback(keras.callbacks.Callback):
     """Sets learning rate, dropout rates and rate multipliers before every step.
 
-    Works in `fit` and in `loop.run`. Progress is counted from the optimizer's own
+    Progress is counted from the optimizer's own
     number of steps, so a restored model goes on where it stopped. A value is set at the
     first step and whenever it changes.
 
@@ -170,3 +178,138 @@ class _Setting:
         if value != self._value:
             self._assign(value)
             self._value = value
+
+
+class DamageReport(keras.callbacks.Callback):
+    """Writes the names of damaged images to a file, and raises when there are many.
+
+    Args:
+        source: The images.
+        path: The CSV file to write, once there is something to say.
+        max_skipped: The largest share of the images that may be damaged.
+        attempt: Carries out a write, called as `attempt(what, write)`; may pass over
+            one that fails.
+    """
+
+    def __init__(
+        self,
+        source: Dataset,
+        path: Path,
+        max_skipped: float,
+        attempt: Callable[[str, Callable[[], None]], object],
+    ):
+        super().__init__()
+        self.attempt = attempt
+        self.source = source
+        self.path = path
+        self.max_skipped = max_skipped
+        self._written = 0
+
+    def update(self) -> None:
+        """Writes what has been found since, and checks how much it is.
+
+        Raises:
+            ValueError: It is more than `max_skipped`.
+        """
+        found = len(self.source.skipped)
+        if found > self._written:
+            self.attempt(self.path.name, lambda: self.source.skipped.write(self.path))
+            self._written = found
+            self.source.skipped.check(self.source.total, self.max_skipped)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Looks after every step, which costs nothing where nothing is found."""
+        self.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Looks after validation too."""
+        self.update()
+
+
+# A constant output has this many times the loss of chance at least, and random weights
+# rarely less than 1.
+FLAT = 0.99
+
+
+class FlatLossHint(keras.callbacks.Callback):
+    """Points out a network that has learned nothing.
+
+    Caffe's AlexNet sometimes did not with the paper's biases of 1, which is why its
+    authors took 0.1; the loss then stays at the logarithm of the number of classes.
+
+    Args:
+        warmup: Fraction of the run in which the learning rate rises. The losses of the
+            epoch in which it has risen are looked at. Defaults to 0, the first epoch.
+    """
+
+    def __init__(self, warmup: float = 0.0):
+        super().__init__()
+        self._warmup = warmup
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Looks at the losses of one epoch."""
+        risen = max(math.ceil(self._warmup * self.params["epochs"]) - 1, 0)
+        chance = math.log(self.model.output_shape[-1])
+        losses = [logs[name] for name in ("loss", "val_loss") if name in (logs or {})]
+        if epoch == risen and losses and min(losses) >= FLAT * chance:
+            print(
+                f"\nThe loss is still that of guessing, {chance:.2f}. If it stays "
+                "there, try a smaller learning rate that rises first, such as "
+                '--learning-rate "cosine(0.005, warmup=0.1)", or '
+                "--norm batch_normalization."
+            )
+
+
+# Seconds between two looks at the metrics, for each of which the device is waited for.
+INTERVAL = 0.2
+
+
+class ProgressBar(keras.callbacks.ProgbarLogger):
+    """Keras's progress bar, which looks at the metrics a few times a second.
+
+    Where standard output is no terminal it prints one line an epoch.
+
+    Args:
+        quiet: Whether to print one line an epoch on a terminal, too.
+    """
+
+    def __init__(self, quiet: bool = False):
+        super().__init__()
+        self._one_line = quiet or not sys.stdout.isatty()
+        self._last = 0.0
+
+    def set_params(self, params: dict) -> None:
+        """Takes note of the number of epochs and steps."""
+        super().set_params({**params, "verbose": 2 if self._one_line else 1})
+
+    def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
+        """Shows the metrics, if it is time."""
+        self.seen = batch + 1
+        now = time.monotonic()
+        if not self._one_line and now - self._last >= INTERVAL:
+            self._last = now
+            super().on_train_batch_end(batch, logs)
+
+
+class Logs(Mapping):
+    """Metrics as numbers, each taken from the device when it is asked for.
+
+    Args:
+        tensors: Scalars, by the metrics' names.
+    """
+
+    def __init__(self, tensors: Mapping[str, tf.Tensor]):
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> float:
+        return float(self._tensors[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def copy(self) -> dict[str, float]:
+        """Returns all of them, as the logs of `fit` are copied."""
+        return dict(self)
