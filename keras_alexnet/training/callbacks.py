@@ -236,10 +236,8 @@ class FlatLossHint(keras.callbacks.Callback):
 
     Caffe's AlexNet sometimes did not with the paper's biases of 1, which is why its
     authors took 0.1; the loss then stays at the logarithm of the number of classes.
-
-    Args:
-        warmup: Fraction of the run in which the learning rate rises. The losses of the
-            epoch in which it has risen are looked at. Defaults to 0, the first epoch.
+    Looks at the epoch in which the rate has risen, after `warmup`, a fraction of the
+    run.
     """
 
     def __init__(self, warmup: float = 0.0):
@@ -267,10 +265,7 @@ INTERVAL = 0.2
 class ProgressBar(keras.callbacks.ProgbarLogger):
     """Keras's progress bar, which looks at the metrics a few times a second.
 
-    Where standard output is no terminal it prints one line an epoch.
-
-    Args:
-        quiet: Whether to print one line an epoch on a terminal, too.
+    `quiet`, or where standard output is no terminal, it prints one line an epoch.
     """
 
     def __init__(self, quiet: bool = False):

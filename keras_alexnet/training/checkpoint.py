@@ -30,13 +30,7 @@ from keras_alexnet.training.optimizer import AVERAGE
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A saved state.
-
-    Attributes:
-        step: Number of steps done.
-        record: What else was saved with it, as JSON values.
-        arrays: The variables, by name.
-    """
+    """A saved state: variables by name, and `record`, JSON values beside them."""
 
     step: int
     record: dict[str, Any]
@@ -61,12 +55,7 @@ class CheckpointStore:
         values: dict[str, tf.Tensor],
         record: dict[str, Any],
     ) -> None:
-        """Saves a state.
-
-        Args:
-            step: Number of steps done.
-            values: What `snapshot` returned.
-            record: JSON values to save with it.
+        """Saves a state: what `snapshot` returned, and JSON values.
 
         Raises:
             OSError: It could not be written; what was there before still is.
@@ -90,12 +79,10 @@ class CheckpointStore:
         write_whole(self._record(step), json.dumps(record))
 
     def prune(self, step: int, best_step: int | None = None) -> None:
-        """Deletes all checkpoints but the newest and the best.
+        """Deletes all checkpoints but those of the newest steps and of the best.
 
-        Args:
-            step: The newest. Those of later steps are damaged ones, which a resumed run
-                has passed over.
-            best_step: The step of the best model so far, whose checkpoint stays.
+        Those of steps later than `step` are damaged ones, which a resumed run has
+        passed over.
 
         Raises:
             OSError: One could not be deleted.
@@ -117,11 +104,10 @@ class CheckpointStore:
                 path.unlink(missing_ok=True)
 
     def load(self, which: Literal["best", "last"] = "last") -> Checkpoint | None:
-        """Reads a checkpoint that is whole; None if there has been none.
+        """Reads the newest checkpoint that is whole; None if there has been none.
 
-        Args:
-            which: `"last"` for the newest, or `"best"` for that with the smallest
-                validation error; the newest where that is damaged or none was rated.
+        `"best"` is that with the smallest validation error; the newest where that is
+        damaged.
 
         Raises:
             ValueError: There are checkpoints, and all are damaged.
@@ -182,13 +168,8 @@ def snapshot(model: keras.Model) -> dict[str, tf.Tensor]:
     """Takes the values of a model, of its optimizer and of its metrics.
 
     Nothing is copied here: TensorFlow copies a variable's memory when the next step
-    changes it while it is still in use.
-
-    With several hosts, all of them must call this at the same step, because metrics
-    are added up over all.
-
-    Args:
-        model: A compiled model whose optimizer is built.
+    changes it while it is still in use. All hosts must call this at the same step,
+    because metrics are added up over all.
     """
     return {name: tf.convert_to_tensor(v.value) for name, v in _variables(model)}
 

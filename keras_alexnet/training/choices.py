@@ -85,16 +85,10 @@ def _side(encoded: bytes) -> int | None:
 
 
 def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
-    """Fills in the settings of a configuration that are left to be chosen.
+    """Fills in the settings of a configuration that are None.
 
-    A function of its arguments alone, and of the weights to start from.
-
-    Args:
-        config: Its settings that are None are chosen; others stay as they are.
-        facts: What the images are.
-
-    Returns:
-        The configuration, and one line for each choice, with its reason.
+    A function of its arguments alone, and of the weights to start from. Returns the
+    configuration, and one line for each choice, with its reason.
     """
     settings: dict[str, Any] = {}
     reasons: list[str] = []

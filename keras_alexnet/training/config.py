@@ -294,15 +294,9 @@ class TrainConfig:
     def check_fit(
         self, replicas: int, image_size: int | None, resize_size: int | None
     ) -> None:
-        """Checks that a batch can be shared, and an image cropped.
+        """Raises a ValueError unless a batch can be shared, and an image cropped.
 
-        Args:
-            replicas: Number of devices.
-            image_size: Of the network's input, if that is known.
-            resize_size: What the shorter side of images is resized to, if known.
-
-        Raises:
-            ValueError: One of them cannot; what is still to be chosen can.
+        What is None is still to be chosen, and fits.
         """
         parts = replicas * self.micro_batches
         if self.global_batch_size is not None and self.global_batch_size % parts:
@@ -340,9 +334,6 @@ class TrainConfig:
 
     def by_layer(self, name: str) -> dict[str, Schedule]:
         """Reads a setting that is a list of LAYER=SCHEDULE.
-
-        Args:
-            name: `"rate_multipliers"`, `"decay_multipliers"` or `"dropout_by_layer"`.
 
         Returns:
             Functions of progress by name or pattern of layers, in the order given.
@@ -389,12 +380,8 @@ class TrainConfig:
     def updated(self, values: dict[str, Any]) -> TrainConfig:
         """Returns this configuration with other values of some settings.
 
-        Args:
-            values: New values by name, such as a parsed config.json.
-
         Raises:
-            ValueError: A key that is no setting, or a value of a wrong type or out of
-                range.
+            ValueError: A key that is no setting, or a value that it cannot have.
         """
         return dataclasses.replace(self, **_conforming(values))
 
@@ -435,14 +422,11 @@ def get_recipe(name: str, data: str = "digits") -> TrainConfig:
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """Reads settings, all or some, from a JSON file.
-
-    Returns:
-        The settings by name, each of its own type.
+    """Reads settings, all or some, each of its own type, from a JSON file.
 
     Raises:
-        ValueError: There is no such file, it is not JSON, or a setting is unknown or of
-            a wrong type.
+        ValueError: There is no such file, it is not JSON, or a setting is unknown or
+            wrong.
     """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))

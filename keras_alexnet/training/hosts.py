@@ -17,10 +17,7 @@ from keras_alexnet.errors import UserError
 class Hosts:
     """This host's place among those that train together.
 
-    Attributes:
-        index: This host's number, from 0; host 0 is the chief, which writes the files.
-        count: How many there are.
-        strategy: The devices of all of them.
+    Host 0 is the chief, which writes the files.
     """
 
     index: int
@@ -81,10 +78,7 @@ class Hosts:
 
 
 def place_in_cluster() -> tuple[int, int]:
-    """Returns this host's number and the number of hosts, by TF_CONFIG.
-
-    Returns:
-        0 and 1 where TF_CONFIG is not set.
+    """Returns this host's number and that of hosts, by TF_CONFIG; else 0 and 1.
 
     Raises:
         ValueError: TF_CONFIG is not what TensorFlow expects, or gives this host another

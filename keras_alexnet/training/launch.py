@@ -24,11 +24,7 @@ PATIENCE_SECONDS = 60
 
 
 def launch(hosts: int, arguments: Sequence[str]) -> int:
-    """Runs the same command in several processes that train together.
-
-    Args:
-        hosts: How many processes.
-        arguments: What comes after `keras-alexnet` on the command line.
+    """Runs a command of `keras-alexnet` in several processes that train together.
 
     Returns:
         0, or the exit code of the first process that failed.

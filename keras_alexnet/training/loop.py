@@ -36,13 +36,8 @@ def epoch_ends(
 ) -> list[int]:
     """Returns, for each epoch, the number of steps after which it is over.
 
-    Batches run on from epoch to epoch, so epochs of one run may differ by a step.
-
-    Args:
-        examples: Number of training images.
-        batch_size: Images of a step.
-        epochs: Number of epochs.
-        steps: Number of steps, in place of epochs: the last epoch may be shorter.
+    Batches run on from epoch to epoch, so epochs of one run may differ by a step. With
+    a number of steps, in place of epochs, the last epoch may be shorter.
     """
     if steps is not None:
         epochs = -(-steps * batch_size // examples)
@@ -218,11 +213,7 @@ class _Epochs:
 
 @contextlib.contextmanager
 def noticing_lost_hosts(hosts: Hosts) -> Iterator[None]:
-    """Turns what TensorFlow raises when another host has died into a clear error.
-
-    Raises:
-        HostLost: Another host no longer answers.
-    """
+    """Turns the errors that a host which has died brings into `HostLost`."""
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
@@ -237,14 +228,7 @@ def noticing_lost_hosts(hosts: Hosts) -> Iterator[None]:
 
 @contextlib.contextmanager
 def naming_lack_of_memory(batch_size: int) -> Iterator[None]:
-    """Turns what TensorFlow raises without memory into a line that says what helps.
-
-    Args:
-        batch_size: Images of a step.
-
-    Raises:
-        OutOfMemory: There is not enough memory.
-    """
+    """Turns an error of TensorFlow without memory into `OutOfMemory`."""
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
@@ -334,11 +318,6 @@ def _unchanged(model: keras.Model) -> Iterator[None]:
 def _agreed(hosts: Hosts, received: list[int], due: bool) -> tuple[int | None, bool]:
     """Makes all hosts do the same, at the same step.
 
-    Args:
-        hosts: Who they are.
-        received: The signals that this host has received.
-        due: Whether this host wants to save.
-
     Returns:
         The signal that any host has received, if any, and whether any wants to save.
     """
@@ -377,20 +356,13 @@ class SkippedSteps:
             step: Number of steps done.
             in_row: How many of them, up to the last, were skipped in a row.
             finite: Whether each replica's own gradients were finite.
-
-        Raises:
-            Diverged: Too many in a row were skipped.
         """
         self._unseen.append((step, in_row, finite))
         if len(self._unseen) == self.STEPS_AT_ONCE:
             self.check_all()
 
     def check_all(self) -> None:
-        """Looks at the steps that were not looked at.
-
-        Raises:
-            Diverged: Too many in a row were skipped.
-        """
+        """Looks at the steps that were not looked at yet."""
         unseen, self._unseen = self._unseen, []
         if not unseen or not np.any(tf.stack([in_row for _, in_row, _ in unseen])):
             return

@@ -90,10 +90,8 @@ def cpu_support(
 ) -> tuple[bool | None, str]:
     """Says whether TensorFlow computes bfloat16 natively on a processor.
 
-    Args:
-        machine: Its kind, as `platform.machine()` calls it.
-        flags: What it knows, as Linux calls it; None where nothing says.
-        onednn: Whether TensorFlow uses oneDNN, which alone has the instructions.
+    Only oneDNN has the instructions; `flags` are those of Linux, None where nothing
+    says.
     """
     if machine.lower() not in ("x86_64", "amd64"):
         # Some know it, but no measurement shows that TensorFlow makes use of that.

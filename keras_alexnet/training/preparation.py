@@ -65,10 +65,7 @@ def build_network(
 def make_model(config: TrainConfig, source: Dataset, why: str) -> AlexNet:
     """Makes the compiled model, with all of its variables.
 
-    Args:
-        config: What is trained, complete.
-        source: On what.
-        why: The reason of its precision, for people.
+    `why` is the reason of its precision, for people.
     """
     classes = len(source.class_names)
     jit_compile, reason = use_xla(config.xla, config.deterministic)
@@ -170,10 +167,7 @@ def unmeasured(
 ) -> Preprocessing:
     """Returns what the network expects, but for a mean that is still to be measured.
 
-    Args:
-        config: What is trained.
-        source: The images.
-        of_weights: What the weights to start from were trained on, which goes on.
+    That of the weights to start from goes on.
     """
     image_size, resize_size = sizes(config)
     if of_weights is not None and of_weights.channels == source.channels:

@@ -15,20 +15,12 @@ from keras_alexnet.training.optimizer import BIASES
 
 
 def multipliers(config: TrainConfig, model: keras.Model) -> dict[str, Schedule]:
-    """Returns the schedules of the learning rate's multipliers.
+    """Returns the schedules of the learning rate's multipliers, by layer name.
 
     A kernel's rate is the learning rate times the multiplier of its layer; a bias's is
-    that times the multiplier of biases.
-
-    Args:
-        config: Its `rate_multipliers` and `bias_multiplier`. Of several patterns that
-            fit a layer the last one counts.
-        model: The model that is trained.
-
-    Returns:
-        By layer name, for the layers that have one, and under `BIASES` for all biases;
-        those that are 1 throughout, and those of layers that are not trainable, are
-        left out.
+    that times the multiplier of biases, which stands under `BIASES`. Of several
+    patterns that fit a layer the last one counts. Those that are 1 throughout, and
+    those of layers that are not trainable, are left out.
 
     Raises:
         ValueError: A pattern fits no layer that has weights.
@@ -46,10 +38,6 @@ def multipliers(config: TrainConfig, model: keras.Model) -> dict[str, Schedule]:
 def decays(config: TrainConfig, model: keras.Model) -> dict[str, float]:
     """Returns what the weight decay is multiplied by, by layer name.
 
-    Args:
-        config: Its `decay_multipliers`.
-        model: The model that is trained.
-
     Raises:
         ValueError: A pattern fits no layer that has weights.
     """
@@ -63,10 +51,6 @@ def decays(config: TrainConfig, model: keras.Model) -> dict[str, float]:
 
 def dropouts(config: TrainConfig, model: keras.Model) -> dict[str, Schedule]:
     """Returns the schedules of the dropout rates, by layer name.
-
-    Args:
-        config: Its `dropout`, and its `dropout_by_layer` for single layers.
-        model: The model that is trained.
 
     Raises:
         ValueError: `dropout_by_layer` names what is no dropout layer of the model.

@@ -183,10 +183,7 @@ def recipe_settings(
 ) -> tuple[str, dict[str, Any]]:
     """Returns a recipe's own name and its settings.
 
-    Args:
-        name: A key of `RECIPES`, or `"auto"` for the one that suits data and weights.
-        data: Where the images come from.
-        weights: What to start from, if anything.
+    `"auto"` is the recipe that suits the data and the weights to start from.
 
     Raises:
         ValueError: There is no such recipe.

@@ -62,15 +62,9 @@ class Saver:
         record: dict[str, Any],
         best_step: int | None = None,
     ) -> None:
-        """Takes a model's state and has it written.
+        """Takes a model's state and has it written, with JSON values.
 
         Waits for the checkpoint before it, so that at most one copy is in memory.
-
-        Args:
-            step: Number of steps done.
-            model: A compiled model whose optimizer is built.
-            record: JSON values to save with it.
-            best_step: The step of the best model so far.
         """
         begin = time.perf_counter()
         self.wait()
@@ -83,15 +77,7 @@ class Saver:
         self.seconds_waited += time.perf_counter() - begin
 
     def attempt(self, what: str, write: Callable[[], None]) -> bool:
-        """Writes something else in the same spirit.
-
-        Args:
-            what: What is written, for people.
-            write: Writes it.
-
-        Returns:
-            Whether it could be written.
-        """
+        """Writes something else in the same spirit; says whether it could."""
         try:
             write()
         except OSError as error:

@@ -41,12 +41,6 @@ def conform(name: str, value: Any, hint: Any) -> Any:
     Numbers of NumPy become Python's, lists become tuples, and numbers that stand for a
     schedule become its text, so that equal settings are equal values.
 
-    Args:
-        name: The setting's name.
-        value: What it was set to.
-        hint: What it was declared as: int, float, bool, str, None, `ScheduleText`,
-            `tuple[str, ...]`, a Literal, or a union of these.
-
     Raises:
         ValueError: The value is of another type.
     """

@@ -97,15 +97,7 @@ def _logical_cpus(count: int) -> list[str]:
 
 
 def use_xla(choice: str, deterministic: bool = False) -> tuple[bool, str]:
-    """Decides whether XLA compiles the step, and says why.
-
-    Args:
-        choice: `"on"`, `"off"`, or `"auto"`.
-        deterministic: Whether TensorFlow's operations are to be deterministic.
-
-    Returns:
-        The decision, and the reason.
-    """
+    """Decides whether XLA compiles the step, and says why."""
     if choice != "auto":
         return choice == "on", "as asked for"
     if not _has_gpus():

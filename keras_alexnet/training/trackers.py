@@ -18,12 +18,6 @@ def trackers(
 
     Where to, and as whom, is the tracker's own matter: its environment variables say.
 
-    Args:
-        config: What is trained: the settings that the trackers show.
-        run_dir: The run's directory, whose name is the run's.
-        wandb: Whether Weights & Biases is one of them.
-        mlflow: Whether MLflow is.
-
     Raises:
         ValueError: A tracker is not installed.
     """

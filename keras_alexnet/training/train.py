@@ -542,9 +542,6 @@ def _restore(
     Returns:
         The step and the history to go on with, and whether a callback has ended the
         training.
-
-    Raises:
-        ValueError: The hosts do not see the same checkpoints, or all are damaged.
     """
     if hosts.is_chief:
         store.discard_unfinished()
