@@ -86,6 +86,9 @@ setup(
             "aiohttp>=3.10,<4",
             "build>=1.2",
             "hypothesis>=6.100,<7",
+            # The notebooks of examples/notebooks, in the tests.
+            "ipykernel>=6.29,<8",
+            "nbclient>=0.10,<1",
             "onnx>=1.17",
             "onnxruntime>=1.20",
             "pytest>=8,<10",
