@@ -87,6 +87,9 @@ setup(
             *(SERVE, ONNX, ONNX_RUNTIME),
             "build>=1.2",
             "hypothesis>=6.100,<7",
+            # The notebooks of examples/notebooks, in the tests.
+            "ipykernel>=6.29,<8",
+            "nbclient>=0.10,<1",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.14,<0.18",

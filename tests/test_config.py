@@ -136,7 +136,7 @@ WRONG_TYPES = [
     ("image_size", "64", "a whole number or null"),
     ("momentum", "0.9", "a number"),
     ("momentum", False, "a number"),
-    ("weight_decay", None, "a number"),
+    ("momentum", None, "a number"),
     ("horizontal_flip", 1, "true or false or null"),
     ("horizontal_flip", "yes", "true or false or null"),
     ("architecture", 2012, "text or null"),
