@@ -107,27 +107,17 @@ def test_what_makes_no_sense_is_said_not_run():
     assert reasons["no-lrn"] == "norm is none, not the network's own"
 
 
-def test_all_rows_have_the_same_seeds_and_their_own_directories(tmp_path):
-    training = FakeTraining()
-    result = ablate(DIGITS, tmp_path, (4, 5), training)
-    run = [row for row in result.rows if not row.not_applicable]
-    assert [list(row.runs.metrics) for row in run] == [[4, 5]] * len(run)
-    # Seed by seed, so that what an interrupted grid has is comparable.
-    assert [config.seed for config in training.configs.values()] == (
-        [4] * len(run) + [5] * len(run)
-    )
-    assert len(training.configs) == 2 * len(run)
-    assert training.configs["no-lrn-5"].norm == "none"
-    assert training.configs["base-4"].norm == "default"
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """Three seeds of the digits: what was trained, what came of it, and where it is."""
+    training, directory = FakeTraining(), tmp_path_factory.mktemp("grid")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablation, "check_in_process", check)
+        return training, ablate(DIGITS, directory, (0, 1, 2), training), directory
 
 
-def test_differences_are_those_of_equal_seeds(tmp_path):
-    result = ablate(DIGITS, tmp_path, (0, 1, 2), FakeTraining())
-    rows = {row.ablation.key: row for row in result.rows}
-    paired = result.paired(rows["no-lrn"], "top1_error")
-    np.testing.assert_allclose(paired.differences, (0.01, 0.02, 0.03))
-    assert paired.is_clear
-    assert not result.paired(rows["no-dropout"], "top1_error").is_clear
+def row(result, key):
+    return next(one for one in result.rows if one.ablation.key == key)
 
 
 def printed(result, width=160):
@@ -136,8 +126,32 @@ def printed(result, width=160):
     return console.file.getvalue()
 
 
-def test_the_table_stands_beside_the_papers_numbers(tmp_path):
-    text = printed(ablate(DIGITS, tmp_path, (0, 1, 2), FakeTraining()))
+def test_all_rows_have_the_same_seeds_and_their_own_directories(grid):
+    training, result, _ = grid
+    run = [row for row in result.rows if not row.not_applicable]
+    assert [list(row.runs.metrics) for row in run] == [[0, 1, 2]] * len(run)
+    # Seed by seed, so that what an interrupted grid has is comparable.
+    seeds = [config.seed for config in training.configs.values()]
+    assert seeds == sorted(seeds) and len(seeds) == 3 * len(run)
+    assert training.configs["no-lrn-1"].norm == "none"
+    assert training.configs["base-0"].norm == "default"
+
+
+def test_differences_are_those_of_equal_seeds(grid):
+    _, result, directory = grid
+    paired = result.paired(row(result, "no-lrn"), "top1_error")
+    np.testing.assert_allclose(paired.differences, (0.01, 0.02, 0.03))
+    assert paired.is_clear
+    assert not result.paired(row(result, "no-dropout"), "top1_error").is_clear
+    rows = list(csv.DictReader((directory / "ablation.csv").open()))
+    by_key = {row["key"]: row for row in rows}
+    assert float(by_key["no-lrn"]["top1_error_difference"]) == pytest.approx(0.02)
+    assert by_key["no-lrn"]["paper_top1"] == "+1.4"
+    assert by_key["half-net"]["not_applicable"] and not by_key["half-net"]["top1_error"]
+
+
+def test_the_table_stands_beside_the_papers_numbers(grid):
+    text = printed(grid[1])
     (line,) = (line for line in text.splitlines() if "no normalisation" in line)
     for part in ("+2.00 ± 1.00 *", "+1.4", "+1.2", "section 3.3"):
         assert part in line
@@ -151,23 +165,14 @@ def test_one_seed_has_no_spread(tmp_path):
     assert "+1.00" in line and "±" not in line and "*" not in line
 
 
-def test_results_are_written_for_programs(tmp_path):
-    ablate(DIGITS, tmp_path, (0, 1), FakeTraining())
-    rows = list(csv.DictReader((tmp_path / "ablation.csv").open()))
-    by_key = {row["key"]: row for row in rows}
-    assert float(by_key["no-lrn"]["top1_error_difference"]) == pytest.approx(0.015)
-    assert by_key["no-lrn"]["paper_top1"] == "+1.4"
-    assert by_key["half-net"]["not_applicable"] and not by_key["half-net"]["top1_error"]
-
-
 def test_a_failure_is_recorded_and_the_grid_goes_on(tmp_path):
     failing = {"no-lrn-0": Diverged("not finite\nfor long"), "base-1": MemoryError()}
     result = ablate(DIGITS, tmp_path, (0, 1), FakeTraining(failing.items()))
-    rows = {row.ablation.key: row for row in result.rows}
-    assert rows["no-lrn"].runs.failures == {0: "not finite for long"}
-    assert list(rows["no-lrn"].runs.metrics) == [1]
+    failed = row(result, "no-lrn")
+    assert failed.runs.failures == {0: "not finite for long"}
+    assert list(failed.runs.metrics) == [1]
     # At seed 1 there is no base to compare with, at seed 0 nothing to compare.
-    assert result.paired(rows["no-lrn"], "loss").mean is None
+    assert result.paired(failed, "loss").mean is None
     text = printed(result, 220)
     assert "seed 0 failed: not finite for long" in text and "Out of memory" in text
 

@@ -148,7 +148,9 @@ def test_what_would_be_unfair_is_refused(tmp_path, changes, seeds, message):
 
 def test_a_real_comparison_is_continued_where_it_stopped(tmp_path, capfd):
     tiny = dataclasses.replace(
-        keras_alexnet.get_recipe("digits"), epochs=1, global_batch_size=256
+        keras_alexnet.get_recipe("digits"),
+        **{"epochs": 1, "global_batch_size": 256, "norm": "none"},
+        **{"image_size": 16, "resize_size": 16, "crop_padding": 0, "width": 0.25},
     )
     done = []
 
