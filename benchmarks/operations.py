@@ -25,7 +25,7 @@ from keras_alexnet.benchmarks.machine import has_gpu
 from keras_alexnet.benchmarks.report import Report, Seconds, duration
 from keras_alexnet.layers import grouped_conv, lrn_implementations
 from keras_alexnet.layers.implementations import CHOICES, device_kind
-from keras_alexnet.layers.lrn import local_response_normalization
+from keras_alexnet.layers.lrn_implementations import Formula
 
 LRN = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0}
 DTYPES = ("bfloat16", "float32")
@@ -63,9 +63,7 @@ class Operation:
         if implementation == "tf.nn":
             return tensorflow_lrn
         if self.kind == "lrn":
-            return lambda x: local_response_normalization(
-                x, **LRN, implementation=implementation
-            )
+            return lambda x: Formula(**LRN).normalise(x, implementation)
         first = self.kind == "strided_conv"
         return lambda x, kernel: grouped_conv.grouped_convolution(
             x,

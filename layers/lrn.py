@@ -6,7 +6,6 @@ import keras
 import tensorflow as tf
 
 from keras_alexnet.errors import UserError
-from keras_alexnet.layers import lrn_implementations
 from keras_alexnet.layers.implementations import choose
 from keras_alexnet.layers.lrn_implementations import Formula
 from keras_alexnet.registry import register_layer
@@ -110,15 +109,13 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns the normalised activations."""
-        return local_response_normalization(
+        alpha = self.alpha / self.size if self.alpha_over_size else self.alpha
+        formula = Formula(self.size, float(alpha), float(self.beta), float(self.k))
+        return formula.normalise(
             inputs,
-            size=self.size,
-            alpha=self.alpha / self.size if self.alpha_over_size else self.alpha,
-            beta=self.beta,
-            k=self.k,
+            choose("lrn", inputs, training),
             groups=self.groups,
             channels_last=self.data_format == "channels_last",
-            implementation=choose("lrn", inputs, training),
         )
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
@@ -141,51 +138,3 @@ class LocalResponseNormalization(keras.layers.Layer):
     @property
     def _axis(self) -> int:
         return -1 if self.data_format == "channels_last" else 1
-
-
-def local_response_normalization(
-    x: tf.Tensor,
-    *,
-    size: int,
-    alpha: float,
-    beta: float,
-    k: float,
-    groups: int = 1,
-    channels_last: bool = True,
-    implementation: str | None = None,
-) -> tf.Tensor:
-    """Computes x / (k + alpha * windowed sum of squares) ^ beta.
-
-    The function behind `LocalResponseNormalization`; `alpha` multiplies the sum as it
-    stands. Differentiable any number of times.
-
-    Args:
-        x: Activations, rank two or more, any floating dtype.
-        size: Number of channels in a window.
-        alpha: Scale of the sum of squares.
-        beta: The exponent.
-        k: The additive constant.
-        groups: Parts of the channels that windows do not cross.
-        channels_last: Whether channels are on the last axis, or else on axis 1.
-        implementation: One of `lrn_implementations.IMPLEMENTATIONS`; by default what
-            `layers/implementations.py` names for a graph without compiled functions.
-
-    Returns:
-        The shape and dtype of `x`; computed in float32, or in float64 for float64.
-
-    Raises:
-        ValueError: `x` holds integers.
-    """
-    if not x.dtype.is_floating:
-        raise UserError(
-            "Local response normalisation is for floating-point activations. Received: "
-            f"{x.dtype.name}"
-        )
-    implementation = implementation or choose("lrn", x, training=False)
-    formula = Formula(size, float(alpha), float(beta), float(k))
-    normalise = lrn_implementations.get(implementation, formula)
-    tower = x.shape[-1 if channels_last else 1] // groups
-    rows = -1 if channels_last else tf.shape(x)[0]
-    columns = 1 if channels_last else -1
-    y = normalise(tf.reshape(x, (rows, groups, tower, columns)))
-    return tf.reshape(y, tf.shape(x))

@@ -26,7 +26,7 @@ IMPLEMENTATIONS = ("xla", "xla_fused", "windowed")
 
 @dataclasses.dataclass(frozen=True)
 class Formula:
-    """The numbers of x / (k + alpha * windowed sum of squares) ^ beta.
+    """x / (k + alpha * windowed sum of squares) ^ beta, with these numbers.
 
     Attributes:
         size: Number of channels in a window; even ones lean to the lower channels.
@@ -50,10 +50,43 @@ class Formula:
         energy = _windowed_sum(tf.square(wide), *self.window)
         return tf.math.rsqrt(self.k + self.alpha * energy)
 
-    def normalise(self, x: tf.Tensor) -> tf.Tensor:
-        """Computes the formula, rounded once."""
+    def compute(self, x: tf.Tensor) -> tf.Tensor:
+        """Computes the formula on (rows, groups, channels, columns), rounded once."""
         wide = _wide(x)
         return tf.cast(wide * _power(self.root(wide), self.beta), x.dtype)
+
+    def normalise(
+        self,
+        x: tf.Tensor,
+        implementation: str,
+        *,
+        groups: int = 1,
+        channels_last: bool = True,
+    ) -> tf.Tensor:
+        """Normalises activations; differentiable any number of times.
+
+        Args:
+            x: Activations, rank two or more, any floating dtype.
+            implementation: One of `IMPLEMENTATIONS`.
+            groups: Parts of the channels that windows do not cross.
+            channels_last: Whether channels are on the last axis, or else on axis 1.
+
+        Returns:
+            The shape and dtype of `x`; computed in float32, or in float64 for float64.
+
+        Raises:
+            ValueError: `x` holds integers, or there is no such implementation.
+        """
+        if not x.dtype.is_floating:
+            raise UserError(
+                "Local response normalisation is for floating-point activations. "
+                f"Received: {x.dtype.name}"
+            )
+        tower = x.shape[-1 if channels_last else 1] // groups
+        rows = -1 if channels_last else tf.shape(x)[0]
+        columns = 1 if channels_last else -1
+        y = get(implementation, self)(tf.reshape(x, (rows, groups, tower, columns)))
+        return tf.reshape(y, tf.shape(x))
 
 
 # Made once for each formula, so that calls outside a graph find what is compiled. Holds
@@ -85,7 +118,7 @@ def get(name: str, formula: Formula) -> Callable[[tf.Tensor], tf.Tensor]:
             return function
         return tf.function(function, jit_compile=True, autograph=False)
 
-    forward = loop(formula.normalise)
+    forward = loop(formula.compute)
     if name == "xla_fused":
         backward = loop(functools.partial(_fused_gradient, formula))
     else:

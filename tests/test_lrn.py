@@ -7,8 +7,7 @@ from layer_checks import central_differences
 
 from keras_alexnet.layers import LocalResponseNormalization
 from keras_alexnet.layers.implementations import choose
-from keras_alexnet.layers.lrn import local_response_normalization
-from keras_alexnet.layers.lrn_implementations import IMPLEMENTATIONS
+from keras_alexnet.layers.lrn_implementations import IMPLEMENTATIONS, Formula
 
 # Strong enough for the normalisation to matter.
 STRONG = {"size": 3, "alpha": 0.5, "beta": 0.75, "k": 1.0}
@@ -33,13 +32,14 @@ def expected(x, size=5, alpha=1e-4, beta=0.75, k=2.0, alpha_over_size=False, gro
     return y
 
 
-def normalise(x, implementation, **arguments):
+def normalise(x, implementation, *, groups=1, channels_last=True, **numbers):
     """The function, with the arguments and defaults of the layer."""
-    arguments = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0, **arguments}
-    if arguments.pop("alpha_over_size", False):
-        arguments["alpha"] /= arguments["size"]
+    numbers = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0, **numbers}
+    if numbers.pop("alpha_over_size", False):
+        numbers["alpha"] /= numbers["size"]
+    options = {"groups": groups, "channels_last": channels_last}
     x = tf.convert_to_tensor(x)
-    return local_response_normalization(x, implementation=implementation, **arguments)
+    return Formula(**numbers).normalise(x, implementation, **options)
 
 
 def normal(*shape, scale=3.0, seed=0):

@@ -6,7 +6,6 @@ continued; a file counts only when its digest is the published one.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fnmatch
 import http.client
@@ -14,7 +13,6 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import rich.progress
@@ -257,9 +255,14 @@ def fetch_weights(name: str, cache_dir: str | Path | None = None) -> Path:
     target = Path(chosen).expanduser() / file.file_name
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target):
-            if not target.is_file():
-                _download_from_any(file, target)
+        lock = FileLock(f"{target}.lock", timeout=0)
+        try:
+            with lock:
+                if not target.is_file():
+                    _download_from_any(file, target)
+                Path(lock.lock_file).unlink(missing_ok=True)
+        except Timeout:
+            raise OSError(f"Another process is downloading {target} now.") from None
     found = file.digest_of(target)
     if found != file.digest:
         raise UserError(
@@ -270,23 +273,6 @@ def fetch_weights(name: str, cache_dir: str | Path | None = None) -> Path:
 
 
 # === Download ===
-
-
-@contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Keeps other processes from downloading a file meanwhile.
-
-    Raises:
-        OSError: Another process is downloading it.
-    """
-    lock = FileLock(f"{target}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OSError(f"Another process is downloading {target} now.") from None
-    with lock:
-        yield
-        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _download_from_any(file: PublishedFile, target: Path) -> None:
