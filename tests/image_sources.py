@@ -32,10 +32,10 @@ def picture(seed, mode="RGB", size=(9, 7)):
     return Image.fromarray(pixels.squeeze())
 
 
-def write(path, seed=0, mode="RGB", **options):
+def write(path, seed=0, mode="RGB", size=(9, 7), **options):
     """Writes a picture of noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture(seed, mode).save(path, **options)
+    picture(seed, mode, size).save(path, **options)
     return path
 
 

@@ -14,6 +14,7 @@ from keras_alexnet.errors import UserError, unknown
 if TYPE_CHECKING:
     import numpy as np
 
+    from keras_alexnet.inspect.units import Excitation
     from keras_alexnet.model import AlexNet
 
 
@@ -32,6 +33,9 @@ class Explain(ImagesCommand):
     """Name or number of the class to explain; by default each image's likeliest."""
     layer: str = "relu5"
     """The layer whose maps grad-cam looks at."""
+    units: tuple[str, ...] = ()
+    """Units, such as conv3:0-15: draw the patches that excite each most instead, and
+    print by which class, that is folder, it is excited."""
     out: str = "explained"
     """The folder to draw into, a picture for each image and method."""
 
@@ -41,6 +45,8 @@ class Explain(ImagesCommand):
 
         files = self.files()
         model = self.open()
+        if self.units:
+            return self._draw_units(model, files)
         target = self._target(model)
         # Pixels, 0-255, to be drawn too.
         geometry = model.metadata.preprocessing.geometry
@@ -59,6 +65,67 @@ class Explain(ImagesCommand):
         print(f"{len(files) - failed} images are explained in {self.out}.")
         return 2 if failed else 0
 
+    def _draw_units(self, model: AlexNet, files: list[str]) -> int:
+        """Draws the patches that excite units most, and prints their selectivity."""
+        from keras_alexnet.inspect import figures, units
+        from keras_alexnet.inspect.tables import console, make_table
+
+        folders = sorted({Path(file).parent.name for file in files})
+        asked = {text: units.parse_units(text, model) for text in self.units}
+        watched = {
+            text: units.Excitation(model, *one, classes=len(folders))
+            for text, one in asked.items()
+        }
+        read, rows = self._watch(model, files, folders, list(watched.values())), []
+        geometry = model.metadata.preprocessing.geometry
+        for text, (layer, numbers) in asked.items():
+            fields, drawn = units.receptive_fields(model, layer), {}
+            patches, found = watched[text].patches(), watched[text].selectivity()
+            for unit, best, (label, value) in zip(numbers, patches, found, strict=True):
+                parts = drawn[f"{layer}:{unit}"] = []
+                for one in best:
+                    top, left = fields[0][one.row], fields[1][one.column]
+                    image = _drawable(geometry(read[one.image])[0].numpy())
+                    parts.append(image[slice(*top), slice(*left)])
+                # Not a number where nothing was selected.
+                chosen = (folders[label], f"{value:.3f}") if value == value else "--"
+                strongest = read[best[0].image] if best else "-"
+                rows.append((f"{layer}:{unit}", *chosen, strongest))
+            path = Path(self.out, f"{text.replace(':', '-')}.png")
+            figures.contact_sheet(drawn, 9, path)
+        headings = ("unit", "class", ">selectivity", "strongest image")
+        console.print(make_table(f"{len(read):,} images", headings, rows))
+        print(f"Patches: {self.out}")
+        return 2 if len(read) < len(files) else 0
+
+    def _watch(
+        self,
+        model: AlexNet,
+        files: list[str],
+        folders: list[str],
+        watched: list[Excitation],
+    ) -> list[str]:
+        """Shows images to units; returns those that could be read."""
+        import keras
+
+        from keras_alexnet.features.extraction import image_batches
+
+        last = keras.config.image_data_format() == "channels_last"
+        preprocessing, read, start = model.metadata.preprocessing, [], 0
+        for images, reasons in image_batches(files, preprocessing, 64, "Looking"):
+            names = files[start : start + len(reasons)]
+            start += len(reasons)
+            for name, why in zip(names, reasons, strict=True):
+                if why is not None:
+                    print(f"{name} cannot be read: {why}", file=sys.stderr)
+            good = [n for n, why in enumerate(reasons) if why is None]
+            x = images.numpy()[good]
+            read += [names[n] for n in good]
+            labels = [folders.index(Path(names[n]).parent.name) for n in good]
+            for one in watched if good else ():
+                one.add(x if last else x.transpose(0, 3, 1, 2), labels)
+        return read
+
     def _target(self, model: AlexNet) -> int | None:
         """Returns the class that is asked for."""
         names = list(model.metadata.class_names)
@@ -76,7 +143,6 @@ class Explain(ImagesCommand):
     ) -> None:
         """Draws one image, 0-255, by all methods."""
         import keras
-        import numpy as np
 
         from keras_alexnet.inspect import explain, figures
 
@@ -98,8 +164,13 @@ class Explain(ImagesCommand):
                 is_gradient = method == "saliency"
                 scores = scores.max(axis) if is_gradient else scores.sum(axis)
             figures.attribution(
-                np.clip(np.round(pixels), 0, 255).astype(np.uint8),
+                _drawable(pixels),
                 scores,
                 f"{name}, {probabilities[chosen]:.1%}: {method}",
                 Path(self.out, f"{stem}-{method}.png"),
             )
+
+
+def _drawable(pixels: np.ndarray) -> np.ndarray:
+    """Rounds pixels to bytes."""
+    return pixels.round().clip(0, 255).astype("uint8")
