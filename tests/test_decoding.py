@@ -43,11 +43,6 @@ def decode(encoded, channels=3):
     return image.numpy()
 
 
-def in_tf_data(encoded):
-    dataset = tf.data.Dataset.from_tensors(encoded)
-    return next(iter(dataset.map(lambda one: decoding.decode(one, 3)))).numpy()
-
-
 def seen(encoded):
     """What PIL shows: turned upright, on white."""
     image = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded))).convert("RGBA")
@@ -55,11 +50,23 @@ def seen(encoded):
     return np.asarray(Image.alpha_composite(white, image).convert("RGB"), np.int32)
 
 
-# In a pipeline, alone, and as in an export.
+def each_alone(files):
+    return list(map(decode, files))
+
+
+def each_in_tf_data(files):
+    dataset = tf.data.Dataset.from_tensor_slices(files)
+    dataset = dataset.map(lambda one: decoding.decode(one, 3))
+    return list(dataset.as_numpy_iterator())
+
+
+def each_exported(files):
+    return [exported(tf.constant(file)).numpy() for file in files]
+
+
+both = pytest.mark.parametrize("read", [each_alone, each_in_tf_data])
 everywhere = pytest.mark.parametrize(
-    "read",
-    [decode, in_tf_data, lambda encoded: exported(tf.constant(encoded)).numpy()],
-    ids=["alone", "tf.data", "export"],
+    "read", [each_alone, each_in_tf_data, each_exported]
 )
 
 
@@ -156,17 +163,23 @@ def test_a_jpeg_of_a_side_that_no_decoder_takes_is_too_large():
 
 
 @everywhere
-@pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_photograph_stands_upright(read, orientation, order, kind):
-    exif = Image.Exif()
-    exif.endian = order
-    exif[0x010E] = "a description, longer than four bytes, before the orientation"
-    exif[0x0112] = orientation
-    encoded = encode(Image.fromarray(smooth(24, 30)), kind, exif=exif.tobytes())
-    assert seen(encoded).shape[0] == (24 if orientation < 5 else 30)
-    assert np.abs(read(encoded) - seen(encoded)).max() <= 4
+def test_a_photograph_stands_upright(read, kind):
+    files = []
+    for order in "<>":
+        for orientation in range(1, 9):
+            exif = Image.Exif()
+            exif.endian = order
+            exif[0x010E] = "a description, longer than four bytes, before the next"
+            exif[0x0112] = orientation
+            image = Image.fromarray(smooth(24, 30))
+            files.append(encode(image, kind, exif=exif.tobytes()))
+    expected = [seen(file) for file in files]
+    assert [image.shape[0] for image in expected] == [24] * 4 + [30] * 4 + (
+        [24] * 4 + [30] * 4
+    )
+    for found, image in zip(read(files), expected, strict=True):
+        assert np.abs(found - image).max() <= 4
 
 
 def with_segments(encoded, *segments):
@@ -239,66 +252,67 @@ def test_a_damaged_exif_header_of_a_png_does_no_harm(header):
 
 
 @everywhere
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_what_is_transparent_is_seen_on_white(read, mode):
-    pixels = noise(9, 7, len(mode))
-    pixels[:3, :, -1], pixels[3:5, :, -1] = 0, 255
-    encoded = encode(Image.fromarray(pixels, mode), "PNG")
-    found = read(encoded)
-    assert np.abs(found - seen(encoded)).max() <= 1
-    assert (found[:3] == 255).all()
-    np.testing.assert_array_equal(
-        found[3:5], np.broadcast_to(pixels[3:5, :, :-1], (2, 7, 3))
-    )
+def test_what_is_transparent_is_seen_on_white(read):
+    for mode in ("RGBA", "LA"):
+        pixels = noise(9, 7, len(mode))
+        pixels[:3, :, -1], pixels[3:5, :, -1] = 0, 255
+        encoded = encode(Image.fromarray(pixels, mode), "PNG")
+        (found,) = read([encoded])
+        assert np.abs(found - seen(encoded)).max() <= 1
+        assert (found[:3] == 255).all()
+        np.testing.assert_array_equal(
+            found[3:5], np.broadcast_to(pixels[3:5, :, :-1], (2, 7, 3))
+        )
 
 
 @everywhere
-def test_a_colour_of_a_png_or_a_gif_may_be_transparent(read, request):
+def test_a_colour_of_a_png_or_a_gif_may_be_transparent(read):
     pixels = noise(9, 7, 3)
     color = tuple(int(value) for value in pixels[4, 4])
     palette = Image.fromarray(pixels).quantize(16)
     grey = Image.fromarray(pixels[..., 0])
-    for encoded in (
+    files = [
         encode(Image.fromarray(pixels), "PNG", transparency=color),
         encode(palette, "PNG", transparency=3),
         encode(grey, "PNG", transparency=color[0]),
-    ):
-        np.testing.assert_array_equal(read(encoded), seen(encoded))
-    if "export" not in request.node.name:
+    ]
+    if read is not each_exported:
         number = int(np.asarray(palette)[4, 4])
-        encoded = encode(palette, "GIF", transparency=number)
-        assert (read(encoded)[4, 4] == 255).all()
-        np.testing.assert_array_equal(read(encoded), seen(encoded))
+        files.append(encode(palette, "GIF", transparency=number))
+    for found, file in zip(read(files), files, strict=True):
+        np.testing.assert_array_equal(found, seen(file))
+    assert read is each_exported or (found[4, 4] == 255).all()
 
 
 # === WebP and TIFF ===
 
 
-@pytest.mark.parametrize("read", [decode, in_tf_data], ids=["alone", "tf.data"])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@both
 @pytest.mark.parametrize("kind, options", [("WEBP", {"lossless": True}), ("TIFF", {})])
-def test_pillow_reads_what_tensorflow_does_not(read, kind, options, mode):
-    pixels = np.squeeze(noise(9, 7, len(mode) if mode != "L" else 1))
+def test_pillow_reads_what_tensorflow_does_not(read, kind, options):
     exif = Image.Exif()
     exif[0x0112] = 6
-    encoded = encode(Image.fromarray(pixels), kind, exif=exif, **options)
-    assert seen(encoded).shape == (7, 9, 3)
-    assert np.abs(read(encoded) - seen(encoded)).max() <= 1
-    with pytest.raises(tf.errors.InvalidArgumentError, match="not a JPEG, PNG"):
-        exported(tf.constant(encoded))
+    files = [
+        encode(Image.fromarray(np.squeeze(noise(9, 7, n))), kind, exif=exif, **options)
+        for n in (3, 4, 1)
+    ]
+    for found, file in zip(read(files), files, strict=True):
+        assert seen(file).shape == (7, 9, 3)
+        assert np.abs(found - seen(file)).max() <= 1
+        with pytest.raises(tf.errors.InvalidArgumentError, match="not a JPEG, PNG"):
+            exported(tf.constant(file))
 
 
 # === Bitmaps ===
 
 
 @everywhere
-@pytest.mark.parametrize("mode", ["P", "L", "RGB", "RGBA"])
-def test_a_bitmap_has_the_colours_of_its_palette_or_its_own(read, mode):
+def test_a_bitmap_has_the_colours_of_its_palette_or_its_own(read):
     image = Image.fromarray(noise(9, 7, 4)).convert("RGB")
-    image = image.quantize(16) if mode == "P" else image.convert(mode)
-    encoded = encode(image, "BMP")
-    expected = np.asarray(image.convert("RGB"))
-    np.testing.assert_array_equal(read(encoded), expected)
+    images = [image.quantize(16), *map(image.convert, ("L", "RGB", "RGBA"))]
+    found = read([encode(one, "BMP") for one in images])
+    for pixels, one in zip(found, images, strict=True):
+        np.testing.assert_array_equal(pixels, np.asarray(one.convert("RGB")))
 
 
 # === Fused ===

@@ -65,13 +65,3 @@ def test_any_real_dtype_and_both_numbers_of_channels_are_resized(dtype, channels
     pixels = noise(9, 13, channels)
     actual = preprocessing(channels=channels).resize(tf.constant(pixels.astype(dtype)))
     np.testing.assert_allclose(actual, resized(pixels, 10), atol=0.05)
-
-
-@pytest.mark.parametrize("size", [1, 7, 8, 10])
-def test_the_network_sees_the_middle_of_the_resized_image(size):
-    pixels = noise(10, 10, 3).astype(np.float32)
-    margin = (10 - size) // 2
-    np.testing.assert_array_equal(
-        preprocessing(size=size).center_crop(tf.constant(pixels)),
-        pixels[margin : margin + size, margin : margin + size],
-    )

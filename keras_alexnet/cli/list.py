@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 import tyro
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,18 +20,13 @@ class List:
 
     def run(self) -> int:
         """Prints what there is to choose from."""
-        from keras_alexnet.inspect.tables import console
+        from keras_alexnet.inspect.tables import console, make_table
         from keras_alexnet.registry import plugin_errors
 
-        tables = {
-            "architectures": _architectures,
-            "weights": _weights,
-            "layers": _layers,
-            "recipes": _recipes,
-        }
-        kinds = list(tables) if self.kind == "all" else [self.kind]
+        kinds = (*TABLES,) if self.kind == "all" else (self.kind,)
         for kind in kinds:
-            console.print(tables[kind]())
+            title, headings, rows = TABLES[kind]
+            console.print(make_table(title, headings, rows()))
         if "layers" in kinds:
             for name, error in plugin_errors().items():
                 message = f"{type(error).__name__}: {error}"
@@ -42,55 +35,50 @@ class List:
         return 0
 
 
-def _architectures() -> Table:
+def _architectures() -> Iterator[tuple[str, ...]]:
     from keras_alexnet.architectures import get_architecture, list_architectures
-    from keras_alexnet.inspect.tables import make_table
 
-    rows = (
-        (one.name, f"{one.input_size}x{one.input_size}x{one.channels}", one.summary)
-        for one in map(get_architecture, list_architectures())
-    )
-    return make_table("architectures", ("name", "input", "what"), rows)
+    for one in map(get_architecture, list_architectures()):
+        size = f"{one.input_size}x{one.input_size}x{one.channels}"
+        yield one.name, size, one.summary
 
 
-def _weights() -> Table:
-    from keras_alexnet.inspect.tables import make_table
+def _weights() -> Iterator[tuple[str, ...]]:
     from keras_alexnet.weights.catalog import get_published, list_weights
 
-    files = map(get_published, list_weights())
-    rows = (
-        (
-            one.name,
-            one.architecture,
-            f"{one.top1_error:.1%}" if one.top1_error else "",
-            one.source,
-        )
-        for one in files
-        if one.architecture
-    )
-    title = "published weights, fetched when they are first used"
-    headings = ("name", "architecture", ">top-1 error", "source")
-    return make_table(title, headings, rows)
+    for one in map(get_published, list_weights()):
+        if one.architecture:
+            error = f"{one.top1_error:.1%}" if one.top1_error else ""
+            yield one.name, one.architecture, error, one.source
 
 
-def _layers() -> Table:
-    from keras_alexnet.inspect.tables import make_table
+def _layers() -> Iterator[tuple[str, ...]]:
     from keras_alexnet.registry import get_layer, list_layers
 
-    layers = {name: get_layer(name) for name in list_layers()}
-    rows = (
-        (name, f"{layer.__module__}.{layer.__name__}") for name, layer in layers.items()
-    )
-    title = "layers (besides every class of keras.layers)"
-    return make_table(title, ("name", "class"), rows)
+    for name in list_layers():
+        layer = get_layer(name)
+        yield name, f"{layer.__module__}.{layer.__name__}"
 
 
-def _recipes() -> Table:
-    from keras_alexnet.inspect.tables import make_table
+def _recipes() -> Iterator[tuple[str, ...]]:
     from keras_alexnet.training.recipes import RECIPES
 
-    rows = (
-        (name, ", ".join(f"{key} {value}" for key, value in settings.items()))
-        for name, settings in RECIPES.items()
-    )
-    return make_table("recipes", ("name", "settings"), rows)
+    for name, settings in RECIPES.items():
+        yield name, ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
+# Title, headings and rows of what there is.
+TABLES = {
+    "architectures": ("architectures", ("name", "input", "what"), _architectures),
+    "weights": (
+        "published weights, fetched when they are first used",
+        ("name", "architecture", ">top-1 error", "source"),
+        _weights,
+    ),
+    "layers": (
+        "layers (besides every class of keras.layers)",
+        ("name", "class"),
+        _layers,
+    ),
+    "recipes": ("recipes", ("name", "settings"), _recipes),
+}

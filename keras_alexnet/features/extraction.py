@@ -121,12 +121,12 @@ def image_batches(
         as those are that fill up the last batch.
     """
     skipped = Skipped()
-    irregular = set(filter(is_irregular, files))
+    irregular = {index for index, file in enumerate(files) if is_irregular(file)}
     # A pipe would be waited for.
-    paths = Strings(os.devnull if file in irregular else file for file in files)
-    labels = np.zeros(len(files), np.int32)
-    split = file_split(Path(), paths, labels, 1, skipped)
-    batches = evaluation_batches(split, preprocessing, batch_size)
+    paths = Strings(
+        os.devnull if index in irregular else file for index, file in enumerate(files)
+    )
+    split = file_split(Path(), paths, np.zeros(len(files), np.int32), 1, skipped)
     console = Console(stderr=True)
     with Progress(
         console=console,
@@ -135,15 +135,14 @@ def image_batches(
         redirect_stdout=False,
     ) as progress:
         task = progress.add_task(description, total=len(files))
-        starts = range(0, len(files), batch_size)
-        for start, (images, _, weights) in zip(starts, batches, strict=True):
-            reasons = dict(skipped)
-            read = []
-            for index, weight in enumerate(weights.numpy(), start):
-                if index < len(files):
-                    is_regular = files[index] not in irregular
-                    why = reasons[split.name(index)] if not weight else None
-                    read.append(why if is_regular else "not a regular file")
+        batches = evaluation_batches(split, preprocessing, batch_size)
+        for number, (images, _, weights) in enumerate(batches):
+            begin, reasons, read = number * batch_size, dict(skipped), []
+            for index in range(begin, min(begin + batch_size, len(files))):
+                why = None
+                if not weights[index - begin]:
+                    why = reasons[split.name(index)]
+                read.append("not a regular file" if index in irregular else why)
             yield images, read
             progress.advance(task, len(read))
 
@@ -281,8 +280,20 @@ def extract_features(
         }
         files = [os.path.join(root, row["path"]) for row in stimuli]
         size = min(batch_size, len(files))
-        batches = features_of_files(extractor, preprocessing, files, size)
-        kept, skipped = _collect(batches, stimuli, rows)
+        kept, skipped, remaining = [], [], iter(stimuli)
+        for features, read in features_of_files(extractor, preprocessing, files, size):
+            for why, row in zip(read, remaining, strict=False):
+                if why is None:
+                    kept.append(row)
+                else:
+                    skipped.append((row["path"], why))
+            for name, values in features.items():
+                rows[name].append(name, values)
+        if not kept:
+            raise UserError(
+                "No image can be read; the first that was tried: "
+                + ": ".join(skipped[0])
+            )
         for name in rows:
             rows[name].finish(name)
         paths = tuple(row["path"] for row in kept)
@@ -320,29 +331,6 @@ def _checked_extractor(
     if not out.parent.is_dir():
         raise UserError(f"No such folder: {out.parent}")
     return extractor
-
-
-def _collect(
-    batches: Iterator[tuple[dict[str, np.ndarray], list[str | None]]],
-    stimuli: list[dict[str, str]],
-    rows: dict[str, _Rows],
-) -> tuple[list[dict[str, str]], list[tuple[str, str]]]:
-    """Appends features to rows; returns what was read, and what not with reasons."""
-    kept, skipped, remaining = [], [], iter(stimuli)
-    for features, read in batches:
-        for why, row in zip(read, remaining, strict=False):
-            if why is None:
-                kept.append(row)
-            else:
-                skipped.append((row["path"], why))
-        for name, values in features.items():
-            rows[name].append(name, values)
-    if not kept:
-        path, why = skipped[0]
-        raise UserError(
-            f"No image can be read; the first that was tried: {path}: {why}"
-        )
-    return kept, skipped
 
 
 @contextlib.contextmanager

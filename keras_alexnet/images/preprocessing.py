@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import dataclasses
+import functools
 import math
 import os
 import warnings
@@ -449,11 +450,10 @@ class Preprocessing:
         is_batch = isinstance(images, (list, tuple)) or (
             isinstance(images, np.ndarray) and images.ndim == 4
         )
-        batch = [
-            self.prepare(self._pixels(i)) for i in (images if is_batch else [images])
-        ]
-        if not batch:
+        images = images if is_batch else [images]
+        if not len(images):
             raise UserError("There are no images to preprocess.")
+        batch = [self.prepare(self._pixels(image)) for image in images]
         return self.normalize(tf.stack(batch))
 
     def _pixels(self, image: Any) -> tf.Tensor:
@@ -516,48 +516,28 @@ def _row(values: tuple[float, ...], images: Any) -> np.ndarray:
 
 # === Modes ===
 
+_published = functools.partial(Preprocessing, resize_size=256, channels=3, scale=1.0)
 # What the published sets of weights expect, but for mean images, which come as files.
 MODES: Mapping[str, Preprocessing] = MappingProxyType(
     {
         # BVLC's AlexNet and CaffeNet, and what was converted from them. The mean pixel
         # is that of CaffeNet's prototxt, for want of the mean image.
-        "caffe": Preprocessing(
-            image_size=227,
-            resize_size=256,
-            channels=3,
-            mean=(104.0, 117.0, 123.0),
-            scale=1.0,
-            resize_rule="squash",
-            channel_order="bgr",
+        "caffe": _published(
+            227, mean=(104, 117, 123), resize_rule="squash", channel_order="bgr"
         ),
         # torchvision.
-        "torch": Preprocessing(
-            image_size=224,
-            resize_size=256,
-            channels=3,
+        "torch": _published(
+            224,
             mean=(0.485, 0.456, 0.406),
-            scale=1.0,
-            pixel_max=1.0,
             std=(0.229, 0.224, 0.225),
+            pixel_max=1.0,
             resize_rule="torchvision",
         ),
         # The 2012 program subtracts a mean image. Without one: the channel means of
         # the centre of that of cuda-convnet2's release (make-data/input_meta).
-        "alexnet_2012": Preprocessing(
-            image_size=227,
-            resize_size=256,
-            channels=3,
-            mean=(127.23, 118.59, 103.45),
-            scale=1.0,
-        ),
+        "alexnet_2012": _published(227, mean=(127.23, 118.59, 103.45)),
         # Pixels as they are.
-        "none": Preprocessing(
-            image_size=227,
-            resize_size=256,
-            channels=3,
-            mean=(0.0, 0.0, 0.0),
-            scale=1.0,
-        ),
+        "none": _published(227, mean=(0, 0, 0)),
     }
 )
 
