@@ -314,7 +314,9 @@ def test_weights_choose_fine_tuning_with_their_architecture_and_size(folder, tmp
     facts = Facts(images=40, side=20, imbalance=1.0, characters=False)
     beheaded = TrainConfig(**{**data, "weights": str(tmp_path / "own.weights.h5")})
     chosen, _ = choose(beheaded, facts)
-    assert chosen.architecture == "alexnet_owt"
+    assert (chosen.architecture, chosen.image_size) == ("alexnet_owt", 112)
+    photographs = dataclasses.replace(facts, side=300)
+    assert choose(beheaded, photographs)[0].image_size == 224
     assert chosen.rate_multipliers == ("fc6=10", "fc7=10", "fc8=10")
     given = beheaded.updated({"rate_multipliers": ("fc7=3",)})
     assert choose(given, facts)[0].rate_multipliers == ("fc7=3",)

@@ -104,10 +104,14 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
     images = f"{facts.images:,} training images"
     small = facts.side <= SMALL
     few = facts.images < MANY
-    architecture, image_size, why = _network(config, facts)
-    if image_size is not None:
-        take("image_size", image_size, why)
-    architecture = take("architecture", architecture, why)
+    image_size = None
+    if config.weights is not None and config.architecture is None:
+        architecture, image_size, why = _network_of_weights(config, facts)
+        take("architecture", architecture, f"that of {config.weights}")
+        if image_size is not None:
+            take("image_size", image_size, why)
+    else:
+        architecture = take("architecture", *_network(config, facts))
     if image_size is not None:
         size = config.image_size or image_size
     elif architecture == "alexnet_small":
@@ -146,17 +150,26 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
     return config.updated(settings), reasons
 
 
-def _network(config: TrainConfig, facts: Facts) -> tuple[str, int | None, str]:
-    """Returns an architecture, its weights' input size if it has any, and a reason."""
-    if config.weights is not None and config.architecture is None:
-        network = network_of(read_weights(find_weights(config.weights)))
-        return network.architecture, network.input_size, f"that of {config.weights}"
+def _network(config: TrainConfig, facts: Facts) -> tuple[str, str]:
+    """Returns an architecture, where there are no weights to say it, and a reason."""
     if facts.side <= SMALL:
-        return "alexnet_small", None, f"images of {facts.side} pixels"
+        return "alexnet_small", f"images of {facts.side} pixels"
     images = f"{facts.images:,} training images"
     if facts.images < MANY:
-        return "alexnet_small", None, f"{images} are few for a larger network"
-    return "alexnet_bn", None, f"{images} of {facts.side} pixels"
+        return "alexnet_small", f"{images} are few for a larger network"
+    return "alexnet_bn", f"{images} of {facts.side} pixels"
+
+
+def _network_of_weights(config: TrainConfig, facts: Facts) -> tuple[str, int, str]:
+    """Returns the weights' architecture, a size of its input, and that one's reason."""
+    weights = read_weights(find_weights(config.weights))
+    network = network_of(weights)
+    size, why = network.input_size, f"that of {config.weights}"
+    if size and facts.side <= SMALL and "fc6" not in weights.layers:
+        # A quarter of the pixels: small images have no more detail, and the dense
+        # layers, which the size would have to fit, begin anew.
+        size, why = size // 2, f"half {why}, for images of {facts.side} pixels"
+    return network.architecture, size, why
 
 
 def _multipliers(config: TrainConfig, architecture: str) -> tuple[str, ...]:
