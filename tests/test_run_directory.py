@@ -11,6 +11,7 @@ from socket import gethostname
 import pytest
 
 from keras_alexnet.errors import UserError
+from keras_alexnet.files import write_table
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.run_directory import (
@@ -148,9 +149,8 @@ def test_resuming_nothing_is_a_mistake(tmp_path):
 
 
 def test_an_overwritten_run_leaves_nothing_but_the_users_own_files(tmp_path):
-    run = claim(tmp_path)
-    run.write_history([{"epoch": 1, "loss": 2.0}])
-    for name in ("checkpoints/step-1.json", "figures/a.png", "notes.txt"):
+    claim(tmp_path)
+    for name in ("history.csv", "checkpoints/1.json", "figures/a.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     assert claim(tmp_path, epochs=3, overwrite=True).config().epochs == 3
@@ -180,7 +180,7 @@ def test_a_directory_with_other_files_is_left_alone(tmp_path, resume):
 def test_a_directory_that_cannot_be_written_is_named(tmp_path, below):
     # Not by its permissions, which do not stop root.
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="run directory .* cannot be written: [A-Z]"):
+    with pytest.raises(ValueError, match="directory .* cannot be written: [A-Z]"):
         claim(tmp_path / "file" / below)
     assert contents(tmp_path) == {"file": b""}
 
@@ -220,11 +220,13 @@ def test_what_is_written_is_read_again(tmp_path):
 
 def test_history_has_a_row_per_epoch(tmp_path):
     run = claim(tmp_path)
+    assert run.history() == []
     history = [{"epoch": 1, "loss": 2.25}, {"epoch": 2, "loss": 0.5}]
-    run.write_history(history)
+    write_table(tmp_path / "history.csv", history)
     with (tmp_path / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [{name: float(row[name]) for name in row} for row in rows] == history
+    assert run.history() == history and type(run.history()[0]["epoch"]) is int
 
 
 def test_the_configuration_on_disk_is_plain_json(tmp_path):

@@ -16,12 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
-from filelock import FileLock, Timeout
 
 from keras_alexnet.architectures import get_architecture
 from keras_alexnet.errors import TrainingFailed, UserError, unknown
 from keras_alexnet.files import write_whole
 from keras_alexnet.training.config import TrainConfig
+from keras_alexnet.training.run_directory import (
+    RunDirectory,
+    check_same,
+    explained,
+    is_foreign,
+    locked,
+)
 from keras_alexnet.tuning.oracles import TUNERS, is_chief, is_distributed, make_oracle
 from keras_alexnet.tuning.space import SearchSpace, get_space
 from keras_alexnet.tuning.trial_process import check_in_process
@@ -32,7 +38,6 @@ from keras_alexnet.tuning.tuner import ScheduleTuner
 OBJECTIVES = ("val_top1_error", "val_top5_error", "val_loss")
 # Share of the training images to choose by, where the settings keep none.
 VALIDATION = 0.1
-LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,50 +167,26 @@ def _claimed(run_dir: Path, identity: dict[str, Any]) -> Iterator[None]:
     """
     identity = json.loads(json.dumps(identity))
     _check_directory(run_dir, identity)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run_dir / LOCK, timeout=0)
-        if not is_distributed() or is_chief():
-            lock.acquire()
-    except Timeout:
-        raise UserError(
-            f"Another process is searching in {run_dir} at this moment."
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"The directory {run_dir} cannot be written: {error.strerror}"
-        ) from None
-    try:
-        _check_directory(run_dir, identity)
-        if not (run_dir / "search.json").is_file():
-            text = json.dumps(identity, indent=2) + "\n"
-            write_whole(run_dir / "search.json", text)
+    alone = not is_distributed() or is_chief()
+    with locked(run_dir) if alone else contextlib.nullcontext():
+        with explained(run_dir):
+            _check_directory(run_dir, identity)
+            if not (run_dir / "search.json").is_file():
+                run_dir.mkdir(parents=True, exist_ok=True)
+                text = json.dumps(identity, indent=2) + "\n"
+                write_whole(run_dir / "search.json", text)
         yield
-    finally:
-        lock.release()
 
 
 def _check_directory(run_dir: Path, identity: dict[str, Any]) -> None:
     """Raises a UserError unless a directory is empty or holds this search."""
-    path = run_dir / "search.json"
-    if not path.is_file():
-        if run_dir.is_dir() and {one.name for one in run_dir.iterdir()} - {LOCK}:
-            raise UserError(
-                f"{run_dir} holds files that are not a search's: choose another "
-                "--run-dir."
-            )
-        return
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    for name, value in identity.items():
-        if saved.get(name) != value:
-            raise UserError(
-                f"{run_dir} holds another search: its {name} is {saved.get(name)!r}, "
-                f"not {value!r}. Continue it with the settings that it began with, or "
-                "choose another --run-dir."
-            )
+    directory = RunDirectory(run_dir)
+    if (directory / "search.json").is_file():
+        check_same(run_dir, "search", directory.read_json("search.json"), identity)
+    elif run_dir.is_dir() and any(map(is_foreign, run_dir.iterdir())):
+        raise UserError(
+            f"{run_dir} holds files that are not a search's: choose another --run-dir."
+        )
 
 
 def _result(run_dir: Path, trials: list[Trial], objective: str) -> SearchResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
@@ -127,17 +126,3 @@ def read_error(run_dir: Path, name: str) -> dict[str, Any]:
         return json.loads(text)
     except (OSError, ValueError):
         return {"error": "It failed for an unknown reason.", "by_user": False}
-
-
-def read_history(run_dir: Path) -> list[dict[str, float]]:
-    """Reads a run's history.csv, one row per epoch; empty where there is none yet."""
-    try:
-        with open(run_dir / "history.csv", encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError:
-        return []
-    kinds = {"epoch": int, "step": int}
-    return [
-        {name: kinds.get(name, float)(text) for name, text in row.items() if text}
-        for row in rows
-    ]

@@ -20,6 +20,7 @@ from keras_alexnet.errors import TrainingFailed, UserError
 from keras_alexnet.files import write_whole
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted
+from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.tuning.oracles import DurableOracle, is_chief, is_distributed
 from keras_alexnet.tuning.space import SearchSpace
 from keras_alexnet.tuning.trial_process import (
@@ -34,7 +35,6 @@ from keras_alexnet.tuning.trials import (
     line_of,
     ranked,
     read_error,
-    read_history,
     repeated_error,
 )
 
@@ -132,7 +132,7 @@ class ScheduleTuner(BaseTuner):
         except UserError:  # It has failed for that reason.
             config = self.config
             values = {k: v for k, v in hp.values.items() if not k.startswith("tuner/")}
-        history = read_history(self.run_dir / "trials" / name)
+        history = RunDirectory(self.run_dir / "trials" / name).history()
         known = {TrialStatus.RUNNING: "running", TrialStatus.COMPLETED: "completed"}
         status, error = known.get(last.status, "failed"), None
         if status == "completed" and len(history) < config.epochs:

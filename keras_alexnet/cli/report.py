@@ -66,7 +66,6 @@ class Report(ClassifierCommand):
     def _add_run(self, data: dict[str, Any]) -> None:
         """Adds the configuration and the curves of a run."""
         from keras_alexnet.training.run_directory import RunDirectory
-        from keras_alexnet.tuning.trials import read_history
 
         if not Path(self.network).is_dir():
             data["omitted"].append(
@@ -75,7 +74,7 @@ class Report(ClassifierCommand):
             return
         run = RunDirectory.open(self.network)
         data["configuration"] = dataclasses.asdict(run.config())
-        if history := read_history(run.path):
+        if history := run.history():
             data["history"] = history
             by_validation = run.read_json("data.json").get("validation")
             data["judged_by"] = "validation" if by_validation else "test"

@@ -14,12 +14,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
-import io
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +106,7 @@ class RunDirectory:
         """
         if resume and overwrite:
             raise UserError("A run is either resumed or overwritten, not both.")
-        with self._explained():
+        with explained(self.path):
             if self.holds_run():
                 if resume:
                     self._check_same(config)
@@ -117,7 +116,7 @@ class RunDirectory:
                         "replace it with --overwrite, or choose another --run-dir."
                     )
                 return
-            if self.path.is_dir() and any(map(_is_foreign, self.path.iterdir())):
+            if self.path.is_dir() and any(map(is_foreign, self.path.iterdir())):
                 raise UserError(
                     f"{self.path} holds files that are not a run's: choose another "
                     "--run-dir."
@@ -131,36 +130,19 @@ class RunDirectory:
     ) -> Iterator[None]:
         """Keeps other processes out; writes config.json where it has changed.
 
-        The lock is the operating system's, which ends with the process: what a killed
-        one leaves behind keeps nobody out.
-
         Raises:
             ValueError: Another process trains here, or the directory cannot be written.
         """
-        with self._explained():
-            self.path.mkdir(parents=True, exist_ok=True)
-            try:
-                lock = FileLock(self / LOCK).acquire(timeout=0)
-            except Timeout:
-                raise UserError(
-                    f"{self.path} is in use by another process: {self._owner()}."
-                ) from None
-        with lock:
-            with self._explained():
+        with locked(self.path):
+            with explained(self.path):
                 self.check(config, resume=resume, overwrite=overwrite)
                 discard_unfinished(self.path)
-                owner = {"host": socket.gethostname(), "pid": os.getpid()}
-                write_whole(self / OWNER, json.dumps(owner))
                 if overwrite:
                     self._clear()
                 if not resume or self.has_other_length(config):
                     (self / "result.json").unlink(missing_ok=True)
                     write_whole(self / "config.json", config.to_json())
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):
-                    (self / OWNER).unlink()
+            yield
 
     def _clear(self) -> None:
         """Deletes what an earlier run has left, but for its config.json.
@@ -174,13 +156,6 @@ class RunDirectory:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
-
-    def _owner(self) -> str:
-        try:
-            owner = json.loads((self / OWNER).read_text(encoding="utf-8"))
-            return f"pid {owner['pid']} on {owner['host']}"
-        except (OSError, ValueError, KeyError):
-            return "one that has just begun"
 
     def config(self) -> TrainConfig:
         """Reads the run's configuration.
@@ -211,13 +186,17 @@ class RunDirectory:
         except (ValueError, TypeError) as error:
             raise UserError(f"{self / name} is damaged: {error}") from None
 
-    def write_history(self, history: list[dict[str, float]]) -> None:
-        """Writes history.csv, one row per epoch."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(history[-1]))
-        writer.writeheader()
-        writer.writerows(history)
-        write_whole(self / "history.csv", text.getvalue())
+    def history(self) -> list[dict[str, float]]:
+        """Reads history.csv, one row per epoch; empty where there is none yet."""
+        if not (self / "history.csv").is_file():
+            return []
+        with open(self / "history.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        kinds = {"epoch": int, "step": int}
+        return [
+            {name: kinds.get(name, float)(text) for name, text in row.items() if text}
+            for row in rows
+        ]
 
     def preprocessing(self) -> Preprocessing:
         """Reads what the run's model expects of its input."""
@@ -229,15 +208,6 @@ class RunDirectory:
         """Reads the run's classes, in the order of the model's outputs."""
         return self.read_json("data.json")["class_names"]
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"The run directory {self.path} cannot be written: {error.strerror}"
-            ) from None
-
     def has_other_length(self, config: TrainConfig) -> bool:
         """Says whether a configuration makes the run in here longer or shorter."""
         saved = self.config()
@@ -246,22 +216,76 @@ class RunDirectory:
         return not by_minutes and any(new not in (None, old) for new, old in wanted)
 
     def _check_same(self, config: TrainConfig) -> None:
-        saved = dataclasses.asdict(self.config())
         wanted = dataclasses.asdict(config)
-        for name in wanted:
-            # What is still to be decided was, when the run began.
-            if name in (*config.left_open, *LENGTH):
-                continue
-            if name == "minutes" and self.has_other_length(config):
-                continue
-            if name not in MAY_CHANGE_ON_RESUME and saved[name] != wanted[name]:
-                raise UserError(
-                    f"{self.path} holds another run: its {name} is {saved[name]!r}, "
-                    f"not {wanted[name]!r}. Resume with the settings that it began "
-                    "with, or choose another --run-dir."
-                )
+        # What is still to be decided was, when the run began.
+        free = {*MAY_CHANGE_ON_RESUME, *config.left_open, *LENGTH}
+        free |= {"minutes"} if self.has_other_length(config) else set()
+        for name in free:
+            del wanted[name]
+        check_same(self.path, "run", dataclasses.asdict(self.config()), wanted)
 
 
-def _is_foreign(path: Path) -> bool:
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Makes a directory, and keeps other processes out of it.
+
+    The lock is the operating system's, which ends with the process: what a killed one
+    leaves behind keeps nobody out.
+
+    Raises:
+        ValueError: Another process is in it, or it cannot be written.
+    """
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(path / LOCK).acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"{path} is in use by another process: {_owner(path)}."
+            ) from None
+    with lock:
+        with explained(path):
+            owner = {"host": socket.gethostname(), "pid": os.getpid()}
+            write_whole(path / OWNER, json.dumps(owner))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                (path / OWNER).unlink()
+
+
+def _owner(path: Path) -> str:
+    try:
+        owner = json.loads((path / OWNER).read_text(encoding="utf-8"))
+        return f"pid {owner['pid']} on {owner['host']}"
+    except (OSError, ValueError, KeyError):
+        return "one that has just begun"
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Makes a mistake of the user of what the system says of a directory."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"The directory {path} cannot be written: {error.strerror}"
+        ) from None
+
+
+def check_same(
+    path: Path, kind: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+    """Raises a ValueError if what a directory holds has other settings."""
+    for name, value in wanted.items():
+        if saved.get(name) != value:
+            raise UserError(
+                f"{path} holds another {kind}: its {name} is {saved.get(name)!r}, not "
+                f"{value!r}. Resume with the settings that it began with, or choose "
+                "another --run-dir."
+            )
+
+
+def is_foreign(path: Path) -> bool:
     """Says whether something is what no run leaves before its config.json."""
     return path.name not in (LOCK, OWNER) and not is_unfinished(path)

@@ -25,7 +25,7 @@ from keras_alexnet.data.pipeline import (
 )
 from keras_alexnet.errors import UserError
 from keras_alexnet.evaluation import Evaluation, Evaluator
-from keras_alexnet.files import replacing, write_whole
+from keras_alexnet.files import replacing, write_table, write_whole
 from keras_alexnet.images.decoding import decode
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.inspect import figures
@@ -375,7 +375,8 @@ class _Training:
                 self.model.stop_training = True
             if self.hosts.is_chief:
                 self.saver.attempt(
-                    "history.csv", lambda: self.run_dir.write_history(self.history)
+                    "history.csv",
+                    lambda: write_table(self.run_dir / "history.csv", self.history),
                 )
         # A copy, because it is written while the history may grow.
         record = {
@@ -501,7 +502,7 @@ def _write_results(
             model.save(partial)
 
     written = [
-        saver.attempt("history.csv", lambda: run.write_history(history)),
+        saver.attempt("history.csv", lambda: write_table(run / "history.csv", history)),
         saver.attempt(
             "figures", lambda: _draw(run, model, source, evaluation, history)
         ),
