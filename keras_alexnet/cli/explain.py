@@ -28,7 +28,12 @@ class Explain(ClassifierCommand):
     """Image files, folders of them, or patterns such as "photos/*.jpg"."""
     method: tuple[
         Literal[
-            "saliency", "smooth-grad", "integrated-gradients", "grad-cam", "occlusion"
+            "saliency",
+            "smooth-grad",
+            "integrated-gradients",
+            "deconvolution",
+            "grad-cam",
+            "occlusion",
         ],
         ...,
     ] = ("grad-cam",)
