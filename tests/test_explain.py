@@ -63,6 +63,10 @@ def test_attributions_are_those_of_captum(network):
         CAPTUM["integrated"].transpose(0, 2, 3, 1).astype("float32"),
     )
     near(
+        explain.deconvolution(network, IMAGES, TARGET),
+        CAPTUM["deconvolution"].transpose(0, 2, 3, 1),
+    )
+    near(
         explain.grad_cam(network, IMAGES, TARGET, layer="relu"),
         CAPTUM["grad_cam"][:, 0],
     )

@@ -24,7 +24,12 @@ class Explain(ImagesCommand):
 
     method: tuple[
         Literal[
-            "saliency", "smooth-grad", "integrated-gradients", "grad-cam", "occlusion"
+            "saliency",
+            "smooth-grad",
+            "integrated-gradients",
+            "deconvolution",
+            "grad-cam",
+            "occlusion",
         ],
         ...,
     ] = ("grad-cam",)

@@ -119,6 +119,44 @@ def integrated_gradients(
     return (difference * total).astype(np.float32)
 
 
+def deconvolution(
+    model: keras.Model, images: np.ndarray, target: Target = None
+) -> np.ndarray:
+    """Returns the score projected back to the pixels by a deconvolutional network.
+
+    The gradient, but that a ReLU passes back what is positive there, whatever it was
+    on the way forward; max pooling passes it to where the maximum was, its switch
+    (Zeiler and Fergus 2013, https://arxiv.org/abs/1311.2901, section 2.1).
+
+    Args:
+        model: As in `saliency`.
+        images: As in `saliency`.
+        target: As in `saliency`.
+
+    Returns:
+        float32, of the shape of `images`, with its sign.
+    """
+    score = _Score(model, images, target)
+    network = keras.Model(model.inputs[0], logits_of(model))
+
+    @tf.function(autograph=False)
+    def project(x: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+        # In place of TensorFlow's own gradient, whichever layer the ReLU is in.
+        with tf.compat.v1.get_default_graph().gradient_override_map(
+            {"Relu": "KerasAlexNetDeconvolution"}
+        ):
+            logits = tf.cast(network(x, training=False), tf.float32)
+            chosen = tf.gather(logits, classes, batch_dims=1)
+        return tf.gradients(chosen, x)[0]
+
+    return project(tf.constant(score.images), score.target).numpy()
+
+
+@tf.RegisterGradient("KerasAlexNetDeconvolution")
+def _positive_part(_: tf.Operation, gradient: tf.Tensor) -> tf.Tensor:
+    return tf.nn.relu(gradient)
+
+
 def grad_cam(
     model: keras.Model,
     images: np.ndarray,
@@ -209,6 +247,7 @@ METHODS: dict[str, Callable[..., np.ndarray]] = {
     "saliency": saliency,
     "smooth-grad": smooth_grad,
     "integrated-gradients": integrated_gradients,
+    "deconvolution": deconvolution,
     "grad-cam": grad_cam,
     "occlusion": occlusion,
 }
