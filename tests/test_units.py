@@ -125,3 +125,73 @@ def test_the_command_draws_patches_and_prints_selectivity(tmp_path, command):
     assert names == ["fc8-1.png", "relu2-0-3.png"]
     code, _, errors = command(*arguments, "--units", "conv7:0")
     assert code == 2 and "Unknown layer 'conv7'" in errors
+
+
+# === Images made for units ===
+
+
+def test_an_image_made_for_a_linear_unit_is_its_weights_signs():
+    weights = np.random.default_rng(0).choice([-1.0, 1.0], (3, 6, 6, 3))
+    inputs = keras.Input((6, 6, 3))
+    flat = keras.layers.Flatten()(inputs)
+    outputs = keras.layers.Dense(3, use_bias=False, name="fc")(flat)
+    model = keras_alexnet.AlexNet(inputs, outputs)
+    model.get_layer("fc").set_weights([weights.reshape(3, -1).T])
+    model.bind(get_preprocessing("torch", image_size=6, resize_size=6))
+    free = {"total_variation": 0.0, "decay": 0.0, "jitter": 0}
+    made = units.activation_maximization(model, "fc", [2, 0], steps=64, **free)
+    # The deviations of torchvision's preprocessing differ, the signs do not.
+    np.testing.assert_array_equal(made > 128, weights[[2, 0]] > 0)
+    smooth = units.activation_maximization(model, "fc", [2, 0], steps=64)
+    rough, smoother = (np.abs(np.diff(one, axis=1)).sum() for one in (made, smooth))
+    assert smoother < rough
+    assert 0 <= smooth.min() and smooth.max() <= 255
+
+
+def test_images_made_for_units_excite_them_and_are_the_same_for_the_same_seed():
+    model = keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 3), classes=4)
+    model.bind(get_preprocessing("torch", image_size=16, resize_size=16))
+    network = keras.Model(model.inputs[0], model.get_layer("conv2").output)
+
+    def excitation(images):
+        maps = network(model.metadata.preprocessing.normalize(images)).numpy()
+        return maps.mean((1, 2))[[0, 1], [1, 5]]
+
+    made = [
+        units.activation_maximization(model, "conv2", [1, 5], steps=steps, seed=3)
+        for steps in (1, 40, 40)
+    ]
+    assert (excitation(made[1]) > excitation(made[0])).all()
+    np.testing.assert_array_equal(made[1], made[2])
+
+
+# === Towers ===
+
+
+def test_towers_are_split_and_their_colour_is_energy_outside_the_grey_axis():
+    model = keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 3), groups=2)
+    kernel = np.zeros(model.get_layer("conv1").kernel.shape, "float32")
+    half = kernel.shape[-1] // 2
+    kernel[..., :half] = 1.0  # Grey.
+    kernel[..., 0, half:], kernel[..., 1, half:] = 1.0, -1.0  # Red against green.
+    kernel[..., 0, -1], kernel[..., 1, -1] = 1.0, 0.0  # Red: two thirds.
+    model.get_layer("conv1").kernel.assign(kernel)
+    first, second = (units.color_fractions(one) for one in units.towers(model))
+    np.testing.assert_allclose(first, 0, atol=1e-12)
+    np.testing.assert_allclose(second[:-1], 1)
+    assert second[-1] == pytest.approx(2 / 3)
+    grey = keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 1))
+    with pytest.raises(ValueError, match="no convolution of colour images"):
+        units.towers(grey)
+
+
+def test_the_command_needs_no_images_for_them(tmp_path, command):
+    model = keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 3), classes=4)
+    model.bind(get_preprocessing("torch", image_size=16, resize_size=16))
+    model.save(tmp_path / "own.keras")
+    out = tmp_path / "out"
+    _, printed, _ = command("explain", tmp_path / "own.keras", "--towers", "--out", out)
+    assert "tower" in printed and (out / "tower-2.png").is_file()
+    options = ("--units", "conv2:0-1", "--out", out)
+    command("explain", tmp_path / "own.keras", *options)
+    assert (out / "conv2-0-1-made.png").is_file()

@@ -40,7 +40,11 @@ class Explain(ImagesCommand):
     """The layer whose maps grad-cam looks at."""
     units: tuple[str, ...] = ()
     """Units, such as conv3:0-15: draw the patches that excite each most instead, and
-    print by which class, that is folder, it is excited."""
+    print by which class, that is folder, it is excited. Without images: draw images
+    that are made to excite them."""
+    towers: bool = False
+    """Draw the first layer's filters tower by tower, and print how much of them is
+    colour; no images are needed."""
     out: str = "explained"
     """The folder to draw into, a picture for each image and method."""
 
@@ -48,6 +52,10 @@ class Explain(ImagesCommand):
         """Draws attributions of images."""
         from keras_alexnet.features.extraction import image_batches
 
+        if self.towers:
+            return self._draw_towers(self.open())
+        if self.units and not self.images:
+            return self._draw_made(self.open())
         files = self.files()
         model = self.open()
         if self.units:
@@ -69,6 +77,43 @@ class Explain(ImagesCommand):
             self._draw(model, stem, images[0].numpy(), target)
         print(f"{len(files) - failed} images are explained in {self.out}.")
         return 2 if failed else 0
+
+    def _draw_made(self, model: AlexNet) -> int:
+        """Draws images that are made to excite units."""
+        from keras_alexnet.inspect import figures, units
+
+        for text in self.units:
+            layer, numbers = units.parse_units(text, model)
+            made = units.activation_maximization(model, layer, numbers)
+            drawn = {
+                f"{layer}:{unit}": [_drawable(image)]
+                for unit, image in zip(numbers, made, strict=True)
+            }
+            name = f"{text.replace(':', '-')}-made.png"
+            figures.contact_sheet(drawn, 1, Path(self.out, name))
+        print(f"Drawn in {self.out}.")
+        return 0
+
+    def _draw_towers(self, model: AlexNet) -> int:
+        """Draws the filters of each tower; prints how much of them is colour."""
+        import numpy as np
+
+        from keras_alexnet.inspect import figures, units
+        from keras_alexnet.inspect.tables import console, make_table
+
+        rows = []
+        for number, kernel in enumerate(units.towers(model), start=1):
+            colors = units.color_fractions(kernel)
+            order = np.argsort(colors)
+            figures.filters(kernel[..., order], Path(self.out, f"tower-{number}.png"))
+            quarters = np.percentile(colors, (25, 50, 75))
+            rows.append(
+                (str(number), str(len(colors)), *(f"{q:.1%}" for q in quarters))
+            )
+        headings = ("tower", ">filters", ">colour, lower quarter", ">median", ">upper")
+        console.print(make_table("Part of the filters that is colour", headings, rows))
+        print(f"Drawn in {self.out}.")
+        return 0
 
     def _draw_units(self, model: AlexNet, files: list[str]) -> int:
         """Draws the patches that excite units most, and prints their selectivity."""

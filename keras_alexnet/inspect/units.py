@@ -1,4 +1,4 @@
-"""Units: receptive fields, the patches that excite each most, selectivity by class.
+"""Units: receptive fields, what excites each, selectivity by class; the two towers.
 
 A unit is a channel of a layer, or one of the numbers of a layer without feature maps.
 """
@@ -20,6 +20,7 @@ from keras_alexnet.layers import (
     NonOverlappingMaxPooling2D,
     SpatialResponseNormalization,
 )
+from keras_alexnet.model import AlexNet
 
 # Of each position along an axis: the first row of the image that it sees, and the one
 # after the last; int64 `(positions, 2)`.
@@ -250,3 +251,132 @@ class Excitation:
             value = (unit[best] - rest) / (unit[best] + rest)
             result.append((int(there[best]), float(value)))
         return result
+
+
+# === Images made for units ===
+
+
+def activation_maximization(
+    model: AlexNet,
+    layer: str,
+    units: Sequence[int],
+    *,
+    steps: int = 256,
+    step: float = 4.0,
+    total_variation: float = 0.25,
+    decay: float = 0.05,
+    jitter: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Returns an image for each unit that excites it, by gradient ascent from noise.
+
+    Activation maximisation (Erhan et al. 2009; Simonyan et al. 2013,
+    https://arxiv.org/abs/1312.6034, with their L2 penalty), with the total variation
+    of Mahendran and Vedaldi 2014 (https://arxiv.org/abs/1412.0035) and random shifts.
+    The gradient is brought to a root mean square of 1, so that the penalties mean the
+    same for all units.
+
+    Args:
+        model: Knows its preprocessing.
+        layer: The layer's name. A channel of feature maps is their mean.
+        units: Which of its units.
+        steps: Steps of ascent.
+        step: Their length, in grey levels.
+        total_variation: Weight of the penalty on differences between neighbours.
+        decay: Weight of the penalty on what is far from grey.
+        jitter: Largest shift, in pixels; a sixteenth of the image by default.
+        seed: Decides noise and shifts.
+
+    Returns:
+        float32 pixels, 0-255, `(units, height, width, channels)`.
+
+    Raises:
+        ValueError: There is no such layer, or the model lacks its preprocessing.
+    """
+    preprocessing = model.metadata.preprocessing
+    if preprocessing is None:
+        raise UserError(
+            f"{model.name} does not know its preprocessing. Say what it expects: "
+            "model.bind(preprocessing)."
+        )
+    network = feature_extractor(model, [layer])
+    channels = _channels(model.get_layer(layer).output)
+    last = keras.config.image_data_format() == "channels_last"
+    size = preprocessing.image_size
+    reach = size // 16 if jitter is None else jitter
+    shape = (len(units), size, size, preprocessing.channels)
+    # Each image is for its own unit.
+    own = tf.one_hot(list(units), model.get_layer(layer).output.shape[channels])
+
+    def uphill(pixels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(pixels)
+            x = preprocessing.normalize(pixels)
+            x = x if last else tf.transpose(x, (0, 3, 1, 2))
+            outputs = tf.cast(network(x, training=False)[layer], tf.float32)
+            if len(outputs.shape) == 4:
+                outputs = tf.reduce_mean(outputs, (1, 2) if channels == -1 else (2, 3))
+            value = tf.reduce_sum(outputs * own)
+        gradient = tape.gradient(value, pixels)
+        mean_square = tf.reduce_mean(gradient**2, axis=(1, 2, 3), keepdims=True)
+        return gradient / tf.sqrt(mean_square + 1e-24)
+
+    def penalty(pixels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(pixels)
+            value = total_variation * tf.reduce_sum(tf.image.total_variation(pixels))
+            value += decay * tf.reduce_sum((pixels - 128) ** 2) / 256
+        return tape.gradient(value, pixels)
+
+    @tf.function(autograph=False)
+    def move(pixels: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        shift = tf.random.stateless_uniform(
+            (2,), (seed, number), -reach, reach + 1, tf.int32
+        )
+        pixels = tf.roll(pixels, shift, (1, 2))
+        pixels += step * (uphill(pixels) - penalty(pixels))
+        return tf.clip_by_value(tf.roll(pixels, -shift, (1, 2)), 0, 255)
+
+    pixels = tf.random.stateless_normal(shape, (seed, -1), 128, 8)
+    for number in tf.range(steps):
+        pixels = move(pixels, number)
+    return pixels.numpy()
+
+
+# === Towers ===
+
+
+def color_fractions(kernel: np.ndarray) -> np.ndarray:
+    """Returns how much of each filter of a first layer is colour.
+
+    The part of its energy outside the grey axis: 0 for a filter that looks at
+    brightness alone, 1 for one that looks at hue alone.
+
+    Args:
+        kernel: `(height, width, 3, filters)`.
+    """
+    kernel = np.asarray(kernel, np.float64)
+    grey = kernel.mean(axis=2, keepdims=True)
+    energy = (kernel**2).sum(axis=(0, 1, 2))
+    return ((kernel - grey) ** 2).sum(axis=(0, 1, 2)) / np.maximum(energy, 1e-30)
+
+
+def towers(model: keras.Model) -> list[np.ndarray]:
+    """Returns the filters of the first convolution, those of each tower together.
+
+    The paper's figure 3: its towers became "largely color-agnostic" and "largely
+    color-specific". The towers are the groups of the next convolution that has any.
+
+    Returns:
+        Kernels of colour images, `(height, width, 3, filters)`; one where there are no
+        towers.
+
+    Raises:
+        ValueError: The network has no convolution, or takes grey images.
+    """
+    layers = [x for x in model.layers if hasattr(x, "kernel") and hasattr(x, "groups")]
+    if not layers or layers[0].kernel.shape[2] != 3:
+        raise UserError(f"{model.name} has no convolution of colour images.")
+    count = max(layer.groups for layer in layers)
+    kernel = keras.ops.convert_to_numpy(layers[0].kernel)
+    return np.split(kernel, count, axis=3)
