@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_alexnet
+from keras_alexnet.export import saved_model
 from keras_alexnet.export.artefact import in_precision
 from keras_alexnet.export.comparison import compare, noise
 from keras_alexnet.export.keras_file import FORMAT
@@ -34,6 +35,19 @@ def exported(tmp_path_factory):
 
 def images(count=5, size=28):
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), "uint8")
+
+
+def test_requests_to_warm_up_are_those_of_tensorflow_serving(exported):
+    # Of tensorflow-serving-api 2.21: a PredictionLog whose predict_log.request has the
+    # signature "serve" and "images", tf.make_tensor_proto([[[[7]]]], uint8).
+    theirs = (
+        "322e0a2c0a071a05736572766512210a06696d61676573121708041210120208011202080112020801"
+        "120208013a0107"
+    )
+    pixel = np.full((1, 1, 1, 1), 7, "uint8")
+    assert saved_model._request("serve", "images", pixel).hex() == theirs
+    path = exported[2] / "assets.extra" / "tf_serving_warmup_requests"
+    assert len(list(tf.data.TFRecordDataset(str(path)))) == 3
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])

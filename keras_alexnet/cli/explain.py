@@ -86,11 +86,11 @@ class Explain(ImagesCommand):
             layer, numbers = units.parse_units(text, model)
             made = units.activation_maximization(model, layer, numbers)
             drawn = {
-                f"{layer}:{unit}": [_drawable(image)]
-                for unit, image in zip(numbers, made, strict=True)
+                f"{layer}:{numbers[first]}": list(map(_drawable, made[first:][:8]))
+                for first in range(0, len(numbers), 8)
             }
             name = f"{text.replace(':', '-')}-made.png"
-            figures.contact_sheet(drawn, 1, Path(self.out, name))
+            figures.contact_sheet(drawn, 8, Path(self.out, name))
         print(f"Drawn in {self.out}.")
         return 0
 

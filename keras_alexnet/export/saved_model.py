@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_alexnet.export.artefact import Format, in_precision
@@ -33,6 +34,8 @@ def export_saved_model(
       as by `predict`, but for the rare kinds that TensorFlow cannot read without
       Python: transparent parts of a GIF have the colours of its palette, and a BMP must
       have 8, 24 or 32 bits per pixel.
+
+    TensorFlow Serving finds a request for each of them in `assets.extra`, to warm up.
 
     The weights of a network that computes in 16 bits are rounded to them, as it would
     do in every call: the numbers are the same, and the file is half as large.
@@ -86,6 +89,39 @@ def export_saved_model(
         "classify", classify, [tf.TensorSpec((None,), tf.string, "encoded")]
     )
     archive.write_out(str(path), verbose=False)
+    black = np.zeros((1, *shape[1:]))
+    png = tf.io.encode_png(black[0].astype(np.uint8)).numpy()
+    requests = [
+        _request("serve", "images", black.astype(np.float32)),
+        _request("serve_uint8", "images", black.astype(np.uint8)),
+        _request("classify", "encoded", np.array([png])),
+    ]
+    extra = Path(path) / "assets.extra"
+    extra.mkdir()
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        for request in requests:
+            writer.write(request)
+
+
+def _request(signature: str, name: str, value: np.ndarray) -> bytes:
+    """Returns a request that TensorFlow Serving warms a model up with.
+
+    A `PredictionLog` of its protocol buffers (apis/prediction_log.proto), whose fields
+    are all of one kind.
+    """
+
+    def field(number: int, content: bytes) -> bytes:
+        length, size = bytearray(), len(content)
+        while size > 127:
+            length.append(size & 127 | 128)
+            size >>= 7
+        return bytes([number << 3 | 2, *length, size]) + content
+
+    tensor = tf.make_tensor_proto(value).SerializeToString()
+    inputs = field(1, name.encode()) + field(2, tensor)
+    # ModelSpec.signature_name; inputs are a map; PredictLog.request.
+    request = field(1, field(3, signature.encode())) + field(2, inputs)
+    return field(6, field(1, request))
 
 
 def open_saved_model(folder: Path) -> Run:
