@@ -78,6 +78,8 @@ setup(
         "openvino-int8": [ONNX, OPENVINO, NNCF],
         # The HTTP server of `keras-alexnet serve`.
         "serve": [SERVE],
+        # Networks called hf://user/name.
+        "hub": ["huggingface_hub>=1,<3"],
         # The trackers of `keras-alexnet train --wandb --mlflow`.
         "wandb": ["wandb>=0.22,<1"],
         "mlflow": ["mlflow>=3,<4"],

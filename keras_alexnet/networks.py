@@ -24,12 +24,18 @@ from keras_alexnet.training.preparation import build_network
 from keras_alexnet.training.rates import dropouts
 from keras_alexnet.training.run_directory import RunDirectory
 
+# What the names of models on the Hugging Face Hub begin with.
+HUB = "hf://"
+
 
 def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
     """Loads what Keras saved, with this package's and all plugins' layers known.
 
     Args:
-        path: A `.keras` or `.h5` file, of any version of Keras 3 that is supported.
+        path: A `.keras` or `.h5` file, of any version of Keras 3 that is supported; or
+            `hf://user/name`, a model on the Hugging Face Hub, where Keras saves what is
+            saved under such a name. It is kept in the Hub's cache and opened from there
+            without a network (`HF_HUB_OFFLINE=1` does not even ask for a newer one).
         **kwargs: Arguments of `keras.models.load_model`.
 
     Returns:
@@ -38,6 +44,9 @@ def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
     Raises:
         ValueError: There is no such file, or it holds no model.
     """
+    if str(path).startswith(HUB):
+        list_layers()
+        return _from_hub(str(path), **kwargs)
     if not Path(path).is_file():
         raise UserError(f"No such model file: {path}")
     if not _is_model(Path(path)):
@@ -54,8 +63,9 @@ def open_network(
 
     Args:
         where: A run's directory; a model that Keras saved, `.keras` or `.h5`; a file of
-            weights, of any format that `keras_alexnet.weights` reads; or the name of
-            published weights (see `list_weights()`), or `"imagenet"`.
+            weights, of any format that `keras_alexnet.weights` reads; the name of
+            published weights (see `list_weights()`), or `"imagenet"`; or
+            `hf://user/name`, a model on the Hugging Face Hub.
         checkpoint: Of a run, open its `"best"` or `"last"` checkpoint. None is the
             trained model, or the best checkpoint where training has not finished.
 
@@ -70,6 +80,8 @@ def open_network(
     >>> model = keras_alexnet.open_network("torchvision-alexnet")
     >>> model.decode_predictions(model.predict(model.preprocess(image)))
     """
+    if str(where).startswith(HUB):
+        return _as_alexnet(load_model(where), where)
     path = Path(where).expanduser()
     if path.is_dir():
         return _open_run(RunDirectory.open(path), checkpoint)
@@ -80,6 +92,19 @@ def open_network(
     if not path.is_file():
         path = where
     return build(weights=path)
+
+
+def _from_hub(name: str, **kwargs: Any) -> keras.Model:
+    """Loads a model from the Hugging Face Hub by Keras's own support."""
+    try:
+        return keras.models.load_model(name, **kwargs)
+    except ImportError:
+        raise UserError(
+            f'{name} needs huggingface_hub: pip install "keras-alexnet[hub]"'
+        ) from None
+    except (OSError, ValueError) as error:  # Of HTTP, of the cache, of wrong names.
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{name} cannot be had from the Hub: {reason}") from None
 
 
 def _open_run(run: RunDirectory, checkpoint: str | None) -> AlexNet:
@@ -131,7 +156,7 @@ def _is_model(path: Path) -> bool:
     return False
 
 
-def _as_alexnet(model: keras.Model, path: Path) -> AlexNet:
+def _as_alexnet(model: keras.Model, path: str | Path) -> AlexNet:
     """Returns a functional model of any class as one that knows itself."""
     if isinstance(model, AlexNet):
         return model

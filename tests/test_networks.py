@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from keras.src.saving import saving_lib
 from safetensors.numpy import save_file
 
 import keras_alexnet
@@ -295,3 +297,36 @@ def test_another_backend_is_refused_in_one_line():
     failed = run_python("import keras_alexnet", KERAS_BACKEND="torch")
     last = failed.stderr.splitlines()[-1]
     assert last.startswith("ImportError: keras_alexnet works with Keras on TensorFlow")
+
+
+# === The Hugging Face Hub ===
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub with one model; what huggingface_hub itself does was tried by hand."""
+
+    def snapshot_download(repo_id, **_):
+        if repo_id != "user/net":
+            raise OSError("404 Client Error.\n\nRepository Not Found")
+        return str(tmp_path / "hub")
+
+    stand_in = types.SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setattr(saving_lib, "huggingface_hub", stand_in)
+    return tmp_path / "hub"
+
+
+def test_a_model_on_the_hub_is_opened_by_its_name(hub, monkeypatch):
+    model = keras_alexnet.build("alexnet_mini", input_shape=(16, 16, 1), classes=3)
+    model.bind(class_names=["a", "b", "c"])
+    hub.mkdir()
+    model.save(hub, zipped=False)  # As Keras uploads it.
+    again = keras_alexnet.open_network("hf://user/net")
+    assert again.metadata.class_names == ("a", "b", "c")
+    x = np.ones((2, 16, 16, 1), "float32")
+    np.testing.assert_array_equal(again(x), model(x))
+    with pytest.raises(ValueError, match="cannot be had from the Hub: 404 Client Err"):
+        keras_alexnet.open_network("hf://user/nothing")
+    monkeypatch.setattr(saving_lib, "huggingface_hub", None)
+    with pytest.raises(ValueError, match=r'pip install "keras-alexnet\[hub\]"'):
+        keras_alexnet.open_network("hf://user/net")
