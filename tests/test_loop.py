@@ -108,6 +108,21 @@ def test_callbacks_get_of_an_evaluation_what_fit_gives_them():
     assert seen == [{"loss": 2.0}]
 
 
+def test_where_no_terminal_is_an_epoch_is_a_line_that_says_what_is_left(
+    capsys, monkeypatch
+):
+    strategy, model = replicated_model()
+    # An epoch of two steps asks four times: it takes 90 seconds.
+    now = iter(range(0, 10_000, 30))
+    monkeypatch.setattr("keras_alexnet.training.callbacks.time.monotonic", now.__next__)
+    run(model, batches([]), strategy=strategy, ends=[2, 4, 6])
+    lines = [x for x in capsys.readouterr().out.splitlines() if x.startswith("Epoch")]
+    assert lines[0].startswith("Epoch 1/3: learning_rate 0.1, loss ")
+    assert [line.partition("; ")[2] for line in lines] == [
+        *("90 s, 3 min left", "90 s, 90 s left", "90 s"),
+    ]
+
+
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_named(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 import sys
 import time
 import types
@@ -265,17 +266,25 @@ INTERVAL = 0.2
 class ProgressBar(keras.callbacks.ProgbarLogger):
     """Keras's progress bar, which looks at the metrics a few times a second.
 
-    `quiet`, or where standard output is no terminal, it prints one line an epoch.
+    `quiet`, or where standard output is no terminal, it prints one line an epoch. After
+    each epoch it says how much time is left for the whole run.
     """
 
     def __init__(self, quiet: bool = False):
         super().__init__()
         self._one_line = quiet or not sys.stdout.isatty()
         self._last = 0.0
+        self._durations: list[float] = []
 
     def set_params(self, params: dict) -> None:
         """Takes note of the number of epochs and steps."""
         super().set_params({**params, "verbose": 2 if self._one_line else 1})
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping | None = None) -> None:
+        """Begins a bar, and the clock."""
+        self._began = time.monotonic()
+        if not self._one_line:
+            super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Mapping | None = None) -> None:
         """Shows the metrics, if it is time."""
@@ -284,6 +293,30 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
         if not self._one_line and now - self._last >= INTERVAL:
             self._last = now
             super().on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping | None = None) -> None:
+        """Shows the metrics of an epoch, and the time that is left."""
+        self._durations.append(time.monotonic() - self._began)
+        epochs = self.epochs
+        # The first one of a process traces, too.
+        usual = statistics.mean(self._durations[1:] or self._durations)
+        left = (epochs - epoch - 1) * usual
+        text = f"{_spelled(left)} left" if left else ""
+        if not self._one_line:
+            super().on_epoch_end(epoch, logs)
+            if text:
+                print(f"{text.capitalize()}.")
+            return
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in logs.items())
+        took = _spelled(self._durations[-1])
+        print(f"Epoch {epoch + 1}/{epochs}: {metrics}; {took}{text and ', ' + text}")
+
+
+def _spelled(seconds: float) -> str:
+    """Writes a duration to two digits or so."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class Logs(Mapping):

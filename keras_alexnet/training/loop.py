@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -426,6 +427,8 @@ def _deferred_signals() -> Iterator[list[int]]:
 
     def receive(number: int, _) -> None:
         received.append(number)
+        # Not by print, which a signal may have interrupted.
+        os.write(2, b"\nStopping after this step, and saving. Again: at once.\n")
         # A second one ends a step that hangs.
         restore()
 
