@@ -23,7 +23,7 @@ from keras_alexnet.data.decoded import SUFFIX, write_decoded
 from keras_alexnet.data.pixels import Batch
 from keras_alexnet.data.tfrecord import CLASSES_FILE
 from keras_alexnet.errors import UserError
-from keras_alexnet.files import replacing, sha256, write_whole
+from keras_alexnet.files import digest_of, replacing, write_whole
 from keras_alexnet.images.preprocessing import get_preprocessing
 
 # As many as ImageNet's 1,024 customary shards hold: 140 MB of photographs.
@@ -135,7 +135,7 @@ def _is_written(folder: Path, name: str, index: dict[str, Any]) -> bool:
 
 
 def _checksum(path: Path) -> str:
-    return sha256(path).removeprefix("sha256:")
+    return digest_of(path).removeprefix("sha256:")
 
 
 def _decoded(
