@@ -89,18 +89,19 @@ def export_saved_model(
         "classify", classify, [tf.TensorSpec((None,), tf.string, "encoded")]
     )
     archive.write_out(str(path), verbose=False)
-    black = np.zeros((1, *shape[1:]))
+    _write_warm_up(Path(path), shape[1:])
+
+
+def _write_warm_up(path: Path, shape: tuple[int, ...]) -> None:
+    """Writes a request for each signature, where TensorFlow Serving looks for them."""
+    black = np.zeros((1, *shape))
     png = tf.io.encode_png(black[0].astype(np.uint8)).numpy()
-    requests = [
-        _request("serve", "images", black.astype(np.float32)),
-        _request("serve_uint8", "images", black.astype(np.uint8)),
-        _request("classify", "encoded", np.array([png])),
-    ]
-    extra = Path(path) / "assets.extra"
+    extra = path / "assets.extra"
     extra.mkdir()
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
-        for request in requests:
-            writer.write(request)
+        writer.write(_request("serve", "images", black.astype(np.float32)))
+        writer.write(_request("serve_uint8", "images", black.astype(np.uint8)))
+        writer.write(_request("classify", "encoded", np.array([png])))
 
 
 def _request(signature: str, name: str, value: np.ndarray) -> bytes:

@@ -138,11 +138,7 @@ def run(
             step = end
             logs["learning_rate"] = float(model.optimizer.learning_rate.numpy())
             if validate:
-                callbacks.on_test_begin()
-                found = validate()
-                logs.update(found)
-                # By the names that `fit` gives them here.
-                callbacks.on_test_end({n.removeprefix("val_"): found[n] for n in found})
+                logs.update(_validated(validate, callbacks))
             callbacks.on_epoch_end(epoch, logs)
             if save:
                 save(step, epoch + 1, logs)
@@ -151,6 +147,16 @@ def run(
             if model.stop_training:
                 break
     return step, epochs.speed.steps_per_second
+
+
+def _validated(
+    validate: Callable[[], dict[str, float]], callbacks: keras.callbacks.CallbackList
+) -> dict[str, float]:
+    """Evaluates; callbacks get the metrics by the names that `fit` gives them there."""
+    callbacks.on_test_begin()
+    found = validate()
+    callbacks.on_test_end({name.removeprefix("val_"): found[name] for name in found})
+    return found
 
 
 class _Epochs:
