@@ -103,8 +103,10 @@ def main():
             finish(killed)
             continue
         pid = in_child(killed)
-        time.sleep(generator.uniform(0.1, 0.9) * seconds)
-        if generator.random() < 0.5:
+        in_writing = generator.random() < 0.5
+        # Late in a run nothing is written any more.
+        time.sleep(generator.uniform(0.1, 0.5 if in_writing else 0.9) * seconds)
+        if in_writing:
             wait_for_writing(killed / "checkpoints", pid)
         while_writing += is_writing(killed / "checkpoints")
         os.kill(pid, signal.SIGKILL)
