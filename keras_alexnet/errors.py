@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
 
 
@@ -39,3 +40,15 @@ def unknown(
     guess = f" Did you mean {nearest[0]!r}?" if nearest else ""
     available = ", ".join(known) + (f"; {hint}" if hint else "")
     return f"Unknown {kind} {name!r}.{guess} Available: {available}."
+
+
+def check_packages(extra: str, *packages: str) -> None:
+    """Raises a UserError unless what an extra brings is installed."""
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise UserError(
+                f"This needs the package {package}, which is not installed: "
+                f'pip install "keras-alexnet[{extra}]"'
+            ) from None

@@ -17,7 +17,7 @@ from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Diverged, SkippedSteps, run
 from keras_alexnet.training.optimizer import DecayedMomentum
 from keras_alexnet.training.strategy import make_deterministic, use_xla
-from keras_alexnet.training.trackers import trackers
+from keras_alexnet.training.train import train
 
 STEPS, PER_REPLICA = 6, 2
 
@@ -124,10 +124,11 @@ def test_where_no_terminal_is_an_epoch_is_a_line_that_says_what_is_left(
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_tracker_that_is_not_installed_is_named(monkeypatch, name):
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch, tmp_path, name):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=rf'pip install "keras-alexnet\[{name}\]"'):
-        trackers(TrainConfig(), "runs/x", **{name: True})
+        train(TrainConfig(), tmp_path / "run", trackers=[name])
+    assert not (tmp_path / "run").exists()
 
 
 # === Hints ===

@@ -34,7 +34,8 @@ class Serve(ClassifierCommand):
             )
         if self.max_megabytes <= 0 or self.timeout <= 0:
             raise UserError("--max-megabytes and --timeout must be positive.")
-        from keras_alexnet.export.artefact import check_packages, in_precision
+        from keras_alexnet.errors import check_packages
+        from keras_alexnet.export.artefact import in_precision
 
         check_packages("serve", "aiohttp")
         from aiohttp import web

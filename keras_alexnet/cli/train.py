@@ -71,17 +71,16 @@ class Train(TrainConfig):
     def run(self) -> int:
         """Trains, and prints the result."""
         from keras_alexnet.training.loop import Interrupted
-        from keras_alexnet.training.trackers import trackers
+        from keras_alexnet.training.trackers import TRACKERS
         from keras_alexnet.training.train import train
 
-        config = self.settings()
         try:
             result = train(
-                config,
+                self.settings(),
                 self.run_dir,
-                callbacks=trackers(config, self.run_dir, self.wandb, self.mlflow),
                 resume=self.resume,
                 overwrite=self.overwrite,
+                trackers=[name for name in TRACKERS if getattr(self, name)],
                 quiet=self.quiet,
                 started=STARTED,
             )

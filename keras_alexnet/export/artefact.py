@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -73,18 +72,6 @@ def check_target(path: Path, *, overwrite: bool) -> None:
             f"{path} holds an export already: replace it with --overwrite, or choose "
             "another --out."
         )
-
-
-def check_packages(extra: str, *packages: str) -> None:
-    """Raises a UserError unless what an extra brings is installed."""
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError:
-            raise UserError(
-                f"This needs the package {package}, which is not installed: "
-                f'pip install "keras-alexnet[{extra}]"'
-            ) from None
 
 
 def in_precision(

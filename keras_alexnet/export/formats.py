@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from keras_alexnet.export.artefact import Format, check_packages
+from keras_alexnet.errors import check_packages
+from keras_alexnet.export.artefact import Format
 
 # Format -> module, which brings a runtime, and packages, which an extra brings.
 _FORMATS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ from keras_alexnet.training.rates import dropouts, multipliers
 from keras_alexnet.training.run_directory import LENGTH, RunDirectory
 from keras_alexnet.training.saver import Saver
 from keras_alexnet.training.strategy import describe, make_strategy
+from keras_alexnet.training.trackers import begin, check_trackers
 
 METRICS = ("loss", "top1_error", "top5_error")
 # Of a run by the minute: how much faster an image is evaluated than trained on, what an
@@ -92,6 +93,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     callbacks: list[keras.callbacks.Callback] | None = None,
+    trackers: Sequence[str] = (),
     until_epoch: int | None = None,
     quiet: bool = False,
     started: float | None = None,
@@ -111,6 +113,8 @@ def train(
             schedules go on as those of a run of the new length.
         overwrite: Delete the run in the directory, if there is one, and begin anew.
         callbacks: More Keras callbacks.
+        trackers: Experiment trackers that get the settings and each epoch's metrics:
+            `"wandb"`, `"mlflow"`.
         until_epoch: Pause after this epoch, with a checkpoint but no result.json;
             `resume=True` goes on later. Schedules are those of all `config.epochs`.
         quiet: Print one line for each epoch instead of a progress bar, as is done
@@ -133,6 +137,7 @@ def train(
     """
     began = time.monotonic() if started is None else started
     _check(config, until_epoch)
+    check_trackers(trackers)
     run = RunDirectory(run_dir)
     # Before the hosts wait for each other: the others would wait in vain.
     if place_in_cluster()[0] == 0:
@@ -169,7 +174,7 @@ def train(
             hosts.wait_for_all()
             training = _Training(config, run, hosts, source, model, began)
             training.restore(resume, until_epoch)
-            training.run(callbacks or [], quiet)
+            training.run(callbacks or [], trackers, quiet)
             if training.is_paused:
                 return training.result(training.history[-1], "val_")
             return training.finish()
@@ -391,7 +396,12 @@ class _Training:
         later = sum(row["step"] > best for row in self.history)
         return self.config.patience is not None and later >= self.config.patience
 
-    def run(self, callbacks: list[keras.callbacks.Callback], quiet: bool) -> None:
+    def run(
+        self,
+        callbacks: list[keras.callbacks.Callback],
+        trackers: Sequence[str],
+        quiet: bool,
+    ) -> None:
         """Trains up to the last step, or to where the run pauses."""
         config, model = self.config, self.model
         rate = parse_schedule(config.learning_rate)
@@ -402,7 +412,11 @@ class _Training:
             multipliers=multipliers(config, model),
             history=self.history,
         )
-        boards = [keras.callbacks.TensorBoard(self.run_dir / "logs", write_graph=False)]
+        boards = []
+        if self.hosts.is_chief:
+            logs = self.run_dir / "logs"
+            boards = [keras.callbacks.TensorBoard(logs, write_graph=False)]
+            boards += begin(trackers, config, self.run_dir.path)
         to_plan = config.minutes is not None and config.steps is None
         with contextlib.closing(self.saver):
             self.steps, self.steps_per_second = loop.run(
@@ -415,7 +429,7 @@ class _Training:
                     self.schedule,
                     FlatLossHint(getattr(rate, "warmup", 0.0)),
                     self.damage,
-                    *(boards if self.hosts.is_chief else []),
+                    *boards,
                     *callbacks,
                 ],
                 prepare=self.prepare,
