@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import h5py
 import keras
 
 from keras_alexnet.builder import build
-from keras_alexnet.errors import UserError
+from keras_alexnet.errors import UserError, check_packages
 from keras_alexnet.images.preprocessing import Preprocessing
 from keras_alexnet.model import AlexNet
 from keras_alexnet.registry import list_layers
@@ -96,13 +97,12 @@ def open_network(
 
 def _from_hub(name: str, **kwargs: Any) -> keras.Model:
     """Loads a model from the Hugging Face Hub by Keras's own support."""
+    check_packages("hub", "huggingface_hub")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name.removeprefix(HUB)):
+        raise UserError(f"Models on the Hub are named hf://user/name. Received: {name}")
     try:
         return keras.models.load_model(name, **kwargs)
-    except ImportError:
-        raise UserError(
-            f'{name} needs huggingface_hub: pip install "keras-alexnet[hub]"'
-        ) from None
-    except (OSError, ValueError) as error:  # Of HTTP, of the cache, of wrong names.
+    except OSError as error:  # Of HTTP, and of the cache.
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{name} cannot be had from the Hub: {reason}") from None
 

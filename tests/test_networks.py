@@ -313,6 +313,7 @@ def hub(monkeypatch, tmp_path):
 
     stand_in = types.SimpleNamespace(snapshot_download=snapshot_download)
     monkeypatch.setattr(saving_lib, "huggingface_hub", stand_in)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", stand_in)
     return tmp_path / "hub"
 
 
@@ -327,6 +328,8 @@ def test_a_model_on_the_hub_is_opened_by_its_name(hub, monkeypatch):
     np.testing.assert_array_equal(again(x), model(x))
     with pytest.raises(ValueError, match="cannot be had from the Hub: 404 Client Err"):
         keras_alexnet.open_network("hf://user/nothing")
-    monkeypatch.setattr(saving_lib, "huggingface_hub", None)
+    with pytest.raises(ValueError, match="named hf://user/name. Received: hf://net"):
+        keras_alexnet.open_network("hf://net")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r'pip install "keras-alexnet\[hub\]"'):
         keras_alexnet.open_network("hf://user/net")
