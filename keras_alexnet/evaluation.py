@@ -272,7 +272,7 @@ def evaluate_dataset(
     parts, images = [], []
     for split in dataset.splits.values():
         part = evaluator(evaluation_batches(split, preprocessing, **options))
-        parts.append((part.probabilities, outputs[part.labels]))
+        parts.append((part.probabilities, outputs[part.labels], part.positions))
         images += [(split, int(index)) for index in part.positions]
     return Evaluation(*map(np.concatenate, zip(*parts, strict=True))), images
 

@@ -14,7 +14,7 @@ from test_explain import captum_network
 import keras_alexnet
 from keras_alexnet.images.preprocessing import get_preprocessing
 from keras_alexnet.inspect import robustness
-from keras_alexnet.inspect.corruptions import CORRUPTIONS, corrupt
+from keras_alexnet.inspect.corruptions import CORRUPTIONS, corrupt, corruptions
 from keras_alexnet.inspect.robustness import Accuracy, fgsm, parse_epsilon, pgd
 from keras_alexnet.training.adversarial import make_attack
 from keras_alexnet.training.config import TrainConfig
@@ -238,7 +238,7 @@ def test_accuracy_is_that_of_each_image_under_each_change(network, tmp_path):
     (tmp_path / "cat" / "bad.png").write_bytes(b"no image")
     data = opened(f"folder:{tmp_path}")
     splits = list(data.splits.values())
-    changes = robustness.corruptions(["gaussian-noise"], seed=3)
+    changes = corruptions(["gaussian-noise"], seed=3)
     outputs = np.array([2, 4], np.int32)
     found = robustness.accuracies(network, splits, outputs, changes)
     assert [one.images for one in found.values()] == [10] * 6

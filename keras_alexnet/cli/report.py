@@ -104,17 +104,12 @@ class Report(ClassifierCommand):
         self, model: AlexNet, dataset: Dataset, data: dict[str, Any]
     ) -> None:
         """Adds what the network makes of images."""
-        from keras_alexnet.data.pipeline import evaluation_batches
-        from keras_alexnet.evaluation import evaluate, match_classes
+        from keras_alexnet.evaluation import evaluate_dataset, match_classes
         from keras_alexnet.inspect import page
 
-        outputs = match_classes(dataset.class_names, model.metadata)
-        ((name, split),) = dataset.choose(None).splits.items()
-        batches = evaluation_batches(
-            split, model.metadata.preprocessing, min(self.batch_size, len(split))
-        )
-        evaluation = evaluate(model, batches)
-        evaluation = dataclasses.replace(evaluation, labels=outputs[evaluation.labels])
+        chosen = dataset.choose(None)
+        ((name, split),) = chosen.splits.items()
+        evaluation, _ = evaluate_dataset(model, chosen, batch_size=self.batch_size)
         dataset.skipped.print()
         found, shown = page.images(model, split, evaluation)
         data |= found
@@ -125,7 +120,11 @@ class Report(ClassifierCommand):
         places = shown[[one["image"] for one in data["explained"]]]
         candidates = dataset.splits.get("train", split)
         data["neighbours"] = page.neighbours(
-            model, split, evaluation.positions[places], candidates, outputs
+            model,
+            split,
+            evaluation.positions[places],
+            candidates,
+            match_classes(dataset.class_names, model.metadata),
         )
         is_train = candidates is not split
         data["neighbours"]["of"] = "training" if is_train else "these"

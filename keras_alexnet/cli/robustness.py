@@ -62,6 +62,7 @@ class Robustness(LabelledCommand):
     def run(self) -> int:
         """Prints, writes and draws what attacks and corruptions do to a network."""
         from keras_alexnet.inspect import robustness
+        from keras_alexnet.inspect.corruptions import corruptions
 
         self.check()
         for name in ("steps", "restarts", "limit"):
@@ -79,16 +80,16 @@ class Robustness(LabelledCommand):
             )
 
         attacks = {name: attack(options) for name, options in settings.items()}
-        corruptions = robustness.corruptions(self.corruptions, self.seed)
+        corrupted = corruptions(self.corruptions, self.seed)
         baseline = None
         if self.baseline is not None:
             own = {"network": self.baseline, "preprocessing": "own"}
             other = dataclasses.replace(self, **own).open()
             same, others = self._images(other)
             baseline = robustness.accuracies(
-                other, same.splits.values(), others, corruptions, self.batch_size
+                other, same.splits.values(), others, corrupted, self.batch_size
             )
-        changes = {**attacks, **corruptions}
+        changes = {**attacks, **corrupted}
         found = robustness.accuracies(model, splits, outputs, changes, self.batch_size)
         errors = robustness.mean_errors(found, baseline)
         dataset.skipped.print()

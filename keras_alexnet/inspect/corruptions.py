@@ -9,7 +9,8 @@ make_cifar_c.py. Left out is what needs files of its own (frost), OpenCV or Imag
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from scipy import ndimage, signal
 
 from keras_alexnet.errors import UserError, unknown
+from keras_alexnet.inspect.robustness import SEVERITIES, Change
 
 # ImageNet-C's are for images of 224 pixels, CIFAR-10-C's for those of 32.
 LARGEST_OF_CIFAR = 64
@@ -41,7 +43,7 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: Any = 0) -> np.nd
     """
     if name not in CORRUPTIONS:
         raise UserError(unknown(name, "corruption", CORRUPTIONS))
-    if severity not in range(1, 6):
+    if severity not in SEVERITIES:
         raise UserError(f"severity must be from 1 to 5. Received: {severity}")
     function, *severities = CORRUPTIONS[name]
     constant = severities[max(image.shape[:2]) <= LARGEST_OF_CIFAR][severity - 1]
@@ -158,3 +160,27 @@ CORRUPTIONS: dict[str, tuple[Callable[..., np.ndarray], tuple, tuple]] = {
     "pixelate": (_pixelate, (0.6, 0.5, 0.4, 0.3, 0.25), (0.95, 0.9, 0.85, 0.75, 0.65)),
     "jpeg": (_jpeg, (25, 18, 15, 10, 7), (80, 65, 58, 50, 40)),
 }
+
+
+def corruptions(names: Iterable[str], seed: int = 0) -> dict[tuple[str, int], Change]:
+    """Returns corruptions at all severities, as changes for `robustness.accuracies`.
+
+    Args:
+        names: See `CORRUPTIONS`.
+        seed: Decides the noise, with the number of the image.
+    """
+
+    def change(name: str, severity: int) -> Change:
+        number = list(CORRUPTIONS).index(name)
+
+        def changed(pixels: np.ndarray, _: np.ndarray, first: int) -> np.ndarray:
+            def one(index: int) -> np.ndarray:
+                keys = (seed, number, severity, first + index)
+                return corrupt(pixels[index], name, severity, keys)
+
+            with ThreadPoolExecutor() as pool:
+                return np.stack(list(pool.map(one, range(len(pixels)))))
+
+        return changed
+
+    return {(n, s): change(n, s) for n in names for s in SEVERITIES}

@@ -10,7 +10,6 @@ import dataclasses
 import fractions
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import keras
@@ -20,7 +19,6 @@ import tensorflow as tf
 from keras_alexnet.data.dataset import Split
 from keras_alexnet.data.pipeline import evaluation_batches
 from keras_alexnet.errors import UserError
-from keras_alexnet.inspect.corruptions import CORRUPTIONS, corrupt
 from keras_alexnet.inspect.explain import logits_of
 from keras_alexnet.layers.implementations import compiling
 from keras_alexnet.model import AlexNet
@@ -270,30 +268,6 @@ class Accuracy:
         return float(found.low), float(found.high)
 
 
-def corruptions(names: Iterable[str], seed: int = 0) -> dict[tuple[str, int], Change]:
-    """Returns corruptions at all severities, as changes for `accuracies`.
-
-    Args:
-        names: See `CORRUPTIONS`.
-        seed: Decides the noise, with the number of the image.
-    """
-
-    def change(name: str, severity: int) -> Change:
-        number = list(CORRUPTIONS).index(name)
-
-        def changed(pixels: np.ndarray, _: np.ndarray, first: int) -> np.ndarray:
-            def one(index: int) -> np.ndarray:
-                keys = (seed, number, severity, first + index)
-                return corrupt(pixels[index], name, severity, keys)
-
-            with ThreadPoolExecutor() as pool:
-                return np.stack(list(pool.map(one, range(len(pixels)))))
-
-        return changed
-
-    return {(n, s): change(n, s) for n in names for s in SEVERITIES}
-
-
 def accuracies(
     model: AlexNet,
     splits: Iterable[Split],
@@ -342,7 +316,7 @@ def mean_errors(
     """Returns the errors under corruptions, also as parts of a baseline's.
 
     Args:
-        found: What `accuracies` returned of `corruptions`.
+        found: What `accuracies` returned of `corruptions.corruptions`.
         baseline: The same of another network, AlexNet in the paper.
 
     Returns:
