@@ -26,8 +26,8 @@ class Evaluation:
     Attributes:
         probabilities: `(images, classes)`.
         labels: The true classes, `(images,)`.
-        positions: Which of the examples each image is, `(images,)`; None where all
-            are there, in order.
+        positions: Which of its split's examples each image is, `(images,)`; None where
+            all of one split are there, in order.
     """
 
     probabilities: np.ndarray

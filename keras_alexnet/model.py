@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from keras_alexnet.architectures import list_architectures
 from keras_alexnet.errors import UserError
-from keras_alexnet.images.preprocessing import Preprocessing
+from keras_alexnet.images.preprocessing import Preprocessing, in_data_format
 from keras_alexnet.layers.implementations import compiling
 from keras_alexnet.weights.labels import imagenet_classes, name_classes
 from keras_alexnet.weights.weight_file import METADATA
@@ -157,16 +157,37 @@ class AlexNet(keras.Model):
             ValueError: Nobody has said what the model expects, or something is not an
                 image.
         """
+        return in_data_format(self.known_preprocessing(images))
+
+    @property
+    def known_preprocessing(self) -> Preprocessing:
+        """What the model expects of images.
+
+        Raises:
+            ValueError: Nobody has said so.
+        """
         if self.metadata.preprocessing is None:
             raise UserError(
                 f"{self.name} does not know its preprocessing, because its weights are "
                 "neither published nor trained here. Use preprocess_input, or say what "
                 "it expects with model.bind(preprocessing)."
             )
-        batch = self.metadata.preprocessing(images)
-        if keras.config.image_data_format() == "channels_first":
-            batch = tf.transpose(batch, (0, 3, 1, 2))
-        return batch
+        return self.metadata.preprocessing
+
+    def network_input(self, pixels: Any) -> Any:
+        """Turns pixels, 0-255, that are as large as the input into this model's input.
+
+        Args:
+            pixels: An array or a tensor, `(batch, height, width, channels)`, RGB or
+                grey.
+
+        Returns:
+            float32, of the same kind, in Keras's own data format.
+
+        Raises:
+            ValueError: Nobody has said what the model expects.
+        """
+        return in_data_format(self.known_preprocessing.normalize(pixels))
 
     def decode_predictions(
         self, predictions: Any, top: int = 5

@@ -156,11 +156,9 @@ class Explain(ImagesCommand):
         watched: list[Excitation],
     ) -> list[str]:
         """Shows images to units; returns those that could be read."""
-        import keras
-
         from keras_alexnet.features.extraction import image_batches
+        from keras_alexnet.images.preprocessing import in_data_format
 
-        last = keras.config.image_data_format() == "channels_last"
         preprocessing, read, start = model.metadata.preprocessing, [], 0
         for images, reasons in image_batches(files, preprocessing, 64, "Looking"):
             names = files[start : start + len(reasons)]
@@ -173,7 +171,7 @@ class Explain(ImagesCommand):
             read += [names[n] for n in good]
             labels = [folders.index(Path(names[n]).parent.name) for n in good]
             for one in watched if good else ():
-                one.add(x if last else x.transpose(0, 3, 1, 2), labels)
+                one.add(in_data_format(x), labels)
         return read
 
     def _target(self, model: AlexNet) -> int | None:
@@ -196,9 +194,7 @@ class Explain(ImagesCommand):
 
         from keras_alexnet.inspect import explain, figures
 
-        x = model.metadata.preprocessing.normalize(pixels)[None]
-        last = keras.config.image_data_format() == "channels_last"
-        x = x if last else x.transpose(0, 3, 1, 2)
+        x = model.network_input(pixels[None])
         probabilities = model.predict_on_batch(x)[0]
         chosen = int(probabilities.argmax()) if target is None else target
         name = model.metadata.class_names[chosen]
@@ -210,6 +206,7 @@ class Explain(ImagesCommand):
                 options = {"window": window, "stride": max(window // 4, 1)}
             scores = explain.METHODS[method](model, x, chosen, **options)[0]
             if scores.ndim == 3:
+                last = keras.config.image_data_format() == "channels_last"
                 axis = -1 if last else 0
                 is_gradient = method == "saliency"
                 scores = scores.max(axis) if is_gradient else scores.sum(axis)

@@ -41,7 +41,7 @@ from keras_alexnet.data.strings import Strings
 from keras_alexnet.errors import UserError
 from keras_alexnet.features import feature_extractor
 from keras_alexnet.files import replacing, write_whole
-from keras_alexnet.images.preprocessing import Preprocessing
+from keras_alexnet.images.preprocessing import Preprocessing, in_data_format
 from keras_alexnet.model import AlexNet
 
 # Images that are named rather than passed over: nothing here decodes them.
@@ -159,13 +159,10 @@ def features_of_files(
         By the layer's name, float32 of `(images, ...)`, the images that can be read;
         and for each file None, or the reason why it cannot be read.
     """
-    channels_first = keras.config.image_data_format() == "channels_first"
 
     @tf.function(autograph=False)
     def run(images):
-        if channels_first:
-            images = tf.transpose(images, (0, 3, 1, 2))
-        outputs = extractor(images, training=False)
+        outputs = extractor(in_data_format(images), training=False)
         return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
 
     for images, read in image_batches(

@@ -514,6 +514,15 @@ def _row(values: tuple[float, ...], images: Any) -> np.ndarray:
     return row if width is None else np.broadcast_to(row, (width, len(row)))
 
 
+def in_data_format(images: Any) -> Any:
+    """Returns a channels-last batch, array or tensor, in Keras's own data format."""
+    if keras.config.image_data_format() == "channels_last":
+        return images
+    if isinstance(images, np.ndarray):
+        return images.transpose(0, 3, 1, 2)
+    return tf.transpose(images, (0, 3, 1, 2))
+
+
 # === Modes ===
 
 _published = functools.partial(Preprocessing, resize_size=256, channels=3, scale=1.0)

@@ -170,7 +170,7 @@ def explained(
     mistakes = sure[wrong[sure]][: count // 2]
     places = np.append(mistakes, np.flatnonzero(~wrong)[: count - len(mistakes)])
     pixels = list(_pixels(model, split, evaluation.positions[shown[places]]))
-    x = _network_input(model, np.stack(pixels))
+    x = model.network_input(np.stack(pixels))
     names = [one.name for one in model.layers if len(one.output.shape) == 4]
     layer = "relu5" if "relu5" in names else names[-1]
     grad_cam = explain.grad_cam(model, x, layer=layer)
@@ -279,12 +279,6 @@ def _pixels(
         for one in pixels.numpy()[:remaining]:
             yield np.clip(np.round(one), 0, 255).astype(np.uint8)
         remaining -= len(pixels)
-
-
-def _network_input(model: AlexNet, pixels: np.ndarray) -> np.ndarray:
-    x = model.metadata.preprocessing.normalize(pixels)
-    last = keras.config.image_data_format() == "channels_last"
-    return x if last else x.transpose(0, 3, 1, 2)
 
 
 def _features(

@@ -200,18 +200,12 @@ def ascend(
 def _traced(model: AlexNet, norm: Norm) -> tuple[Callable, Callable]:
     """Returns the traced ascent of a model's loss, and its classes of pixels."""
     network = keras.Model(model.inputs[0], logits_of(model))
-    preprocessing = model.metadata.preprocessing
-    if preprocessing is None:
-        raise UserError(
-            f"{model.name} does not know its preprocessing, so that nothing can be "
-            "done to pixels before it. Say what it expects: model.bind(preprocessing)."
-        )
-    last = keras.config.image_data_format() == "channels_last"
+    preprocessing = model.known_preprocessing
 
     def logits(pixels: tf.Tensor) -> tf.Tensor:
-        x = preprocessing.normalize(pixels)
+        x = model.network_input(pixels)
         with compiling():
-            x = network(x if last else tf.transpose(x, (0, 3, 1, 2)), training=False)
+            x = network(x, training=False)
         return tf.cast(x, tf.float32)
 
     def ascent(images, start, labels, radius, step, steps):

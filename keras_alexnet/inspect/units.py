@@ -293,15 +293,9 @@ def activation_maximization(
     Raises:
         ValueError: There is no such layer, or the model lacks its preprocessing.
     """
-    preprocessing = model.metadata.preprocessing
-    if preprocessing is None:
-        raise UserError(
-            f"{model.name} does not know its preprocessing. Say what it expects: "
-            "model.bind(preprocessing)."
-        )
+    preprocessing = model.known_preprocessing
     network = feature_extractor(model, [layer])
     channels = _channels(model.get_layer(layer).output)
-    last = keras.config.image_data_format() == "channels_last"
     size = preprocessing.image_size
     reach = size // 16 if jitter is None else jitter
     shape = (len(units), size, size, preprocessing.channels)
@@ -311,9 +305,8 @@ def activation_maximization(
     def uphill(pixels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(pixels)
-            x = preprocessing.normalize(pixels)
-            x = x if last else tf.transpose(x, (0, 3, 1, 2))
-            outputs = tf.cast(network(x, training=False)[layer], tf.float32)
+            outputs = network(model.network_input(pixels), training=False)[layer]
+            outputs = tf.cast(outputs, tf.float32)
             if len(outputs.shape) == 4:
                 outputs = tf.reduce_mean(outputs, (1, 2) if channels == -1 else (2, 3))
             value = tf.reduce_sum(outputs * own)
