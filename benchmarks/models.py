@@ -31,8 +31,8 @@ from keras_alexnet.benchmarks.networks import (
 from keras_alexnet.benchmarks.report import Report
 from keras_alexnet.export.saved_model import export_saved_model
 from keras_alexnet.images.preprocessing import Preprocessing
+from keras_alexnet.model import POLICIES
 from keras_alexnet.training.optimizer import DecayedMomentum
-from keras_alexnet.training.precision import POLICIES
 
 
 def ours(network: str, precision: str = "float32") -> keras.Model:

@@ -27,6 +27,13 @@ from keras_alexnet.layers.implementations import compiling
 from keras_alexnet.weights.labels import imagenet_classes, name_classes
 from keras_alexnet.weights.weight_file import METADATA
 
+# Keras's names of precisions: computations in them, weights in float32.
+POLICIES = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:

@@ -11,10 +11,12 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import keras_alexnet
 from keras_alexnet.training import precision
+from keras_alexnet.training.checkpoint import CheckpointStore
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted, epoch_ends
 from keras_alexnet.training.train import train
@@ -129,6 +131,18 @@ def test_adversarial_training_resumes_where_it_stopped(tmp_path):
     assert result.history == whole.history
     with pytest.raises(ValueError, match="such as 8/255 or 0.03. Received: 8"):
         train_tiny(tmp_path / "other", adversarial="8")
+
+
+def test_a_run_of_before_there_were_steps_goes_on(finished, tmp_path):
+    train_tiny(tmp_path / "run", until_epoch=1)
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    saved = store.load()
+    record = {**saved.record, "config": {**saved.record["config"]}}
+    for name in ("steps", "optimizer"):
+        del record["config"][name]
+    values = {name: tf.constant(array) for name, array in saved.arrays.items()}
+    store.save(saved.step, values, record)
+    assert train_tiny(tmp_path / "run", resume=True).history == finished.history
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(finished, tmp_path):

@@ -85,8 +85,9 @@ class Explain(ImagesCommand):
         for text in self.units:
             layer, numbers = units.parse_units(text, model)
             made = units.activation_maximization(model, layer, numbers)
+            made = figures.drawable(made)
             drawn = {
-                f"{layer}:{numbers[first]}": list(map(_drawable, made[first:][:8]))
+                f"{layer}:{numbers[first]}": made[first : first + 8]
                 for first in range(0, len(numbers), 8)
             }
             name = f"{text.replace(':', '-')}-made.png"
@@ -135,7 +136,7 @@ class Explain(ImagesCommand):
                 parts = drawn[f"{layer}:{unit}"] = []
                 for one in best:
                     top, left = fields[0][one.row], fields[1][one.column]
-                    image = _drawable(geometry(read[one.image])[0].numpy())
+                    image = figures.drawable(geometry(read[one.image])[0].numpy())
                     parts.append(image[slice(*top), slice(*left)])
                 # Not a number where nothing was selected.
                 chosen = (folders[label], f"{value:.3f}") if value == value else "--"
@@ -211,13 +212,8 @@ class Explain(ImagesCommand):
                 is_gradient = method == "saliency"
                 scores = scores.max(axis) if is_gradient else scores.sum(axis)
             figures.attribution(
-                _drawable(pixels),
+                figures.drawable(pixels),
                 scores,
                 f"{name}, {probabilities[chosen]:.1%}: {method}",
                 Path(self.out, f"{stem}-{method}.png"),
             )
-
-
-def _drawable(pixels: np.ndarray) -> np.ndarray:
-    """Rounds pixels to bytes."""
-    return pixels.round().clip(0, 255).astype("uint8")

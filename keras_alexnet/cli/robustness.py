@@ -227,14 +227,14 @@ class Robustness(LabelledCommand):
         geometry = model.metadata.preprocessing.geometry
         pixels, labels, _ = next(iter(evaluation_batches(split, geometry, DRAWN)))
         pixels, labels = pixels.numpy(), outputs[labels.numpy()]
-        attacked, corrupted = {"unchanged": [*pixels.round().astype(np.uint8)]}, {}
+        attacked, corrupted = {"unchanged": figures.drawable(pixels)}, {}
         for name, change in changes.items():
             if isinstance(name, tuple):
                 found = change(pixels[:1], labels[:1], 0)
                 corrupted.setdefault(name[0], []).extend(found)
             else:
                 found = change(pixels, labels, 0)
-                attacked[name] = [*found.round().astype(np.uint8)]
+                attacked[name] = figures.drawable(found)
         figures.contact_sheet(attacked, DRAWN, folder / "attacks.png")
         if corrupted:
             figures.contact_sheet(corrupted, 5, folder / "corruptions.png")

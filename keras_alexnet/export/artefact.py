@@ -11,7 +11,7 @@ import keras
 
 from keras_alexnet.errors import UserError
 from keras_alexnet.export.comparison import Example, Run
-from keras_alexnet.model import AlexNet
+from keras_alexnet.model import POLICIES, AlexNet
 
 # What an export of any format may consist of.
 PARTS = {
@@ -21,11 +21,6 @@ PARTS = {
 }
 # How many of the likeliest classes an export names.
 TOP = 5
-POLICIES = {
-    "float32": "float32",
-    "float16": "mixed_float16",
-    "bfloat16": "mixed_bfloat16",
-}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -137,9 +137,16 @@ def deconvolution(
         float32, of the shape of `images`, with its sign.
     """
     score = _Score(model, images, target)
+    return _projection(model)(tf.constant(score.images), score.target).numpy()
+
+
+# As `_traced`.
+@functools.lru_cache(maxsize=2)
+def _projection(model: keras.Model) -> Callable[[tf.Tensor, np.ndarray], tf.Tensor]:
+    """Returns the traced projection of classes' logits back to images."""
     network = keras.Model(model.inputs[0], logits_of(model))
 
-    @tf.function(autograph=False)
+    @functools.partial(tf.function, autograph=False, reduce_retracing=True)
     def project(x: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
         # In place of TensorFlow's own gradient, whichever layer the ReLU is in.
         with tf.compat.v1.get_default_graph().gradient_override_map(
@@ -149,7 +156,7 @@ def deconvolution(
             chosen = tf.gather(logits, classes, batch_dims=1)
         return tf.gradients(chosen, x)[0]
 
-    return project(tf.constant(score.images), score.target).numpy()
+    return project
 
 
 @tf.RegisterGradient("KerasAlexNetDeconvolution")

@@ -171,6 +171,11 @@ def attribution(image: np.ndarray, scores: np.ndarray, title: str, path: Path) -
     _save(figure, path)
 
 
+def drawable(pixels: np.ndarray) -> np.ndarray:
+    """Returns pixels on a scale of 0-255 as bytes, rounded."""
+    return pixels.round().clip(0, 255).astype(np.uint8)
+
+
 def contact_sheet(
     rows: Mapping[str, Sequence[np.ndarray]], columns: int, path: Path
 ) -> None:

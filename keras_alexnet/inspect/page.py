@@ -26,7 +26,7 @@ from keras_alexnet.evaluation import Evaluation
 from keras_alexnet.features import feature_extractor
 from keras_alexnet.features.extraction import provenance
 from keras_alexnet.files import write_whole
-from keras_alexnet.inspect import explain
+from keras_alexnet.inspect import explain, figures
 from keras_alexnet.model import AlexNet
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -277,7 +277,7 @@ def _pixels(
     remaining = len(positions)
     for pixels, _, _ in batches:
         for one in pixels.numpy()[:remaining]:
-            yield np.clip(np.round(one), 0, 255).astype(np.uint8)
+            yield figures.drawable(one)
         remaining -= len(pixels)
 
 

@@ -20,6 +20,7 @@ from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.weights.catalog import find_weights
 from keras_alexnet.weights.reading import read_weights
 from keras_alexnet.weights.recognition import network_of
+from keras_alexnet.weights.weight_file import WeightFile
 
 # Images up to this side are learnt as they are, by a network for small images.
 SMALL = 96
@@ -104,23 +105,22 @@ def choose(config: TrainConfig, facts: Facts) -> tuple[TrainConfig, list[str]]:
     images = f"{facts.images:,} training images"
     small = facts.side <= SMALL
     few = facts.images < MANY
-    image_size = None
-    if config.weights is not None and config.architecture is None:
-        architecture, image_size, why = _network_of_weights(config, facts)
+    size, weights = config.image_size, None
+    is_open = None in (config.architecture, config.rate_multipliers)
+    if config.weights is not None and is_open:
+        weights = read_weights(find_weights(config.weights))
+    if weights is not None and config.architecture is None:
+        architecture, own_size, why = _network_of_weights(weights, config, facts)
         take("architecture", architecture, f"that of {config.weights}")
-        if image_size is not None:
-            take("image_size", image_size, why)
+        size = take("image_size", own_size, why) if own_size else size
     else:
         architecture = take("architecture", *_network(config, facts))
-    if image_size is not None:
-        size = config.image_size or image_size
-    elif architecture == "alexnet_small":
-        own = get_architecture(architecture).input_size
-        size = max(facts.side, own) if small else SMALL
-        size = take("image_size", size, f"images of {facts.side} pixels")
-    else:
-        size = config.image_size or get_architecture(architecture).input_size
-    faster = _multipliers(config, architecture)
+    if size is None:
+        size = get_architecture(architecture).input_size
+        if architecture == "alexnet_small":
+            size = max(facts.side, size) if small else SMALL
+            take("image_size", size, f"images of {facts.side} pixels")
+    faster = _multipliers(weights, config, architecture)
     take("rate_multipliers", faster, "layers that begin anew")
     if small:
         take("resize_size", size, "nothing is cut off small images")
@@ -160,9 +160,10 @@ def _network(config: TrainConfig, facts: Facts) -> tuple[str, str]:
     return "alexnet_bn", f"{images} of {facts.side} pixels"
 
 
-def _network_of_weights(config: TrainConfig, facts: Facts) -> tuple[str, int, str]:
+def _network_of_weights(
+    weights: WeightFile, config: TrainConfig, facts: Facts
+) -> tuple[str, int | None, str]:
     """Returns the weights' architecture, a size of its input, and that one's reason."""
-    weights = read_weights(find_weights(config.weights))
     network = network_of(weights)
     size, why = network.input_size, f"that of {config.weights}"
     if size and facts.side <= SMALL and "fc6" not in weights.layers:
@@ -172,11 +173,13 @@ def _network_of_weights(config: TrainConfig, facts: Facts) -> tuple[str, int, st
     return network.architecture, size, why
 
 
-def _multipliers(config: TrainConfig, architecture: str) -> tuple[str, ...]:
+def _multipliers(
+    weights: WeightFile | None, config: TrainConfig, architecture: str
+) -> tuple[str, ...]:
     """Returns what the layers learn faster by that the weights do not have."""
-    if config.weights is None or config.rate_multipliers is not None:
+    if weights is None or config.rate_multipliers is not None:
         return ()
-    known = read_weights(find_weights(config.weights)).layers
+    known = weights.layers
     ours = get_architecture(architecture).kernel_shapes()
     return tuple(
         f"{name}=10"

@@ -11,12 +11,6 @@ import tensorflow as tf
 from keras_alexnet.processor import first_processor
 from keras_alexnet.training.hosts import Hosts
 
-# Keras's names for them: computations in it, weights in float32.
-POLICIES = {
-    "float32": "float32",
-    "bfloat16": "mixed_bfloat16",
-    "float16": "mixed_float16",
-}
 # Instructions of x86 processors for products of bfloat16 matrices, as Linux calls them.
 INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 # From NVIDIA's Ampere on.
@@ -34,8 +28,8 @@ def choose_precision(
         begun: Whether what is asked for was decided when the run began.
 
     Returns:
-        A key of `POLICIES`, and the reason. `auto` is bfloat16 where that is native,
-        float32 elsewhere, and never float16, whose range is too small for some
+        A key of `model.POLICIES`, and the reason. `auto` is bfloat16 where that is
+        native, float32 elsewhere, and never float16, whose range is too small for some
         networks.
     """
     native, evidence = bfloat16_support()

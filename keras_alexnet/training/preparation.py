@@ -19,11 +19,10 @@ from keras_alexnet.data.measure import measure, published_axes
 from keras_alexnet.data.mixing import Mixing
 from keras_alexnet.errors import UserError
 from keras_alexnet.images.preprocessing import Preprocessing
-from keras_alexnet.model import AlexNet
+from keras_alexnet.model import POLICIES, AlexNet
 from keras_alexnet.schedules import parse_schedule, per_epoch
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.optimizer import DecayedAdam, DecayedMomentum
-from keras_alexnet.training.precision import POLICIES
 from keras_alexnet.training.rates import decays, dropouts, frozen_layers, multipliers
 from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.strategy import describe, make_deterministic, use_xla

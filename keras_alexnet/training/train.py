@@ -574,7 +574,7 @@ def _restore(
         print(f"Continuing {store.directory.parent} after step {checkpoint.step}.")
     record = checkpoint.record
     # A longer run goes on where a callback had ended the shorter one.
-    length = [record["config"][name] == getattr(config, name) for name in LENGTH]
+    length = [record["config"].get(name) == getattr(config, name) for name in LENGTH]
     return checkpoint.step, record["history"], record["stopped"] and all(length)
 
 
