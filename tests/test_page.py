@@ -153,7 +153,7 @@ def test_the_page_of_a_run_holds_all_and_loads_nothing(run, tmp_path, command):
 
 
 def test_the_page_leaves_out_what_is_not_there_and_says_so(run, tmp_path, command):
-    out, model = tmp_path / "page.html", run / "model.keras"
+    out, model = tmp_path / "new" / "page.html", run / "model.keras"
     code, printed, _ = command("report", model, "--out", out)
     assert code == 0 and printed.count("Left out") == 2 and "--data" in printed
     _, _, data = written(out)
@@ -171,6 +171,8 @@ def test_the_page_leaves_out_what_is_not_there_and_says_so(run, tmp_path, comman
     # But what is asked for must be there.
     code, _, errors = command("report", moved, "--data", "folder:nowhere")
     assert code == 2 and "nowhere" in errors
+    code, _, errors = command("report", run, "--out", tmp_path)
+    assert code == 2 and "--out must be a file" in errors
     code, _, errors = command("report", run, "--robustness", tmp_path / "no.json")
     assert code == 2 and "cannot be read as JSON" in errors
 

@@ -36,7 +36,10 @@ class Report(ClassifierCommand):
             if (value := getattr(self, name)) < 1:
                 flag = "--" + name.replace("_", "-")
                 raise UserError(f"{flag} must be at least 1. Received: {value}")
-        robustness = self._robustness()
+        robustness, out = self._robustness(), Path(self.out)
+        if out.is_dir():
+            raise UserError(f"--out must be a file. Received the folder {out}")
+        out.parent.mkdir(parents=True, exist_ok=True)
         from keras_alexnet.inspect import page
 
         model = self.open()
@@ -47,7 +50,7 @@ class Report(ClassifierCommand):
             self._add_images(model, dataset, data)
         if robustness is not None:
             data["robustness"] = robustness
-        page.write_page(Path(self.out), self.network, data)
+        page.write_page(out, self.network, data)
         for line in data["omitted"]:
             print(f"Left out: {line}")
         print(f"Written: {self.out}")
