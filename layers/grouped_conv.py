@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 
 import keras
 import tensorflow as tf
 
 from keras_alexnet.errors import UserError
-from keras_alexnet.layers.implementations import choose, device_kind
+from keras_alexnet.layers.implementations import choose, device_kind, has_onednn
 from keras_alexnet.registry import register_layer
 
 IMPLEMENTATIONS = ("split", "native")
@@ -120,9 +119,10 @@ def grouped_convolution(
         channels_last: Whether channels are on the last axis, or else on axis 1.
         implementation: Of a grouped convolution `"split"`: a convolution for each
             group; `"native"`: TensorFlow's grouped convolution, whose gradient on CPUs
-            needs oneDNN. Of one with strides over an image, without groups,
-            `"direct"`, or `"space_to_depth"`: blocks of as many pixels as the strides
-            become channels first. By default what `layers/implementations.py` names.
+            needs oneDNN, and for bfloat16 AVX-512. Of one with strides over an image,
+            without groups, `"direct"`, or `"space_to_depth"`: blocks of as many pixels
+            as the strides become channels first. By default what
+            `layers/implementations.py` names.
 
     Returns:
         `(batch, height, width, filters)`, or with the filters on axis 1.
@@ -175,8 +175,7 @@ def grouped_convolution(
 
 def _takes_channels_first(x: tf.Tensor) -> bool:
     """Says whether TensorFlow convolves `x` with the channels first."""
-    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
-    return device_kind(x) == "GPU" or (onednn and x.dtype in (tf.float32, tf.bfloat16))
+    return device_kind(x) == "GPU" or has_onednn(x.dtype)
 
 
 def _space_to_depth_convolution(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -74,3 +75,24 @@ def device_kind(x: tf.Tensor) -> str:
     if device in ("CPU", "GPU"):
         return device
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+
+
+@functools.cache
+def has_onednn(dtype: tf.DType = tf.float32) -> bool:
+    """Says whether TensorFlow convolves a dtype with oneDNN on this CPU.
+
+    `TF_ENABLE_ONEDNN_OPTS` says so where it is set; else TensorFlow decides by the
+    processor: 2.21 does without on those that lack AVX-512. For bfloat16 oneDNN needs
+    AVX-512 in any case. TensorFlow does not say what it decided, so the operation that
+    only oneDNN has on CPUs is tried.
+
+    Args:
+        dtype: Of image and kernel.
+    """
+    with tf.init_scope(), tf.device("CPU"):
+        one = tf.ones((1, 1, 1, 1), dtype)
+        try:
+            tf.nn.conv2d(one, one, 1, "VALID", data_format="NCHW")
+        except (tf.errors.UnimplementedError, tf.errors.InvalidArgumentError):
+            return False
+    return True

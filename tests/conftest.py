@@ -5,6 +5,8 @@ import os
 
 # Before TensorFlow is imported, here and in the processes that tests start.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# As importing the package does; here Keras comes first.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # XLA compiles for longer than tests run what it compiled.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 

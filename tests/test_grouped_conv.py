@@ -1,5 +1,9 @@
 """Grouped convolution against loops, and against Keras's own layer."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from layer_checks import implement
 
 from keras_alexnet.layers import GroupedConv2D
 from keras_alexnet.layers.grouped_conv import IMPLEMENTATIONS, grouped_convolution
+from keras_alexnet.layers.implementations import device_kind, has_onednn
 
 CHANNELS, FILTERS = 4, 6
 
@@ -193,6 +198,12 @@ def test_gradients_of_every_implementation_are_the_convolution_transposed(
             products = tf.cast(y, "float32") * tf.constant(dy, tf.float32)
         return tape.gradient(products, [inputs, weights])
 
+    plain = device_kind(inputs) == "CPU" and not jit_compile
+    if implementation == "native" and dtype == "bfloat16" and plain:
+        if not has_onednn(tf.bfloat16):  # Only oneDNN has that gradient on CPUs.
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                gradients()
+            return
     for gradient, value in zip(gradients(), (x, kernel), strict=True):
         unit = np.zeros_like(value)
         for place in (0, 7, 11, value.size - 1):
@@ -243,3 +254,38 @@ def test_space_to_depth_is_the_convolution(
         unit[index] = 1.0
         response = expected(x, unit, 0.0, *arguments).sum()
         np.testing.assert_allclose(gradient[index], response, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("onednn", ["0", "1"])
+def test_channels_first_needs_no_onednn(onednn, dtype):
+    """As on a processor for which TensorFlow leaves it off, which 2.21 does."""
+    program = """
+import sys, numpy as np, tensorflow as tf
+from keras_alexnet.layers.grouped_conv import grouped_convolution
+from keras_alexnet.layers.implementations import has_onednn
+dtype = sys.argv[1]
+x = tf.cast(tf.random.stateless_uniform((2, 7, 6, 4), (0, 1), -2, 3, "int32"), dtype)
+kernel = tf.cast(tf.random.stateless_uniform((3, 3, 2, 6), (0, 2), -1, 2, "int32"), dtype)
+@tf.function
+def of(x, **options):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = grouped_convolution(x, kernel, groups=2, **options)
+        loss = tf.reduce_sum(y)
+    return y, tape.gradient(loss, x)
+first = of(tf.transpose(x, (0, 3, 1, 2)), channels_last=False)
+for one, other in zip(first, of(x)):
+    np.testing.assert_array_equal(
+        tf.cast(tf.transpose(one, (0, 2, 3, 1)), "float32"), tf.cast(other, "float32")
+    )
+print(has_onednn())
+"""
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn}
+    done = subprocess.run(
+        [sys.executable, "-c", program, dtype],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [str(onednn == "1")], done.stderr

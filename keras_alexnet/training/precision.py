@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
 
 import tensorflow as tf
 
+from keras_alexnet.layers.implementations import has_onednn
 from keras_alexnet.processor import first_processor
 from keras_alexnet.training.hosts import Hosts
 
@@ -60,7 +60,7 @@ def bfloat16_support() -> tuple[bool | None, str]:
     return cpu_support(
         platform.machine(),
         read_flags(processor) if processor else None,
-        onednn=os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0",
+        onednn=has_onednn(),
     )
 
 
@@ -91,7 +91,7 @@ def cpu_support(
         # Some know it, but no measurement shows that TensorFlow makes use of that.
         return None, f"not measured on {machine}"
     if not onednn:
-        return False, "oneDNN is off, by TF_ENABLE_ONEDNN_OPTS"
+        return False, "TensorFlow computes without oneDNN: see TF_ENABLE_ONEDNN_OPTS"
     if flags is None:
         return None, "this system does not say what its CPU knows"
     found = [name for name in INSTRUCTIONS if name in flags]
