@@ -266,7 +266,8 @@ from keras_alexnet.layers.grouped_conv import grouped_convolution
 from keras_alexnet.layers.implementations import has_onednn
 dtype = sys.argv[1]
 x = tf.cast(tf.random.stateless_uniform((2, 7, 6, 4), (0, 1), -2, 3, "int32"), dtype)
-kernel = tf.cast(tf.random.stateless_uniform((3, 3, 2, 6), (0, 2), -1, 2, "int32"), dtype)
+shape = 3, 3, 2, 6
+kernel = tf.cast(tf.random.stateless_uniform(shape, (0, 2), -1, 2, "int32"), dtype)
 @tf.function
 def of(x, **options):
     with tf.GradientTape() as tape:
