@@ -141,6 +141,17 @@ def grouped_convolution(
             implementation=implementation,
         )
         return tf.transpose(y, (0, 3, 1, 2))
+    if _pair(dilations) != (1, 1) and not _has_dilated_gradient(x):
+        options = {"padding": padding, "dilations": dilations}
+        options |= {"channels_last": channels_last, "implementation": implementation}
+        y = grouped_convolution(
+            tf.cast(x, tf.float32),
+            tf.cast(kernel, tf.float32),
+            groups=groups,
+            strides=strides,
+            **options,
+        )
+        return tf.cast(y, x.dtype)
     image = (
         groups == 1
         and channels_last
@@ -176,6 +187,17 @@ def grouped_convolution(
 def _takes_channels_first(x: tf.Tensor) -> bool:
     """Says whether TensorFlow convolves `x` with the channels first."""
     return device_kind(x) == "GPU" or has_onednn(x.dtype)
+
+
+def _has_dilated_gradient(x: tf.Tensor) -> bool:
+    """Says whether a dilated convolution of `x` has a gradient, or could not have one.
+
+    On CPUs oneDNN alone has that gradient, for bfloat16 with AVX-512 only.
+    """
+    narrow = x.dtype in (tf.float16, tf.bfloat16)
+    if device_kind(x) == "GPU" or not narrow:
+        return True
+    return has_onednn(x.dtype) or not has_onednn()
 
 
 def _space_to_depth_convolution(
