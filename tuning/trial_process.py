@@ -39,7 +39,7 @@ from keras_alexnet.startup import silent_stderr
 from keras_alexnet.training.choices import Facts, choose, open_images
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted
-from keras_alexnet.training.run_directory import RunDirectory
+from keras_alexnet.training.run_directory import LENGTH, RunDirectory, check_same
 from keras_alexnet.training.train import train
 
 # No trial would fare better with these.
@@ -321,11 +321,17 @@ def train_trial(
             with writer.as_default():
                 hparams.hparams(dict(values), trial_id=run_dir.name)
 
+    run = RunDirectory(run_dir)
+    if resume := run.holds_run():
+        # `train` would make it longer: another experiment than from the start.
+        length = {name: getattr(config, name) for name in LENGTH}
+        length = {name: value for name, value in length.items() if value is not None}
+        check_same(run.path, "run", dataclasses.asdict(run.config()), length)
     begin = time.monotonic()
     result = train(
         config,
         run_dir,
-        resume=RunDirectory(run_dir).holds_run(),
+        resume=resume,
         callbacks=[keras.callbacks.LambdaCallback(on_train_begin=write_hparams)],
         until_epoch=until_epoch,
     )
