@@ -141,17 +141,6 @@ def grouped_convolution(
             implementation=implementation,
         )
         return tf.transpose(y, (0, 3, 1, 2))
-    if _pair(dilations) != (1, 1) and not _has_dilated_gradient(x):
-        options = {"padding": padding, "dilations": dilations}
-        options |= {"channels_last": channels_last, "implementation": implementation}
-        y = grouped_convolution(
-            tf.cast(x, tf.float32),
-            tf.cast(kernel, tf.float32),
-            groups=groups,
-            strides=strides,
-            **options,
-        )
-        return tf.cast(y, x.dtype)
     image = (
         groups == 1
         and channels_last
@@ -171,7 +160,7 @@ def grouped_convolution(
     if implementation == "space_to_depth":
         return _space_to_depth_convolution(x, kernel, _pair(strides), padding)
     convolve = functools.partial(
-        tf.nn.conv2d,
+        _convolve,
         strides=strides,
         padding=padding.upper(),
         data_format="NHWC" if channels_last else "NCHW",
@@ -189,15 +178,19 @@ def _takes_channels_first(x: tf.Tensor) -> bool:
     return device_kind(x) == "GPU" or has_onednn(x.dtype)
 
 
-def _has_dilated_gradient(x: tf.Tensor) -> bool:
-    """Says whether a dilated convolution of `x` has a gradient, or could not have one.
+def _convolve(
+    x: tf.Tensor, kernel: tf.Tensor, dilations: int | tuple[int, int], **options: object
+) -> tf.Tensor:
+    """Does as `tf.nn.conv2d`, with a gradient for dilated kernels in 16 bits too.
 
-    On CPUs oneDNN alone has that gradient, for bfloat16 with AVX-512 only.
+    On CPUs only oneDNN has that gradient, for bfloat16 with AVX-512: else the
+    convolution is one of float32.
     """
-    narrow = x.dtype in (tf.float16, tf.bfloat16)
-    if device_kind(x) == "GPU" or not narrow:
-        return True
-    return has_onednn(x.dtype) or not has_onednn()
+    narrow = x.dtype in (tf.float16, tf.bfloat16) and device_kind(x) == "CPU"
+    if _pair(dilations) == (1, 1) or not narrow or has_onednn(x.dtype):
+        return tf.nn.conv2d(x, kernel, dilations=dilations, **options)
+    wide = (tf.cast(one, tf.float32) for one in (x, kernel))
+    return tf.cast(tf.nn.conv2d(*wide, dilations=dilations, **options), x.dtype)
 
 
 def _space_to_depth_convolution(

@@ -39,7 +39,7 @@ from keras_alexnet.startup import silent_stderr
 from keras_alexnet.training.choices import Facts, choose, open_images
 from keras_alexnet.training.config import TrainConfig
 from keras_alexnet.training.loop import Interrupted
-from keras_alexnet.training.run_directory import LENGTH, RunDirectory, check_same
+from keras_alexnet.training.run_directory import RunDirectory
 from keras_alexnet.training.train import train
 
 # No trial would fare better with these.
@@ -324,9 +324,7 @@ def train_trial(
     run = RunDirectory(run_dir)
     if resume := run.holds_run():
         # `train` would make it longer: another experiment than from the start.
-        length = {name: getattr(config, name) for name in LENGTH}
-        length = {name: value for name, value in length.items() if value is not None}
-        check_same(run.path, "run", dataclasses.asdict(run.config()), length)
+        run.check_length(config)
     begin = time.monotonic()
     result = train(
         config,

@@ -215,6 +215,15 @@ class RunDirectory:
         by_minutes = config.minutes is not None and config.steps is None
         return not by_minutes and any(new not in (None, old) for new, old in wanted)
 
+    def check_length(self, config: TrainConfig) -> None:
+        """Raises a ValueError if a configuration would change the run's length."""
+        if self.has_other_length(config):
+            wanted = {name: getattr(config, name) for name in LENGTH}
+            wanted = {
+                name: value for name, value in wanted.items() if value is not None
+            }
+            check_same(self.path, "run", dataclasses.asdict(self.config()), wanted)
+
     def _check_same(self, config: TrainConfig) -> None:
         wanted = dataclasses.asdict(config)
         # What is still to be decided was, when the run began.
